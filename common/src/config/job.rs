@@ -1,0 +1,111 @@
+//! `bistro_job->NAME`: an error disables the job and nothing else.
+
+use std::collections::BTreeMap;
+
+use super::filter::Filter;
+use super::model::{Job, Settings};
+use super::reader::{ObjectReader, Reader};
+use super::settings::{
+    find_level, not_negative, read_backoff, read_kill, read_task_subprocess, unknown_identifier,
+};
+
+/// `None` only if the entry is not an object at all.
+pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job> {
+    let errors = reader.problems().error_count();
+    let object = reader.object()?;
+    let mut job = Job {
+        name: name.to_owned(),
+        owner: object.required("owner").and_then(|r| r.string()).unwrap_or_default(),
+        enabled: object.get("enabled").and_then(|r| r.bool()).unwrap_or(true),
+        level: settings.level_for_tasks,
+        priority: object.get("priority").and_then(|r| r.float()).unwrap_or(1.0),
+        resources: object.get("resources").map(|r| read_slots(&r, settings)).unwrap_or_default(),
+        config: read_config(&object),
+        filters: object.get("filters").map(|r| read_filters(&r, settings)).unwrap_or_default(),
+        depends_on: object.get("depends_on").and_then(|r| r.strings()).unwrap_or_default(),
+        command: object.get("command").and_then(|r| r.strings()).unwrap_or_default(),
+        backoff: object
+            .get("backoff")
+            .and_then(|r| read_backoff(&r))
+            .unwrap_or_else(|| settings.backoff.clone()),
+        kill: object.get("kill_subprocess").map_or(settings.kill, |r| read_kill(&r, settings.kill)),
+        log_lines_per_10_ms: object
+            .get("task_subprocess")
+            .map_or(settings.log_lines_per_10_ms, |r| read_task_subprocess(&r)),
+        errors: Vec::new(),
+    };
+    if let Some(level) = object.get("level_for_tasks")
+        && let Some(found) = find_level(&settings.levels, &level)
+    {
+        if found == settings.worker_level() {
+            level.error("no nodes live at the level \"worker\"", None);
+        } else {
+            job.level = found;
+        }
+    }
+    // To ignore these would start tasks where, or when, they must not run.
+    for key in
+        ["host_placement", "level_for_host_placement", "run_only_after_all_nodes_are_done_for"]
+    {
+        if let Some(value) = object.get(key) {
+            value.error_key(format!("{key:?} is not supported yet, so the job cannot run"), None);
+        }
+    }
+    if let Some(errors) = object.get("errors")
+        && !matches!(&errors.json(), serde_json::Value::Object(object) if object.is_empty())
+    {
+        errors
+            .error_key("Pre-existing errors", Some("remove \"errors\" when all is mended".into()));
+    }
+    object.not_yet("kill_orphan_tasks_after_sec");
+    for informational in ["create_time", "modify_time", "version_id"] {
+        object.get(informational);
+    }
+    object.finish();
+    job.errors = reader.problems().errors_since(errors);
+    Some(job)
+}
+
+fn read_config(object: &ObjectReader<'_>) -> serde_json::Map<String, serde_json::Value> {
+    match object.get("config").map(|reader| (reader.json(), reader)) {
+        Some((serde_json::Value::Object(config), _)) => config,
+        Some((_, reader)) => {
+            reader.error("Must be an object", None);
+            Default::default()
+        }
+        None => Default::default(),
+    }
+}
+
+fn read_slots(reader: &Reader<'_>, settings: &Settings) -> BTreeMap<String, i64> {
+    let mut slots = BTreeMap::new();
+    let Some(object) = reader.object() else {
+        return slots;
+    };
+    for (name, entry) in object.entries() {
+        if settings.resources.iter().any(|resource| resource.name == name) {
+            slots.extend(not_negative(&entry).map(|amount| (name.to_owned(), amount)));
+        } else {
+            let known: Vec<_> = settings.resources.iter().map(|r| r.name.clone()).collect();
+            unknown_identifier(&entry, name, &known);
+        }
+    }
+    slots
+}
+
+fn read_filters(reader: &Reader<'_>, settings: &Settings) -> BTreeMap<usize, Filter> {
+    let mut filters = BTreeMap::new();
+    let Some(object) = reader.object() else {
+        return filters;
+    };
+    for (name, entry) in object.entries() {
+        match settings.level(name) {
+            Some(level) if level == settings.worker_level() => {
+                entry.error_key("filters on workers are not supported yet", None);
+            }
+            Some(level) => filters.extend(Filter::read(&entry).map(|filter| (level, filter))),
+            None => unknown_identifier(&entry, name, &settings.levels),
+        }
+    }
+    filters
+}

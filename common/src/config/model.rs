@@ -1,0 +1,169 @@
+//! What a config means.
+
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use super::filter::Filter;
+use super::problem::Problem;
+use crate::protocol::task::Kill;
+use crate::status::Backoff;
+
+/// Position of a level: 0 is `instance`, the last is `worker`, and users name those between.
+pub type LevelIx = usize;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub settings: Settings,
+    /// In the order of the file.
+    pub jobs: Vec<Job>,
+}
+
+impl Config {
+    pub fn job(&self, name: &str) -> Option<&Job> {
+        self.jobs.iter().find(|job| job.name == name)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub enabled: bool,
+    pub policy: Policy,
+    pub backoff: Backoff,
+    /// All levels, from `instance` to `worker`.
+    pub levels: Vec<String>,
+    pub node_order: NodeOrder,
+    pub node_sources: Vec<NodeSource>,
+    pub level_for_tasks: LevelIx,
+    /// In the order of the file; names are unique over all levels.
+    pub resources: Vec<Resource>,
+    pub kill: Kill,
+    pub log_lines_per_10_ms: Option<u32>,
+}
+
+impl Settings {
+    pub fn level(&self, name: &str) -> Option<LevelIx> {
+        self.levels.iter().position(|level| level == name)
+    }
+
+    pub fn worker_level(&self) -> LevelIx {
+        self.levels.len() - 1
+    }
+
+    /// How many levels have nodes: all but `worker`.
+    pub fn node_levels(&self) -> usize {
+        self.levels.len() - 1
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Jobs take turns.
+    RoundRobin,
+    /// The highest priority first, until it can start nothing more.
+    RankedPriority,
+    /// Jobs are drawn at random, weighted by priority.
+    RandomizedPriority,
+    /// The job with the fewest tasks left first.
+    LongTail,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeOrder {
+    Random,
+    Original,
+    Lexicographic,
+}
+
+/// How much of a resource each node of a level has, and how much a task takes by default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    pub name: String,
+    pub level: LevelIx,
+    pub limit: i64,
+    pub default: i64,
+    pub weight: i64,
+}
+
+/// Where nodes come from. `parent_level` is always one above the level that is filled.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NodeSource {
+    Empty,
+    Manual { nodes: Vec<ManualNode> },
+    RangeLabel { parent_level: LevelIx, start: i64, end: i64, format: String, enabled: bool },
+    Script { parent_level: LevelIx, script: String, timeout_ms: u64, period_ms: u64 },
+}
+
+impl NodeSource {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Manual { .. } => "manual",
+            Self::RangeLabel { .. } => "range_label",
+            Self::Script { .. } => "script",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManualNode {
+    pub name: String,
+    pub children: Vec<String>,
+    pub enabled: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    pub name: String,
+    pub owner: String,
+    pub enabled: bool,
+    pub level: LevelIx,
+    pub priority: f64,
+    /// Slots that differ from the resources' defaults.
+    pub resources: BTreeMap<String, i64>,
+    pub config: Map<String, Value>,
+    pub filters: BTreeMap<LevelIx, Filter>,
+    pub depends_on: Vec<String>,
+    /// argv before the node; empty: the worker's own command.
+    pub command: Vec<String>,
+    pub backoff: Backoff,
+    pub kill: Kill,
+    pub log_lines_per_10_ms: Option<u32>,
+    /// Why it cannot run. What could be read is kept all the same.
+    pub errors: Vec<Problem>,
+}
+
+impl Job {
+    pub fn can_run(&self) -> bool {
+        self.enabled && self.errors.is_empty()
+    }
+}
+
+/// Replaces `{name}` by its value; `{{` and `}}` are braces.
+pub fn expand_format(format: &str, values: &BTreeMap<&str, &str>) -> Result<String, String> {
+    let mut text = String::with_capacity(format.len());
+    let mut rest = format;
+    while let Some(at) = rest.find(['{', '}']) {
+        text.push_str(&rest[..at]);
+        let brace = &rest[at..];
+        if let Some(after) = brace.strip_prefix("{{") {
+            text.push('{');
+            rest = after;
+        } else if let Some(after) = brace.strip_prefix("}}") {
+            text.push('}');
+            rest = after;
+        } else if let Some((name, after)) =
+            brace[1..].split_once('}').filter(|_| brace.starts_with('{'))
+        {
+            let value = values.get(name).ok_or_else(|| {
+                let known: Vec<String> = values.keys().map(|key| format!("{{{key}}}")).collect();
+                format!("unknown placeholder {{{name}}}; known are {}", known.join(", "))
+            })?;
+            text.push_str(value);
+            rest = after;
+        } else {
+            return Err("a brace has no partner; write {{ or }} for a brace".to_owned());
+        }
+    }
+    text.push_str(rest);
+    Ok(text)
+}

@@ -1,0 +1,366 @@
+//! `bistro_settings`: an error anywhere in here refuses the whole file.
+
+use std::collections::BTreeMap;
+
+use super::model::{LevelIx, ManualNode, NodeOrder, NodeSource, Policy, Resource, Settings};
+use super::reader::Reader;
+use crate::protocol::task::{Kill, KillMethod};
+use crate::status::Backoff;
+
+/// How long a node script may run, and how often it runs, unless the config says otherwise.
+const SCRIPT_TIMEOUT_SEC: f64 = 60.0;
+const SCRIPT_PERIOD_SEC: f64 = 300.0;
+
+/// The longest wait that a config may ask for: 10 years, so that sums of times cannot overflow.
+const SECONDS_MAX: f64 = 315_360_000.0;
+
+pub fn read(reader: &Reader<'_>) -> Option<Settings> {
+    let errors = reader.problems().error_count();
+    let object = reader.object()?;
+    let enabled = object.get("enabled").and_then(|r| r.bool()).unwrap_or(false);
+    let policy = object.get("scheduler").and_then(|r| read_policy(&r));
+    let backoff = object.get("backoff").and_then(|r| read_backoff(&r)).unwrap_or_default();
+    let nodes = object.required("nodes").and_then(|r| r.object());
+    let mut levels = Levels::default();
+    let mut node_order = NodeOrder::Random;
+    let mut node_sources = Vec::new();
+    if let Some(nodes) = nodes {
+        if let Some(names) = nodes.required("levels") {
+            levels = Levels::read(&names)?;
+        }
+        node_order = nodes.get("node_order").and_then(|r| read_order(&r)).unwrap_or(node_order);
+        if let Some(list) = nodes.get("node_sources") {
+            let sources = list.items().unwrap_or_default();
+            node_sources = sources.iter().filter_map(|r| read_source(r, &levels)).collect();
+        }
+        nodes.finish();
+        if node_sources.is_empty() {
+            reader
+                .child("nodes")
+                .unwrap_or(reader.clone())
+                .warn_key("there are no node sources: only the instance node exists", None);
+        }
+    }
+    let level_for_tasks =
+        object.get("level_for_tasks").and_then(|r| levels.find(&r)).unwrap_or(levels.lowest());
+    let resources = object.required("resources").map(|r| read_resources(&r, &levels));
+    let kill = object.get("kill_subprocess").map_or(DEFAULT_KILL, |r| read_kill(&r, DEFAULT_KILL));
+    let log_lines_per_10_ms = object.get("task_subprocess").and_then(|r| read_task_subprocess(&r));
+    object.obsolete("working_wait", "the scheduler follows changes at once");
+    object.obsolete("idle_wait", "the scheduler follows changes at once");
+    object.obsolete(
+        "CAUTION_exit_initial_wait_before_timestamp",
+        "there is no initial wait to leave",
+    );
+    for key in [
+        "remote_worker_selector",
+        "worker_resources_override",
+        "physical_resources",
+        "kill_orphan_tasks_after_sec",
+    ] {
+        object.not_yet(key);
+    }
+    object.finish();
+    if !enabled && object.get("enabled").is_none() {
+        reader.warn_key(
+            "\"enabled\" is not set, so nothing will be started",
+            Some("add \"enabled\": true".to_owned()),
+        );
+    }
+    (reader.problems().error_count() == errors).then(|| Settings {
+        enabled,
+        policy: policy.unwrap_or(Policy::RoundRobin),
+        backoff,
+        levels: levels.0,
+        node_order,
+        node_sources,
+        level_for_tasks,
+        resources: resources.unwrap_or_default(),
+        kill,
+        log_lines_per_10_ms,
+    })
+}
+
+/// The level names from `instance` to `worker`.
+struct Levels(Vec<String>);
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self(vec!["instance".to_owned(), "worker".to_owned()])
+    }
+}
+
+impl Levels {
+    fn read(reader: &Reader<'_>) -> Option<Self> {
+        let mut names = vec!["instance".to_owned()];
+        for item in reader.items()? {
+            let name = item.string()?;
+            if name == "worker" {
+                item.error("the level \"worker\" exists beside the nodes; leave it out", None);
+                return None;
+            }
+            // Repeats collapse into the first, "instance" among them.
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.push("worker".to_owned());
+        Some(Self(names))
+    }
+
+    fn lowest(&self) -> LevelIx {
+        self.0.len() - 2
+    }
+
+    /// A level that can have nodes.
+    fn find(&self, reader: &Reader<'_>) -> Option<LevelIx> {
+        let found = find_level(&self.0, reader)?;
+        if found == self.0.len() - 1 {
+            reader.error("no nodes live at the level \"worker\"", None);
+            return None;
+        }
+        Some(found)
+    }
+}
+
+/// A level by name, the worker level included.
+pub fn find_level(levels: &[String], reader: &Reader<'_>) -> Option<LevelIx> {
+    let name = reader.string()?;
+    let found = levels.iter().position(|level| *level == name);
+    if found.is_none() {
+        unknown_identifier(reader, &name, levels);
+    }
+    found
+}
+
+pub fn unknown_identifier(reader: &Reader<'_>, name: &str, known: &[String]) {
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let hint = super::reader::did_you_mean(name, &known)
+        .or_else(|| (!known.is_empty()).then(|| format!("known here: {}", known.join(", "))));
+    reader.error_key(format!("Unknown identifier {name:?}"), hint);
+}
+
+fn read_policy(reader: &Reader<'_>) -> Option<Policy> {
+    reader.word(&[
+        ("roundrobin", Policy::RoundRobin),
+        ("ranked_priority", Policy::RankedPriority),
+        ("randomized_priority", Policy::RandomizedPriority),
+        ("long_tail", Policy::LongTail),
+    ])
+}
+
+fn read_order(reader: &Reader<'_>) -> Option<NodeOrder> {
+    reader.word(&[
+        ("random", NodeOrder::Random),
+        ("original", NodeOrder::Original),
+        ("lexicographic", NodeOrder::Lexicographic),
+    ])
+}
+
+pub fn read_backoff(reader: &Reader<'_>) -> Option<Backoff> {
+    Backoff::from_json(&reader.json()).map_err(|error| reader.error(error.to_string(), None)).ok()
+}
+
+const DEFAULT_KILL: Kill = Kill { method: KillMethod::Term, wait_ms: 0 };
+
+/// Field by field over `base`.
+pub fn read_kill(reader: &Reader<'_>, base: Kill) -> Kill {
+    let Some(object) = reader.object() else {
+        return base;
+    };
+    let method = object.get("method").and_then(|r| {
+        r.word(&[
+            ("term", KillMethod::Term),
+            ("kill", KillMethod::Kill),
+            ("term_wait_kill", KillMethod::TermWaitKill),
+        ])
+    });
+    let wait_ms = object.get("kill_wait_ms").and_then(|r| {
+        let wait_ms = r.int()?;
+        match u64::try_from(wait_ms) {
+            Ok(wait_ms) if wait_ms as f64 <= SECONDS_MAX * 1_000.0 => Some(wait_ms),
+            _ => {
+                r.error("the wait must be between 0 and ten years", None);
+                None
+            }
+        }
+    });
+    object.finish();
+    Kill { method: method.unwrap_or(base.method), wait_ms: wait_ms.unwrap_or(base.wait_ms) }
+}
+
+/// The line quota, if one is given: the only option of the original's that workers act on yet.
+pub fn read_task_subprocess(reader: &Reader<'_>) -> Option<u32> {
+    let object = reader.object()?;
+    for key in ["parent_death_signal", "process_group_leader", "use_canary_pipe", "cgroups"] {
+        object.not_yet(key);
+    }
+    let poll_ms = object.get("poll_ms").and_then(|r| r.int()).unwrap_or(10).max(1);
+    let quota = object.get("max_log_lines_per_poll_interval").and_then(|r| r.int());
+    object.finish();
+    // Zero or less means "no limit"; a quota per poll becomes a quota per 10 ms.
+    let quota = quota.filter(|&lines| lines > 0)?;
+    Some((quota.saturating_mul(10) / poll_ms).clamp(1, i64::from(u32::MAX)) as u32)
+}
+
+fn read_resources(reader: &Reader<'_>, levels: &Levels) -> Vec<Resource> {
+    let mut resources: Vec<Resource> = Vec::new();
+    let Some(object) = reader.object() else {
+        return resources;
+    };
+    for (level_name, of_level) in object.entries() {
+        let Some(level) = levels.0.iter().position(|level| level == level_name) else {
+            unknown_identifier(&of_level, level_name, &levels.0);
+            continue;
+        };
+        let Some(of_level) = of_level.object() else {
+            continue;
+        };
+        for (name, entry) in of_level.entries() {
+            if resources.iter().any(|resource| resource.name == name) {
+                entry.error_key(format!("the resource {name:?} exists on another level"), None);
+            }
+            resources.extend(read_resource(name, level, &entry));
+        }
+    }
+    resources
+}
+
+fn read_resource(name: &str, level: LevelIx, reader: &Reader<'_>) -> Option<Resource> {
+    let object = reader.object()?;
+    let limit = object.required("limit").and_then(|r| not_negative(&r));
+    let default = object.required("default").and_then(|r| not_negative(&r));
+    let weight = object.get("weight").map_or(Some(0), |r| not_negative(&r));
+    object.finish();
+    Some(Resource {
+        name: name.to_owned(),
+        level,
+        limit: limit?,
+        default: default?,
+        weight: weight?,
+    })
+}
+
+/// Slots are whole and not negative, and small enough that sums of them cannot overflow.
+pub fn not_negative(reader: &Reader<'_>) -> Option<i64> {
+    let value = reader.int()?;
+    if (0..=i64::from(u32::MAX)).contains(&value) {
+        return Some(value);
+    }
+    reader.error(format!("must be between 0 and {}, found {value}", u32::MAX), None);
+    None
+}
+
+fn read_source(reader: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
+    let object = reader.object()?;
+    let kind = object.required("source")?;
+    let prefs = object.get("prefs");
+    object.finish();
+    let name = kind.string()?;
+    if name == "add_time" {
+        kind.error("the node source \"add_time\" is not supported yet", None);
+        return None;
+    }
+    kind.word(&[("manual", ()), ("range_label", ()), ("script", ()), ("empty", ())])?;
+    if name == "empty" {
+        return Some(NodeSource::Empty);
+    }
+    let Some(prefs) = prefs else {
+        reader.error(format!("the node source {name:?} needs \"prefs\""), None);
+        return None;
+    };
+    match name.as_str() {
+        "manual" => read_manual(&prefs),
+        "range_label" => read_range_label(&prefs, levels),
+        _ => read_script(&prefs, levels),
+    }
+}
+
+fn read_manual(prefs: &Reader<'_>) -> Option<NodeSource> {
+    let mut nodes = Vec::new();
+    for (name, entry) in prefs.object()?.entries() {
+        let mut node = ManualNode { name: name.to_owned(), children: Vec::new(), enabled: true };
+        let mut children = Some(entry.clone());
+        if entry.is_object() {
+            let object = entry.object()?;
+            children = object.get("children");
+            node.enabled = !object.get("disabled").map_or(Some(false), |r| r.bool())?;
+            object.finish();
+        }
+        node.children = match children {
+            Some(list) if matches!(list.json(), serde_json::Value::String(_)) => {
+                vec![list.string()?]
+            }
+            Some(list) => list.strings()?,
+            None => Vec::new(),
+        };
+        nodes.push(node);
+    }
+    Some(NodeSource::Manual { nodes })
+}
+
+/// The parent level of a source; the level below it must exist.
+fn read_parent_level(reader: Option<Reader<'_>>, levels: &Levels) -> Option<LevelIx> {
+    let reader = reader?;
+    let level = levels.find(&reader)?;
+    if level >= levels.lowest() {
+        reader.error(
+            format!("there is no level below {:?} for the nodes", levels.0[level]),
+            Some(format!("\"levels\" must name at least {} levels", level + 1)),
+        );
+        return None;
+    }
+    Some(level)
+}
+
+fn read_range_label(prefs: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
+    let object = prefs.object()?;
+    let parent_level = read_parent_level(object.required("parent_level"), levels);
+    let start = object.required("start").and_then(|r| r.int());
+    let end = object.required("end").and_then(|r| r.int());
+    let format_reader = object.get("format");
+    let format = match &format_reader {
+        Some(reader) => reader.string()?,
+        None => "{parent}__{i}".to_owned(),
+    };
+    let enabled = object.get("enabled").map_or(Some(true), |r| r.bool())?;
+    object.finish();
+    let (parent_level, start, end) = (parent_level?, start?, end?);
+    let sample = BTreeMap::from([("parent", "p"), ("i", "0"), ("start", "0"), ("end", "0")]);
+    if let Err(error) = super::model::expand_format(&format, &sample) {
+        format_reader.unwrap_or(prefs.clone()).error(error, None);
+        return None;
+    }
+    const NODES_MAX: i64 = 10_000_000;
+    if end.saturating_sub(start) >= NODES_MAX {
+        prefs.error_key(format!("more than {NODES_MAX} nodes for each parent"), None);
+        return None;
+    }
+    Some(NodeSource::RangeLabel { parent_level, start, end, format, enabled })
+}
+
+fn read_script(prefs: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
+    let object = prefs.object()?;
+    let parent_level = read_parent_level(object.required("parent_level"), levels);
+    let script = object.required("script").and_then(|r| r.string());
+    let seconds = |key, default: f64| {
+        let Some(reader) = object.get(key) else {
+            return Some((default * 1_000.0) as u64);
+        };
+        let seconds = reader.float()?;
+        if !(0.001..=SECONDS_MAX).contains(&seconds) {
+            reader.error("must be more than 0 seconds and at most ten years", None);
+            return None;
+        }
+        Some((seconds * 1_000.0) as u64)
+    };
+    let timeout_ms = seconds("timeout_sec", SCRIPT_TIMEOUT_SEC);
+    let period_ms = seconds("period_sec", SCRIPT_PERIOD_SEC);
+    object.finish();
+    Some(NodeSource::Script {
+        parent_level: parent_level?,
+        script: script?,
+        timeout_ms: timeout_ms?,
+        period_ms: period_ms?,
+    })
+}

@@ -1,0 +1,240 @@
+//! How every role connects to NATS, and the guard that keeps it honest.
+//!
+//! async-nats queues what is published while disconnected and sends it minutes later. For our
+//! messages that is worse than not sending them, so [`Bus`] refuses instead while there is no
+//! connection. It never waits without a limit.
+
+use async_nats::connection::State;
+use async_nats::{Client, ConnectOptions, Event, RequestErrorKind, ServerAddr};
+use std::time::Duration;
+use tokio::sync::watch;
+
+use crate::subject::Cell;
+
+/// A dead link is noticed at the third unanswered ping, after about 15 s.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The limit for everything that has no limit of its own.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The first attempts to reconnect follow quickly, later ones every 2 s, with jitter.
+const RECONNECT_DELAY_MS_MAX: u64 = 2_000;
+
+/// Why NATS could not be reached or did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsError {
+    #[error("{url:?} is not a NATS address; expected nats://[USER:PASSWORD@]HOST:PORT[,...]")]
+    Address { url: String },
+    #[error("cannot reach NATS at {servers}")]
+    Connect {
+        servers: String,
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    #[error("not connected to NATS")]
+    Disconnected,
+    /// Certainly not delivered.
+    #[error("nobody answers on {subject}")]
+    NoResponders { subject: String },
+    /// Delivered or not: nobody knows.
+    #[error("no answer on {subject} in time")]
+    TimedOut { subject: String },
+    #[error("the message for {subject} has {bytes} bytes, more than the server takes")]
+    TooLarge { subject: String, bytes: usize },
+    #[error("NATS failed on {subject}: {detail}")]
+    Other { subject: String, detail: String },
+}
+
+/// A parsed address list. Its credentials are kept apart, so that they reach no log.
+#[derive(Clone)]
+pub struct Address {
+    servers: Vec<ServerAddr>,
+    credentials: Option<(String, String)>,
+}
+
+impl Address {
+    /// `nats://user:password@host:port`, several separated by commas.
+    pub fn parse(url: &str) -> Result<Self, NatsError> {
+        let bad = || NatsError::Address { url: without_credentials(url) };
+        let mut servers = Vec::new();
+        let mut credentials = None;
+        for part in url.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let server: ServerAddr = part.parse().map_err(|_| bad())?;
+            if let Some(user) = server.username() {
+                credentials =
+                    Some((user.to_owned(), server.password().unwrap_or_default().to_owned()));
+            }
+            let host = match server.host() {
+                host if host.contains(':') => format!("[{host}]"),
+                host => host.to_owned(),
+            };
+            let bare = format!("{}://{host}:{}", server.scheme(), server.port());
+            servers.push(bare.parse().map_err(|_| bad())?);
+        }
+        if servers.is_empty() {
+            return Err(bad());
+        }
+        Ok(Self { servers, credentials })
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let servers: Vec<_> =
+            self.servers.iter().map(|s| format!("{}:{}", s.host(), s.port())).collect();
+        f.write_str(&servers.join(","))
+    }
+}
+
+fn without_credentials(url: &str) -> String {
+    match url.rsplit_once('@') {
+        Some((_, host)) => format!("nats://...@{host}"),
+        None => url.to_owned(),
+    }
+}
+
+/// Whether to wait for a NATS that is not there yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Fail at once: for commands that a person waits for.
+    FailFast,
+    /// Keep trying: for daemons, and for the console.
+    KeepTrying,
+}
+
+/// A connection that refuses to publish while it is down.
+#[derive(Clone)]
+pub struct Bus {
+    client: Client,
+    connections: watch::Receiver<u64>,
+}
+
+impl Bus {
+    /// Connects as `role`, which names the connection and its private inbox.
+    pub async fn connect(
+        address: &Address,
+        cell: &Cell,
+        role: &str,
+        patience: Patience,
+    ) -> Result<Self, NatsError> {
+        let (sender, connections) = watch::channel(0u64);
+        let mut options = ConnectOptions::new()
+            .name(format!("bistro {role}"))
+            .ping_interval(PING_INTERVAL)
+            .request_timeout(Some(TIMEOUT))
+            .connection_timeout(TIMEOUT)
+            .custom_inbox_prefix(cell.inbox(role))
+            .client_capacity(1_024)
+            .reconnect_delay_callback(reconnect_delay)
+            .event_callback(move |event| {
+                match &event {
+                    Event::Connected => sender.send_modify(|count| *count += 1),
+                    Event::Disconnected => sender.send_modify(|_| ()),
+                    event => tracing::warn!(%event, "nats"),
+                }
+                std::future::ready(())
+            });
+        if let Some((user, password)) = &address.credentials {
+            options = options.user_and_password(user.clone(), password.clone());
+        }
+        if patience == Patience::KeepTrying {
+            options = options.retry_on_initial_connect();
+        }
+        let client = options
+            .connect(&address.servers[..])
+            .await
+            .map_err(|source| NatsError::Connect { servers: address.to_string(), source })?;
+        Ok(Self { client, connections })
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Counts connections; changes whenever one is made or lost.
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.clone()
+    }
+
+    /// Hands a message to the connection, or refuses.
+    pub async fn publish(&self, subject: String, payload: Vec<u8>) -> Result<(), NatsError> {
+        self.check(&subject, payload.len())?;
+        let publish = self.client.publish(subject.clone(), payload.into());
+        match tokio::time::timeout(TIMEOUT, publish).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(NatsError::Other { subject, detail: error.to_string() }),
+            Err(_) => Err(NatsError::Disconnected),
+        }
+    }
+
+    /// Asks and waits for the answer.
+    pub async fn request(
+        &self,
+        subject: String,
+        payload: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, NatsError> {
+        self.check(&subject, payload.len())?;
+        let request = async_nats::Request::new().payload(payload.into()).timeout(Some(timeout));
+        let sent = self.client.send_request(subject.clone(), request);
+        // The client's own limit starts only once the request is queued.
+        match tokio::time::timeout(timeout + TIMEOUT, sent).await {
+            Ok(Ok(message)) => Ok(message.payload.to_vec()),
+            Ok(Err(error)) => Err(match error.kind() {
+                RequestErrorKind::NoResponders => NatsError::NoResponders { subject },
+                RequestErrorKind::TimedOut => NatsError::TimedOut { subject },
+                _ => NatsError::Other { subject, detail: error.to_string() },
+            }),
+            Err(_) => Err(NatsError::TimedOut { subject }),
+        }
+    }
+
+    /// Gives what was published a last chance to leave.
+    pub async fn flush(&self) {
+        if self.is_connected() {
+            // Nothing depends on it: whoever needs certainty waits for an answer.
+            let _ = tokio::time::timeout(TIMEOUT, self.client.flush()).await;
+        }
+    }
+
+    fn check(&self, subject: &str, bytes: usize) -> Result<(), NatsError> {
+        if !self.is_connected() {
+            return Err(NatsError::Disconnected);
+        }
+        if bytes > self.client.max_payload() {
+            return Err(NatsError::TooLarge { subject: subject.to_owned(), bytes });
+        }
+        Ok(())
+    }
+}
+
+/// Called before every attempt to connect, the very first included.
+fn reconnect_delay(attempt: usize) -> Duration {
+    if attempt <= 1 {
+        return Duration::ZERO;
+    }
+    let full = (50u64 << attempt.min(6)).min(RECONNECT_DELAY_MS_MAX);
+    // A fresh UUID's random bits are jitter enough, and need no generator of their own.
+    let jitter = uuid::Uuid::new_v4().as_u128() as u64 % (full / 2 + 1);
+    Duration::from_millis(full - jitter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_split_off_and_never_shown() {
+        let address = Address::parse("nats://u:secret@127.0.0.1:4222, other:1").expect("valid");
+        assert_eq!(address.to_string(), "127.0.0.1:4222,other:1");
+        assert_eq!(address.credentials, Some(("u".to_owned(), "secret".to_owned())));
+        for bad in ["", ",", "http://x", "nats://u:secret@"] {
+            let Err(error) = Address::parse(bad) else { panic!("{bad:?} was accepted") };
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+}

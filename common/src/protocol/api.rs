@@ -1,0 +1,557 @@
+//! `api.<verb>`: what people and pipelines ask a scheduler. One set of verbs for every face.
+//!
+//! A request is the JSON of the verb's request type (an empty payload means all defaults), a reply
+//! is an [`ApiReply`]. Lists page on the server: `limit` and `offset` in, `total` out.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use super::VERSION;
+use super::heartbeat::{Capacity, ClosedReason};
+use super::task::{Kill, Slots};
+use crate::Millis;
+use crate::ids::{AttemptId, CellId, Epoch, SchedulerId};
+use crate::status::TaskStatus;
+
+/// The verbs that a scheduler serves.
+pub mod verb {
+    pub const STATUS: &str = "status";
+    pub const JOBS: &str = "jobs";
+    pub const NODES: &str = "nodes";
+    pub const TASKS: &str = "tasks";
+    pub const WORKERS: &str = "workers";
+    pub const GRID: &str = "grid";
+    pub const EXPLAIN: &str = "explain";
+    pub const KILL: &str = "kill";
+    pub const FORGIVE: &str = "forgive";
+}
+
+/// The longest page of a list.
+pub const PAGE_MAX: u32 = 5_000;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiReply<T> {
+    pub v: u32,
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub ok: Option<T>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ApiError>,
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
+impl<T> ApiReply<T> {
+    pub fn new(result: Result<T, ApiError>) -> Self {
+        match result {
+            Ok(ok) => Self { v: VERSION, ok: Some(ok), error: None },
+            Err(error) => Self { v: VERSION, ok: None, error: Some(error) },
+        }
+    }
+}
+
+/// Why a request was refused, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    pub code: ErrorCode,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl ApiError {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    BadRequest,
+    NotFound,
+    /// The attempt that the action names is not the current one any more.
+    Gone,
+    UnknownVerb,
+    /// The scheduler could not do it now; it may work later.
+    Unavailable,
+}
+
+/// The state of a task, as people see it: exactly one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    Running,
+    /// It may be running: its worker has not said yet. Its slots stay taken.
+    Unsure,
+    /// Nothing but room and order keeps it from starting.
+    CanRun,
+    /// It waits for a job that it depends on.
+    Blocked,
+    Backoff,
+    Failed,
+    /// Its job, its node or a node above is disabled.
+    Disabled,
+    Done,
+    /// A filter of its job excludes its node.
+    Avoided,
+}
+
+impl TaskState {
+    /// In the order of the bars: what moves first, what is over last.
+    pub const ALL: [Self; 9] = [
+        Self::Running,
+        Self::Unsure,
+        Self::CanRun,
+        Self::Blocked,
+        Self::Backoff,
+        Self::Failed,
+        Self::Disabled,
+        Self::Done,
+        Self::Avoided,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Unsure => "unsure",
+            Self::CanRun => "can_run",
+            Self::Blocked => "blocked",
+            Self::Backoff => "backoff",
+            Self::Failed => "failed",
+            Self::Disabled => "disabled",
+            Self::Done => "done",
+            Self::Avoided => "avoided",
+        }
+    }
+
+    /// One ASCII character per state: cells of a grid snapshot, and the console's glyphs.
+    pub fn glyph(self) -> char {
+        match self {
+            Self::Running => '>',
+            Self::Unsure => '?',
+            Self::CanRun => '.',
+            Self::Blocked => ':',
+            Self::Backoff => '~',
+            Self::Failed => 'x',
+            Self::Disabled => '#',
+            Self::Done => '+',
+            Self::Avoided => '-',
+        }
+    }
+
+    pub fn from_glyph(glyph: char) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.glyph() == glyph)
+    }
+}
+
+impl std::str::FromStr for TaskState {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|state| state.as_str()).collect();
+            format!("unknown state {text:?}; the states are {}", names.join(", "))
+        })
+    }
+}
+
+/// Tasks per state; states without tasks are absent.
+pub type Counts = BTreeMap<TaskState, u64>;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Page {
+    #[serde(default)]
+    pub offset: u32,
+    /// 0 or absent: [`PAGE_MAX`].
+    #[serde(default)]
+    pub limit: u32,
+}
+
+impl Page {
+    pub fn range(&self, total: usize) -> std::ops::Range<usize> {
+        let start = (self.offset as usize).min(total);
+        let limit = match self.limit {
+            0 => PAGE_MAX,
+            limit => limit.min(PAGE_MAX),
+        };
+        start..(start + limit as usize).min(total)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listing<T> {
+    pub total: u64,
+    pub items: Vec<T>,
+}
+
+/// `status`: the cell at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CellStatus {
+    pub cell: String,
+    pub cell_id: CellId,
+    pub scheduler: SchedulerId,
+    pub epoch: Epoch,
+    pub build: String,
+    pub started_ms: Millis,
+    pub now_ms: Millis,
+    /// False while the settings say `"enabled": false`.
+    pub enabled: bool,
+    pub counts: Counts,
+    pub jobs: u64,
+    pub nodes: u64,
+    pub workers: u64,
+    pub workers_healthy: u64,
+    /// Nothing runs, and nothing will unless something changes.
+    pub finished: bool,
+    /// Why a cell that still has tasks to do is finished.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stuck: Vec<String>,
+    /// What is wrong with the config and the node sources. The last good ones stay in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ProblemReport>,
+}
+
+/// A problem of the config or a node source, placed for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemReport {
+    pub severity: Severity,
+    pub file: String,
+    /// From 1; 0 where the problem has no place in the file.
+    pub line: u32,
+    pub column: u32,
+    /// `bistro_settings.nodes.levels[1]`; empty for the whole file.
+    pub key_path: String,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl std::fmt::Display for ProblemReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: ", self.file)?,
+            line => write!(f, "{}:{line}:{}: ", self.file, self.column)?,
+        }
+        write!(f, "{}: ", self.severity.as_str())?;
+        if !self.key_path.is_empty() {
+            write!(f, "{}: ", self.key_path)?;
+        }
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// `jobs`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobRow {
+    pub job: String,
+    pub enabled: bool,
+    pub owner: String,
+    pub level: String,
+    pub priority: f64,
+    pub depends_on: Vec<String>,
+    pub counts: Counts,
+    /// Why the job cannot run as it is configured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+}
+
+/// `nodes`: `contains` filters by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodesRequest {
+    #[serde(default)]
+    pub level: Option<String>,
+    #[serde(default)]
+    pub contains: Option<String>,
+    #[serde(default)]
+    pub page: Page,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeRow {
+    pub node: String,
+    pub level: String,
+    pub parent: Option<String>,
+    pub enabled: bool,
+    /// Resource name to slots taken and limit.
+    pub slots: BTreeMap<String, SlotUse>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotUse {
+    pub used: i64,
+    pub limit: i64,
+}
+
+/// `tasks`: all filters must match; an absent or empty one matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TasksRequest {
+    #[serde(default)]
+    pub job: Option<String>,
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Text that the node's name contains.
+    #[serde(default)]
+    pub contains: Option<String>,
+    #[serde(default)]
+    pub states: Vec<TaskState>,
+    #[serde(default)]
+    pub worker: Option<String>,
+    #[serde(default)]
+    pub page: Page,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskRow {
+    pub job: String,
+    pub node: String,
+    pub state: TaskState,
+    /// Starts so far.
+    pub attempt_no: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningRow>,
+    /// How the last attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<TaskStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff_until_ms: Option<Millis>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunningRow {
+    pub attempt: AttemptId,
+    pub worker: String,
+    pub started_ms: Millis,
+}
+
+/// `workers`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    pub worker: String,
+    pub host: String,
+    pub health: WorkerHealth,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<ClosedReason>,
+    pub running: u64,
+    pub last_heartbeat_ms: Option<Millis>,
+    pub build: String,
+    pub capacity: Capacity,
+    pub slots: BTreeMap<String, SlotUse>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerHealth {
+    Healthy,
+    /// It has missed heartbeats: no new work for it.
+    Suspect,
+    /// Known from before the scheduler's restart, not heard of since.
+    Unheard,
+    /// Its lease is over, or it said goodbye.
+    Gone,
+}
+
+/// `grid`: every task's state in one reply.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GridRequest {
+    /// Keep [`super::view::GridDelta`]s coming for a while.
+    #[serde(default)]
+    pub watch: bool,
+    /// The layout that the asker has: names are left out if it is still the same.
+    #[serde(default)]
+    pub layout: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grid {
+    pub layout: u64,
+    /// The last delta that this snapshot contains.
+    pub seq: u64,
+    /// Names of the nodes, per level that has tasks. Absent if the asker has this layout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub levels: Option<BTreeMap<String, Vec<String>>>,
+    pub jobs: Vec<GridJob>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GridJob {
+    pub job: String,
+    pub level: String,
+    /// One [`TaskState::glyph`] per node of the level, run-length coded: `12+3.>`.
+    pub cells: String,
+}
+
+impl GridJob {
+    /// Packs states as count and glyph; a count of one is left out.
+    pub fn pack(states: impl Iterator<Item = TaskState>) -> String {
+        let mut cells = String::new();
+        let mut states = states.peekable();
+        while let Some(state) = states.next() {
+            let mut count = 1u32;
+            while states.next_if_eq(&state).is_some() {
+                count += 1;
+            }
+            if count > 1 {
+                cells.push_str(&count.to_string());
+            }
+            cells.push(state.glyph());
+        }
+        cells
+    }
+
+    /// The states of the job's cells; an error names what is not a cell. At most `max` cells, so
+    /// that a short text cannot claim a lot of memory.
+    pub fn unpack(&self, max: usize) -> Result<Vec<TaskState>, String> {
+        let mut states = Vec::new();
+        let mut count = 0usize;
+        for c in self.cells.chars() {
+            if let Some(digit) = c.to_digit(10) {
+                count = count.saturating_mul(10).saturating_add(digit as usize);
+                continue;
+            }
+            let state = TaskState::from_glyph(c).ok_or_else(|| format!("unknown cell {c:?}"))?;
+            let run = count.max(1);
+            if run > max - states.len() {
+                return Err(format!("more than {max} cells"));
+            }
+            states.extend(std::iter::repeat_n(state, run));
+            count = 0;
+        }
+        Ok(states)
+    }
+}
+
+/// `explain`: why is this task not running?
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainRequest {
+    pub job: String,
+    pub node: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub task: TaskRow,
+    /// The path from the instance down to the node.
+    pub path: Vec<String>,
+    /// Everything that keeps the task from starting; empty if it could start now.
+    pub reasons: Vec<Reason>,
+}
+
+/// One piece of evidence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    pub kind: ReasonKind,
+    pub text: String,
+    /// Who holds what is missing, at most ten of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<Holder>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasonKind {
+    Running,
+    Unsure,
+    Done,
+    Failed,
+    Backoff,
+    CellDisabled,
+    JobDisabled,
+    JobInvalid,
+    NodeDisabled,
+    Filtered,
+    Dependency,
+    NoRoomOnNode,
+    NoWorker,
+    NoRoomOnWorkers,
+    /// Nothing keeps it: other tasks were chosen before it.
+    ItsTurn,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Holder {
+    pub job: String,
+    pub node: String,
+    pub slots: Slots,
+}
+
+/// `kill`: asks a running attempt to end. Names the attempt, so that it can hit no other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KillRequest {
+    pub attempt: AttemptId,
+    /// Absent: as the job's config says.
+    #[serde(default)]
+    pub kill: Option<Kill>,
+    pub actor: String,
+    #[serde(default)]
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KillReply {
+    pub job: String,
+    pub node: String,
+    pub attempt_no: u32,
+    pub worker: String,
+}
+
+/// `forgive`: failed tasks may run again, waiting ones at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ForgiveRequest {
+    pub job: String,
+    /// Absent: all nodes.
+    #[serde(default)]
+    pub node: Option<String>,
+    pub actor: String,
+    #[serde(default)]
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ForgiveReply {
+    pub forgiven: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_packed_and_unpacked() {
+        use TaskState::*;
+        let states = vec![Done, Done, Done, CanRun, Running, Running];
+        let cells = GridJob::pack(states.iter().copied());
+        assert_eq!(cells, "3+.2>");
+        let job = GridJob { job: String::new(), level: String::new(), cells };
+        assert_eq!(job.unpack(6), Ok(states));
+        assert!(job.unpack(5).is_err());
+        let huge = GridJob { cells: "99999999999999999999+".to_owned(), ..job };
+        assert!(huge.unpack(1_000).is_err());
+    }
+}

@@ -1,0 +1,81 @@
+//! `task.assign.<w>`: a batch of attempts to start, each accepted or rejected.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Fence;
+use super::task::{Kill, PathNode, Slots};
+use crate::ids::{AttemptId, Seq, TaskName};
+
+/// At most so many attempts go into one message.
+pub const BATCH_MAX: usize = 256;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Assign {
+    pub fence: Fence,
+    pub attempts: Vec<Assignment>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub attempt: AttemptId,
+    pub seq: Seq,
+    pub task: TaskName,
+    pub attempt_no: u32,
+    /// argv before the node, the status path and the JSON. Empty: the worker's own command.
+    pub command: Vec<String>,
+    /// The job's `config`, verbatim.
+    pub config: Map<String, Value>,
+    pub path: Vec<PathNode>,
+    pub worker_slots: Slots,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prev_status: Option<Value>,
+    /// What to do when the worker has to end the task on its own.
+    pub kill: Kill,
+    /// Lines per 10 ms that the task may print before it has to wait; none: as fast as it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_lines_per_10_ms: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AssignReply {
+    pub v: u32,
+    pub results: Vec<AssignResult>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AssignResult {
+    pub attempt: AttemptId,
+    pub answer: AssignAnswer,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum AssignAnswer {
+    /// On the worker's disk; it starts now.
+    Accepted,
+    /// Not started, and never will be.
+    Rejected { reason: RejectedReason },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectedReason {
+    /// Another cell, scheduler or protocol version.
+    Foreign,
+    StaleEpoch,
+    /// The epoch is newer than any the worker has shaken hands with.
+    UnknownEpoch,
+    /// Meant for another incarnation of this worker.
+    WrongIncarnation,
+    BelowFloor,
+    /// The attempt is in the ledger already: this message is a duplicate.
+    Known,
+    /// Another attempt of the task is still alive here.
+    TaskLive,
+    LeaseShort,
+    Closed,
+    /// The worker has as many attempts as it can hold.
+    Full,
+    BadRequest,
+}

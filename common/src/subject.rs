@@ -1,0 +1,193 @@
+//! Every NATS subject, built and parsed in one place.
+//!
+//! Under `bistro.<cell>.`; names that users choose become single tokens through [`Token`], so no
+//! name can widen a subject or add a wildcard.
+
+use std::fmt;
+
+use crate::ids::{NameError, WorkerName};
+
+/// A text as one subject token (also safe as a file name and as a stream name).
+///
+/// Letters, digits, `-` and `_` stand for themselves, any other byte is `=` and two hex digits.
+/// The mapping is reversible and never empty.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(String);
+
+impl Token {
+    pub fn new(text: &str) -> Self {
+        let mut token = String::with_capacity(text.len());
+        for byte in text.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => token.push(byte as char),
+                _ => token.push_str(&format!("={byte:02X}")),
+            }
+        }
+        if token.is_empty() {
+            token.push('=');
+        }
+        Self(token)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text that a token stands for, or `None` if it is not a token of ours.
+    pub fn decode(token: &str) -> Option<String> {
+        if token == "=" {
+            return Some(String::new());
+        }
+        let mut bytes = Vec::with_capacity(token.len());
+        let mut rest = token.bytes();
+        while let Some(byte) = rest.next() {
+            match byte {
+                b'=' => {
+                    let digits = [rest.next()?, rest.next()?];
+                    let digits = std::str::from_utf8(&digits).ok()?;
+                    bytes.push(u8::from_str_radix(digits, 16).ok()?);
+                }
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => bytes.push(byte),
+                _ => return None,
+            }
+        }
+        String::from_utf8(bytes).ok()
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a cell, as users type it (`--cell`), and the subjects under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    name: String,
+    token: Token,
+}
+
+impl Cell {
+    /// Same rules as a worker name.
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        WorkerName::new(name)?;
+        Ok(Self { name: name.to_owned(), token: Token::new(name) })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn under(&self, rest: &str) -> String {
+        format!("bistro.{}.{rest}", self.token)
+    }
+
+    fn of_worker(&self, conversation: &str, worker: &WorkerName) -> String {
+        self.under(&format!("{conversation}.{}", Token::new(worker.as_str())))
+    }
+
+    pub fn heartbeat(&self, worker: &WorkerName) -> String {
+        self.of_worker("worker.hb", worker)
+    }
+
+    pub fn heartbeats(&self) -> String {
+        self.under("worker.hb.*")
+    }
+
+    pub fn assign(&self, worker: &WorkerName) -> String {
+        self.of_worker("task.assign", worker)
+    }
+
+    pub fn control(&self, worker: &WorkerName) -> String {
+        self.of_worker("task.control", worker)
+    }
+
+    pub fn done(&self, worker: &WorkerName) -> String {
+        self.of_worker("task.done", worker)
+    }
+
+    pub fn dones(&self) -> String {
+        self.under("task.done.*")
+    }
+
+    pub fn log_read(&self, worker: &WorkerName) -> String {
+        self.of_worker("log.read", worker)
+    }
+
+    /// Where a scheduler announces that it has started, so that workers need not wait for their
+    /// next heartbeat.
+    pub fn scheduler_beacon(&self) -> String {
+        self.under("sched.epoch")
+    }
+
+    /// `kind` is a fixed dotted name such as `task.done`.
+    pub fn event(&self, kind: &str) -> String {
+        self.under(&format!("event.{kind}"))
+    }
+
+    pub fn events(&self) -> String {
+        self.under("event.>")
+    }
+
+    pub fn view_grid(&self) -> String {
+        self.under("view.grid")
+    }
+
+    pub fn api(&self, verb: &str) -> String {
+        self.under(&format!("api.{verb}"))
+    }
+
+    pub fn apis(&self) -> String {
+        self.under("api.*")
+    }
+
+    /// The verb of a subject below [`Cell::apis`].
+    pub fn parse_api<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        let verb = subject.strip_prefix(self.under("api.").as_str())?;
+        (!verb.is_empty() && !verb.contains('.')).then_some(verb)
+    }
+
+    pub fn done_stream(&self) -> String {
+        format!("BISTRO_{}_DONE", self.token)
+    }
+
+    pub fn events_stream(&self) -> String {
+        format!("BISTRO_{}_EVENTS", self.token)
+    }
+
+    /// The private inbox prefix of one role, so that no other can read its replies.
+    pub fn inbox(&self, role: &str) -> String {
+        format!("_INBOX_{role}_{}", self.token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_single_reversible_and_safe() {
+        for text in ["", "host1", "db1.example.com", "a b>*", "ünï", "..", "/etc", "="] {
+            let token = Token::new(text);
+            assert!(!token.as_str().is_empty());
+            assert!(!token.as_str().contains(['.', '*', '>', ' ', '/']), "{token}");
+            assert_eq!(Token::decode(token.as_str()).as_deref(), Some(text));
+        }
+        assert_eq!(Token::new("db1.x").as_str(), "db1=2Ex");
+        assert_eq!(Token::decode("a.b"), None);
+        assert_eq!(Token::decode("=G1"), None);
+    }
+
+    #[test]
+    fn subjects_are_those_of_the_protocol() {
+        let cell = Cell::new("main").expect("valid cell");
+        let worker = WorkerName::new("w.1").expect("valid worker");
+        assert_eq!(cell.heartbeat(&worker), "bistro.main.worker.hb.w=2E1");
+        assert_eq!(cell.assign(&worker), "bistro.main.task.assign.w=2E1");
+        assert_eq!(cell.done_stream(), "BISTRO_main_DONE");
+        assert_eq!(cell.parse_api("bistro.main.api.jobs"), Some("jobs"));
+        assert_eq!(cell.parse_api("bistro.main.api.a.b"), None);
+        assert_eq!(cell.parse_api("bistro.other.api.jobs"), None);
+    }
+}
