@@ -1,0 +1,158 @@
+//! Open attempts: what may be running, where, and what it holds.
+
+use bistro_common::ids::{AttemptId, Incarnation, Seq};
+use bistro_common::protocol::task::{OpenAttempt, Slots};
+
+use crate::Core;
+use crate::forest::NodeIx;
+use crate::record::AttemptRecord;
+use crate::resources::Limit;
+use crate::tasks::{Phase, TaskIx};
+use crate::workers::WorkerIx;
+
+/// How sure we are that an attempt runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The assignment is on its way.
+    Assigned,
+    /// The worker has it.
+    Running,
+    /// Nobody knows; the worker will be asked. It counts as running until it has answered.
+    Unsure,
+}
+
+#[derive(Debug)]
+pub struct Attempt {
+    pub open: OpenAttempt,
+    pub worker: WorkerIx,
+    pub incarnation: Incarnation,
+    pub seq: Seq,
+    pub stage: Stage,
+    /// The task in the present plan, if its job and node are in it.
+    pub task: Option<TaskIx>,
+    /// What it holds on nodes of the present plan: level, node, resource and slots.
+    charges: Vec<(usize, NodeIx, Vec<(usize, i64)>)>,
+    worker_charges: Vec<(usize, i64)>,
+}
+
+impl Attempt {
+    pub fn record(&self, core: &Core) -> AttemptRecord {
+        AttemptRecord {
+            open: self.open.clone(),
+            worker: core.worker(self.worker).name.clone(),
+            incarnation: self.incarnation,
+            seq: self.seq,
+        }
+    }
+}
+
+/// Slots by the numbers of their resources; resources that no longer exist hold nothing.
+fn numbered(limits: &[Limit], slots: &Slots) -> Vec<(usize, i64)> {
+    let number = |name: &str| limits.iter().position(|limit| limit.name == name);
+    slots.iter().filter_map(|(name, &amount)| Some((number(name)?, amount))).collect()
+}
+
+fn negated(amounts: &[(usize, i64)]) -> Vec<(usize, i64)> {
+    amounts.iter().map(|&(resource, amount)| (resource, -amount)).collect()
+}
+
+impl Core {
+    /// Enters an attempt: its slots are taken and its task is running, or unsure.
+    pub(crate) fn open_attempt(
+        &mut self,
+        open: OpenAttempt,
+        worker: WorkerIx,
+        incarnation: Incarnation,
+        seq: Seq,
+        stage: Stage,
+    ) {
+        let id = open.attempt;
+        let attempt = Attempt {
+            open,
+            worker,
+            incarnation,
+            seq,
+            stage,
+            task: None,
+            charges: Vec::new(),
+            worker_charges: Vec::new(),
+        };
+        let of_worker = &mut self.workers[worker.index()];
+        of_worker.attempts.insert(id);
+        of_worker.digest.add(id);
+        of_worker.last_seq = of_worker.last_seq.max(seq);
+        self.attempts.insert(id, attempt);
+        self.attach(id);
+    }
+
+    /// Connects an attempt to the present plan: finds its task and takes its slots.
+    pub(crate) fn attach(&mut self, id: AttemptId) {
+        let attempt = &self.attempts[&id];
+        let (stage, worker) = (attempt.stage, attempt.worker);
+        let task = self.find_task(&attempt.open.task.job, &attempt.open.task.node);
+        let mut charges = Vec::new();
+        for (level, on_path) in attempt.open.path.iter().enumerate() {
+            let amounts = numbered(self.resources.limits(level), &on_path.slots);
+            if let Some(node) = self.forest.find(level, &on_path.node)
+                && !amounts.is_empty()
+                && level < self.config.settings.worker_level()
+            {
+                charges.push((level, node, amounts));
+            }
+        }
+        let worker_charges = numbered(self.resources.worker_limits(), &attempt.open.worker_slots);
+        let attempt_no = attempt.open.attempt_no;
+        for (level, node, amounts) in &charges {
+            self.change_slots(*level, *node, amounts);
+        }
+        self.change_worker_slots(worker, &worker_charges);
+        let attempt = self.attempts.get_mut(&id).expect("was just looked at");
+        attempt.task = task;
+        attempt.charges = charges;
+        attempt.worker_charges = worker_charges;
+        if let Some(task) = task {
+            self.open_by_task.insert(task, id);
+            let record = self.records.entry(task).or_default();
+            record.attempt_no = record.attempt_no.max(attempt_no);
+            // The stored record is of the attempt before: its wait and its guess are over.
+            record.lost = None;
+            record.phase = Phase::Ready;
+            self.backoffs.remove(&(record.backoff_until_ms, task));
+            self.show_stage(task, stage);
+        }
+    }
+
+    /// Forgets an attempt and gives its slots back. The caller sets the task's new phase.
+    pub(crate) fn close_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
+        let attempt = self.attempts.remove(&id)?;
+        for (level, node, amounts) in &attempt.charges {
+            self.change_slots(*level, *node, &negated(amounts));
+        }
+        self.change_worker_slots(attempt.worker, &negated(&attempt.worker_charges));
+        let worker = &mut self.workers[attempt.worker.index()];
+        worker.attempts.remove(&id);
+        worker.digest.remove(id);
+        if let Some(task) = attempt.task {
+            self.open_by_task.remove(&task);
+        }
+        Some(attempt)
+    }
+
+    pub(crate) fn set_stage(&mut self, id: AttemptId, stage: Stage) {
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            return;
+        };
+        attempt.stage = stage;
+        if let Some(task) = attempt.task {
+            self.show_stage(task, stage);
+        }
+    }
+
+    fn show_stage(&mut self, task: TaskIx, stage: Stage) {
+        let phase = match stage {
+            Stage::Assigned | Stage::Running => Phase::Running,
+            Stage::Unsure => Phase::Unsure,
+        };
+        self.set_cell(task, self.cell(task).with_phase(phase));
+    }
+}

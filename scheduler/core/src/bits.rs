@@ -1,0 +1,124 @@
+//! A set of small integers that finds the next member of a range quickly.
+//!
+//! One bit per member, and above it one summary bit per word, so that a search over an empty
+//! stretch of a million members looks at 250 words.
+
+use std::ops::Range;
+
+const WORD: usize = 64;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bits {
+    words: Vec<u64>,
+    /// Bit `w % 64` of word `w / 64` is set iff `words[w]` is not zero.
+    summary: Vec<u64>,
+    count: usize,
+}
+
+impl Bits {
+    /// An empty set that can hold `0..len`.
+    pub fn new(len: usize) -> Self {
+        let words = len.div_ceil(WORD);
+        Self { words: vec![0; words], summary: vec![0; words.div_ceil(WORD)], count: 0 }
+    }
+
+    pub fn get(&self, member: usize) -> bool {
+        self.words[member / WORD] >> (member % WORD) & 1 == 1
+    }
+
+    /// Returns whether the set has changed.
+    pub fn set(&mut self, member: usize, value: bool) -> bool {
+        let (word, bit) = (member / WORD, 1u64 << (member % WORD));
+        if (self.words[word] & bit != 0) == value {
+            return false;
+        }
+        self.words[word] ^= bit;
+        self.count = if value { self.count + 1 } else { self.count - 1 };
+        let summary_bit = 1u64 << (word % WORD);
+        if self.words[word] == 0 {
+            self.summary[word / WORD] &= !summary_bit;
+        } else {
+            self.summary[word / WORD] |= summary_bit;
+        }
+        true
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The least member of `range`.
+    pub fn first_in(&self, range: Range<usize>) -> Option<usize> {
+        if range.is_empty() {
+            return None;
+        }
+        let first_word = range.start / WORD;
+        let masked = *self.words.get(first_word)? & (!0 << (range.start % WORD));
+        let found = if masked != 0 {
+            Some(first_word * WORD + masked.trailing_zeros() as usize)
+        } else {
+            let word = self.next_word(first_word + 1)?;
+            Some(word * WORD + self.words[word].trailing_zeros() as usize)
+        };
+        found.filter(|&member| member < range.end)
+    }
+
+    /// The least member of `range` at or after `from`, or else the least before it.
+    pub fn first_from(&self, range: Range<usize>, from: usize) -> Option<usize> {
+        self.first_in(from..range.end).or_else(|| self.first_in(range.start..from))
+    }
+
+    pub fn any_in(&self, range: Range<usize>) -> bool {
+        self.first_in(range).is_some()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        let end = self.words.len() * WORD;
+        std::iter::successors(self.first_in(0..end), move |&last| self.first_in(last + 1..end))
+    }
+
+    /// The first word at or after `word` that is not zero.
+    fn next_word(&self, word: usize) -> Option<usize> {
+        let mut index = word / WORD;
+        let mut summary = *self.summary.get(index)? & (!0 << (word % WORD));
+        while summary == 0 {
+            index += 1;
+            summary = *self.summary.get(index)?;
+        }
+        Some(index * WORD + summary.trailing_zeros() as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_set(
+            ops in prop::collection::vec((0usize..9_000, any::<bool>()), 0..200),
+            range in (0usize..9_000, 0usize..9_000),
+        ) {
+            let mut bits = Bits::new(9_000);
+            let mut set = BTreeSet::new();
+            for (member, value) in ops {
+                let changed = if value { set.insert(member) } else { set.remove(&member) };
+                prop_assert_eq!(bits.set(member, value), changed);
+                prop_assert_eq!(bits.get(member), value);
+            }
+            prop_assert_eq!(bits.count(), set.len());
+            prop_assert_eq!(bits.iter().collect::<Vec<_>>(), set.iter().copied().collect::<Vec<_>>());
+            let (a, b) = (range.0.min(range.1), range.0.max(range.1));
+            prop_assert_eq!(bits.first_in(a..b), set.range(a..b).next().copied());
+            let from = a + (b - a) / 2;
+            let expected = set.range(from..b).next().or_else(|| set.range(a..from).next());
+            prop_assert_eq!(bits.first_from(a..b, from), expected.copied());
+        }
+    }
+}

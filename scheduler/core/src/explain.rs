@@ -1,0 +1,161 @@
+//! Why is a task not running? Evidence from the predicates that schedule, not from a second copy
+//! of the rules.
+
+use bistro_common::protocol::api::{
+    ApiError, Explanation, Holder, Reason, ReasonKind, WorkerHealth,
+};
+use bistro_common::protocol::task::Slots;
+
+use crate::Core;
+use crate::forest::NodeIx;
+use crate::tasks::{Gate, Phase, TaskIx};
+
+/// At most so many holders are named for each thing that is missing.
+const HOLDERS_MAX: usize = 10;
+
+impl Core {
+    pub fn explain(&self, job: &str, node: &str) -> Result<Explanation, ApiError> {
+        if !self.job_names.contains_key(job) {
+            return Err(self.no_such_job(job));
+        }
+        let task = self.find_task(job, node).ok_or_else(|| self.no_such_node(job, node))?;
+        let mut path: Vec<String> =
+            self.forest.path_up(task.node).map(|n| self.forest.name(n).to_owned()).collect();
+        path.reverse();
+        Ok(Explanation { task: self.task_row(task), path, reasons: self.reasons(task) })
+    }
+
+    fn reasons(&self, task: TaskIx) -> Vec<Reason> {
+        let cell = self.cell(task);
+        let over = match cell.phase() {
+            Phase::Running => Some((ReasonKind::Running, "it is running".to_owned())),
+            Phase::Unsure => Some((
+                ReasonKind::Unsure,
+                "it may be running: its worker has not answered yet".to_owned(),
+            )),
+            Phase::Done => Some((ReasonKind::Done, "it is done".to_owned())),
+            _ => None,
+        };
+        if let Some((kind, text)) = over {
+            return vec![reason(kind, text)];
+        }
+        let mut reasons = self.standing_reasons(task);
+        reasons.extend(self.missing_room(task));
+        reasons.extend(self.missing_worker(task));
+        if reasons.is_empty() {
+            let text = "nothing keeps it: it starts when its turn comes";
+            reasons.push(reason(ReasonKind::ItsTurn, text));
+        }
+        reasons
+    }
+
+    /// What room and workers would not change.
+    fn standing_reasons(&self, task: TaskIx) -> Vec<Reason> {
+        let job = &self.jobs[task.job.index()];
+        let cell = self.cell(task);
+        let record = self.records.get(&task);
+        let mut reasons = Vec::new();
+        if !self.config.settings.enabled {
+            let text = "the settings say \"enabled\": false";
+            reasons.push(reason(ReasonKind::CellDisabled, text));
+        }
+        if !job.config.enabled {
+            reasons.push(reason(ReasonKind::JobDisabled, "the job is disabled"));
+        }
+        for error in &job.config.errors {
+            let text = format!("the job has an error: {}", error.message);
+            reasons.push(reason(ReasonKind::JobInvalid, text));
+        }
+        if cell.has(Gate::Disabled) {
+            let disabled = self.forest.path_up(task.node).find(|&n| !self.forest.is_enabled(n));
+            let name = disabled.map_or("?", |n| self.forest.name(n));
+            reasons.push(reason(ReasonKind::NodeDisabled, format!("the node {name} is disabled")));
+        }
+        if cell.has(Gate::Avoided) {
+            reasons.push(reason(ReasonKind::Filtered, "a filter of the job excludes the node"));
+        }
+        if let Some(at) = self.missing_dependency(task) {
+            let text = format!("{} is not done on this node", job.config.depends_on[at]);
+            reasons.push(reason(ReasonKind::Dependency, text));
+        }
+        match cell.phase() {
+            Phase::Failed => reasons.push(reason(
+                ReasonKind::Failed,
+                "it has failed for good; `bistro forgive` lets it run again",
+            )),
+            Phase::Backoff => {
+                let until = record.map_or(0, |r| r.backoff_until_ms);
+                let left = until.saturating_sub(self.now).div_ceil(1_000);
+                let text = format!("it waits {left} s more before it is tried again");
+                reasons.push(reason(ReasonKind::Backoff, text));
+            }
+            _ => {}
+        }
+        reasons
+    }
+
+    fn missing_room(&self, task: TaskIx) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        for node in self.forest.path_up(task.node) {
+            let level = self.forest.level_of(node);
+            if self.has_room(task.job, level, node) {
+                continue;
+            }
+            let demand = self.resources.demand(&self.jobs[task.job.index()].config, level);
+            for ((name, slots), need) in self.resources.node_slots(level, node).zip(demand) {
+                if need > slots.limit - slots.used {
+                    reasons.push(Reason {
+                        kind: ReasonKind::NoRoomOnNode,
+                        text: format!(
+                            "needs {need} {name} on {}, which has {} of {} in use",
+                            self.forest.name(node),
+                            slots.used,
+                            slots.limit
+                        ),
+                        held_by: self.holders(node, name),
+                    });
+                }
+            }
+        }
+        reasons
+    }
+
+    fn holders(&self, node: NodeIx, resource: &str) -> Vec<Holder> {
+        let name = self.forest.name(node);
+        let level = self.forest.level_of(node);
+        let mut holders: Vec<Holder> = self
+            .attempts
+            .values()
+            .filter_map(|attempt| {
+                let on_path = attempt.open.path.get(level).filter(|p| p.node == name)?;
+                let held = *on_path.slots.get(resource).filter(|&&amount| amount != 0)?;
+                Some(Holder {
+                    job: attempt.open.task.job.clone(),
+                    node: attempt.open.task.node.clone(),
+                    slots: Slots::from([(resource.to_owned(), held)]),
+                })
+            })
+            .collect();
+        holders.sort_by(|a, b| (&a.job, &a.node).cmp(&(&b.job, &b.node)));
+        holders.truncate(HOLDERS_MAX);
+        holders
+    }
+
+    fn missing_worker(&self, task: TaskIx) -> Option<Reason> {
+        if self.rooms.any(self.jobs[task.job.index()].worker_class) {
+            return None;
+        }
+        let healthy = self.workers.iter().filter(|w| w.health == WorkerHealth::Healthy).count();
+        Some(match healthy {
+            0 => reason(ReasonKind::NoWorker, "no worker is connected and healthy"),
+            n => reason(
+                ReasonKind::NoRoomOnWorkers,
+                format!("none of the {n} healthy workers takes it: full, draining or paused"),
+            ),
+        })
+    }
+}
+
+fn reason(kind: ReasonKind, text: impl Into<String>) -> Reason {
+    Reason { kind, text: text.into(), held_by: Vec::new() }
+}

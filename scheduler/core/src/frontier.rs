@@ -1,0 +1,126 @@
+//! The frontier: where in the forest each job could start something, kept as things change.
+//!
+//! For a job `j` and a node `n`, `open(j, n)` holds iff `j`'s demand on `n` fits and, at `j`'s own
+//! level, the task can run, or, above it, some child of `n` is open. A task of `j` can start iff
+//! `open(j, instance)`; to find one, walk down. A change touches one path, and stops where no bit
+//! flips. Jobs with equal demands on a level share the bits that say whether they fit.
+
+use bistro_common::config::NodeOrder;
+
+use crate::Core;
+use crate::forest::NodeIx;
+use crate::resources::fits;
+use crate::tasks::{JobIx, TaskCell, TaskIx};
+
+impl Core {
+    pub(crate) fn cell(&self, task: TaskIx) -> TaskCell {
+        self.jobs[task.job.index()].cell(task.node)
+    }
+
+    /// Changes a task's cell, and what follows from it above.
+    pub(crate) fn set_cell(&mut self, task: TaskIx, cell: TaskCell) {
+        let job = &mut self.jobs[task.job.index()];
+        let before = job.cell(task.node);
+        if before == cell {
+            return;
+        }
+        job.set_cell(task.node, cell);
+        if self.watched {
+            self.changed.push(task);
+        }
+        if before.can_run() != cell.can_run() {
+            self.refresh_open(task.job, task.node);
+        }
+    }
+
+    /// Takes or gives back slots at a node, and updates every job for which that matters.
+    pub(crate) fn change_slots(&mut self, level: usize, node: NodeIx, amounts: &[(usize, i64)]) {
+        self.resources.change(level, node, amounts);
+        let position = node.index() - self.forest.level(level).start;
+        for class in 0..self.classes[level].classes.len() {
+            let limits = self.resources.limits(level);
+            let of_class = &mut self.classes[level].classes[class];
+            let room = fits(limits, self.resources.used(node), &of_class.demand);
+            if !of_class.room.set(position, room) {
+                continue;
+            }
+            for at in 0..self.classes[level].classes[class].jobs.len() {
+                let job = self.classes[level].classes[class].jobs[at];
+                if self.jobs[job.index()].level() >= level {
+                    self.refresh_open(job, node);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn has_room(&self, job: JobIx, level: usize, node: NodeIx) -> bool {
+        let class = self.jobs[job.index()].classes[level].index();
+        let position = node.index() - self.forest.level(level).start;
+        self.classes[level].classes[class].room.get(position)
+    }
+
+    fn should_be_open(&self, job: JobIx, level: usize, node: NodeIx) -> bool {
+        let state = &self.jobs[job.index()];
+        self.has_room(job, level, node)
+            && if level == state.level() {
+                state.cell(node).can_run()
+            } else {
+                state.open.any_in(self.forest.children(node))
+            }
+    }
+
+    /// Brings `open` up to date from a node upwards.
+    fn refresh_open(&mut self, job: JobIx, node: NodeIx) {
+        let mut node = node;
+        let mut level = self.forest.level_of(node);
+        loop {
+            let open = self.should_be_open(job, level, node);
+            if !self.jobs[job.index()].open.set(node.index(), open) {
+                return;
+            }
+            match self.forest.parent(node) {
+                Some(parent) => (node, level) = (parent, level - 1),
+                None => break,
+            }
+        }
+        self.refresh_startable(job);
+    }
+
+    /// Sets all of a job's bits from scratch, lowest level first.
+    pub(crate) fn fill_open(&mut self, job: JobIx) {
+        for level in (0..=self.jobs[job.index()].level()).rev() {
+            for node in self.forest.level(level) {
+                let open = self.should_be_open(job, level, NodeIx(node as u32));
+                self.jobs[job.index()].open.set(node, open);
+            }
+        }
+        self.refresh_startable(job);
+    }
+
+    /// A job is startable if its root is open and some worker has room for it.
+    pub(crate) fn refresh_startable(&mut self, job: JobIx) {
+        let state = &self.jobs[job.index()];
+        let startable = self.config.settings.enabled
+            && state.config.can_run()
+            && state.open.get(NodeIx::INSTANCE.index())
+            && self.rooms.any(state.worker_class);
+        self.policy.set_startable(job, startable);
+    }
+
+    /// A node on which the job, whose root is open, can start now.
+    pub(crate) fn pick_node(&mut self, job: JobIx) -> NodeIx {
+        let open = &self.jobs[job.index()].open;
+        let mut node = NodeIx::INSTANCE;
+        for _ in 0..self.jobs[job.index()].level() {
+            let children = self.forest.children(node);
+            let from = match self.config.settings.node_order {
+                NodeOrder::Random => children.start + self.rng.below(children.len()),
+                NodeOrder::Original | NodeOrder::Lexicographic => children.start,
+            };
+            let child =
+                open.first_from(children, from).expect("an open node has an open child below it");
+            node = NodeIx(child as u32);
+        }
+        node
+    }
+}

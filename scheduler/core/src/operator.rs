@@ -1,0 +1,127 @@
+//! What operators may change.
+
+use bistro_common::Millis;
+use bistro_common::protocol::api::{
+    ApiError, ErrorCode, ForgiveReply, ForgiveRequest, KillReply, KillRequest,
+};
+use bistro_common::protocol::control::{Control, Order};
+use bistro_common::protocol::event::Event;
+use bistro_common::status::bits;
+
+use crate::Core;
+use crate::io::Effect;
+use crate::record::Record;
+use crate::tasks::{Phase, TaskIx};
+
+impl Core {
+    /// Asks the worker of an open attempt to end it. Refused if the attempt is over.
+    pub fn kill(
+        &mut self,
+        now: Millis,
+        request: &KillRequest,
+        out: &mut Vec<Effect>,
+    ) -> Result<KillReply, ApiError> {
+        self.now = self.now.max(now);
+        let Some(attempt) = self.attempts.get(&request.attempt) else {
+            let message = format!("attempt {} is not running any more", request.attempt);
+            return Err(ApiError::new(ErrorCode::Gone, message)
+                .hint("look at the task again: it may be over, or running as another attempt"));
+        };
+        let worker = self.worker(attempt.worker);
+        let job = self.config.job(&attempt.open.task.job);
+        let configured = job.map_or(self.config.settings.kill, |job| job.kill);
+        let kill = request.kill.unwrap_or(configured);
+        let order = Order::Kill { attempt: request.attempt, kill };
+        let control = Control { fence: self.identity.fence(worker.incarnation), order };
+        let reply = KillReply {
+            job: attempt.open.task.job.clone(),
+            node: attempt.open.task.node.clone(),
+            attempt_no: attempt.open.attempt_no,
+            worker: worker.name.to_string(),
+        };
+        out.push(Effect::Control { worker: worker.name.clone(), control });
+        out.push(Effect::Publish(Event {
+            job: Some(reply.job.clone()),
+            node: Some(reply.node.clone()),
+            attempt: Some(request.attempt),
+            attempt_no: Some(reply.attempt_no),
+            worker: Some(reply.worker.clone()),
+            actor: Some(request.actor.clone()),
+            text: request.reason.clone(),
+            ..self.event("audit.kill")
+        }));
+        Ok(reply)
+    }
+
+    /// Lets failed tasks run again, and ends the waits of those in backoff.
+    pub fn forgive(
+        &mut self,
+        now: Millis,
+        request: &ForgiveRequest,
+        out: &mut Vec<Effect>,
+    ) -> Result<ForgiveReply, ApiError> {
+        self.now = self.now.max(now);
+        let Some(&job) = self.job_names.get(&request.job) else {
+            return Err(self.no_such_job(&request.job));
+        };
+        let tasks: Vec<TaskIx> = match &request.node {
+            Some(node) => match self.find_task(&request.job, node) {
+                Some(task) => vec![task],
+                None => return Err(self.no_such_node(&request.job, node)),
+            },
+            None => {
+                let cells = self.jobs[job.index()].cells();
+                cells.map(|(node, _)| TaskIx { job, node }).collect()
+            }
+        };
+        let mut forgiven = 0;
+        for task in tasks {
+            if matches!(self.cell(task).phase(), Phase::Failed | Phase::Backoff) {
+                self.forgive_task(task, out);
+                forgiven += 1;
+            }
+        }
+        out.push(Effect::Publish(Event {
+            job: Some(request.job.clone()),
+            node: request.node.clone(),
+            actor: Some(request.actor.clone()),
+            text: format!("{forgiven} tasks forgiven; {}", request.reason),
+            ..self.event("audit.forgive")
+        }));
+        Ok(ForgiveReply { forgiven })
+    }
+
+    fn forgive_task(&mut self, task: TaskIx, out: &mut Vec<Effect>) {
+        let mut record = self.records.get(&task).cloned().unwrap_or_default();
+        self.backoffs.remove(&(record.backoff_until_ms, task));
+        record.phase = Phase::Ready;
+        record.backoff_seconds = 0;
+        record.backoff_until_ms = self.now;
+        if let Some(status) = &mut record.status
+            && status.has(bits::FAILED)
+        {
+            status.result_bits = status.result_bits & !bits::FAILED | bits::ERROR;
+        }
+        let name = self.task_name(task);
+        out.push(Effect::Persist(Record::Task { task: name, record: record.clone() }));
+        self.settle_task(task, record);
+    }
+
+    pub(crate) fn no_such_job(&self, job: &str) -> ApiError {
+        ApiError::new(ErrorCode::NotFound, format!("there is no job {job:?}"))
+            .hint("`bistro jobs` lists them")
+    }
+
+    pub(crate) fn no_such_node(&self, job: &str, node: &str) -> ApiError {
+        let level = self
+            .job_names
+            .get(job)
+            .map(|job| self.config.settings.levels[self.jobs[job.index()].level()].as_str())
+            .unwrap_or_default();
+        ApiError::new(
+            ErrorCode::NotFound,
+            format!("the job {job:?} runs on level {level:?}, which has no node {node:?}"),
+        )
+        .hint(format!("`bistro nodes --level {level}` lists them"))
+    }
+}

@@ -1,0 +1,211 @@
+//! A new plan: other jobs, other nodes, the same tasks as far as they are still there.
+
+use std::sync::Arc;
+
+use bistro_common::config::Config;
+use bistro_common::protocol::api::WorkerHealth;
+
+use crate::Core;
+use crate::attempts::Stage;
+use crate::forest::{Forest, NodeIx};
+use crate::jobs::JobState;
+use crate::policy::Policy;
+use crate::record::{AttemptRecord, WorkerRecord};
+use crate::resources::{Classes, Resources};
+use crate::tasks::{Gate, JobIx, Phase, TaskIx};
+
+impl Core {
+    /// Puts back what was open when the last scheduler ended. How long its workers may still run
+    /// is not known, so their leases are taken to have begun just now.
+    pub(crate) fn restore(&mut self, workers: Vec<WorkerRecord>, attempts: Vec<AttemptRecord>) {
+        let lease_end = self.terms.scheduler_end(self.now);
+        for record in workers {
+            let worker = self.add_worker(record, WorkerHealth::Unheard);
+            self.workers[worker.index()].lease_end = lease_end;
+            self.schedule_check(worker);
+        }
+        for attempt in attempts {
+            let worker = match self.worker_names.get(&attempt.worker) {
+                Some(&worker) => worker,
+                // A worker is stored before its first attempt; a store without it lost a table.
+                None => continue,
+            };
+            self.open_attempt(
+                attempt.open,
+                worker,
+                attempt.incarnation,
+                attempt.seq,
+                Stage::Unsure,
+            );
+        }
+    }
+
+    pub(crate) fn on_plan(&mut self, config: Arc<Config>, forest: Arc<Forest>) {
+        self.park_records();
+        self.planned = true;
+        self.layout += 1;
+        self.changed.clear();
+        self.config = config;
+        self.forest = forest;
+        self.resources = Resources::new(&self.config.settings);
+        self.compile_jobs();
+        self.unpark_records();
+        self.close_gates();
+        self.attach_all();
+        for level in 0..self.classes.len() {
+            self.classes[level].fill(level, &self.forest, &self.resources);
+        }
+        self.policy = Policy::new(self.config.settings.policy, &self.jobs);
+        self.fill_rooms();
+        for job in 0..self.jobs.len() {
+            self.fill_open(JobIx(job as u32));
+        }
+    }
+
+    fn park_records(&mut self) {
+        for (task, record) in std::mem::take(&mut self.records) {
+            let name = self.task_name(task);
+            self.parked.insert(name, record);
+        }
+        self.backoffs.clear();
+        self.open_by_task.clear();
+    }
+
+    /// Jobs, their dependencies and their classes, with all bits still zero.
+    fn compile_jobs(&mut self) {
+        let (config, forest) = (self.config.clone(), self.forest.clone());
+        self.jobs = config.jobs.iter().map(|job| JobState::new(job.clone(), &forest)).collect();
+        let numbered = config.jobs.iter().zip(0..);
+        self.job_names = numbered.map(|(job, i)| (job.name.clone(), JobIx(i))).collect();
+        self.classes = (0..config.settings.node_levels()).map(|_| Classes::default()).collect();
+        self.rooms.classes = Classes::default();
+        for (i, job) in config.jobs.iter().enumerate() {
+            let ix = JobIx(i as u32);
+            for level in 0..=job.level {
+                let demand = self.resources.demand(job, level);
+                let class = self.classes[level].join(ix, demand);
+                self.jobs[i].classes.push(class);
+            }
+            let demand = self.resources.demand(job, config.settings.worker_level());
+            self.jobs[i].worker_class = self.rooms.classes.join(ix, demand);
+            for name in &job.depends_on {
+                let dependency = self.job_names.get(name).copied();
+                self.jobs[i].depends_on.push(dependency);
+                if let Some(dependency) = dependency {
+                    self.jobs[dependency.index()].dependents.push(ix);
+                }
+            }
+        }
+        for (level, classes) in self.classes.iter_mut().enumerate() {
+            classes.fill(level, &forest, &self.resources);
+        }
+        // Tasks that attach below find bit sets of the right size; all is set anew at the end.
+        self.policy = Policy::new(config.settings.policy, &self.jobs);
+        self.fill_rooms();
+    }
+
+    fn unpark_records(&mut self) {
+        let parked = std::mem::take(&mut self.parked);
+        for (name, record) in parked {
+            let Some(task) = self.find_task(&name.job, &name.node) else {
+                self.parked.insert(name, record);
+                continue;
+            };
+            if record.phase == Phase::Backoff {
+                self.backoffs.insert((record.backoff_until_ms, task));
+            }
+            let cell = self.cell(task).with_phase(record.phase);
+            self.jobs[task.job.index()].set_cell(task.node, cell);
+            self.records.insert(task, record);
+        }
+    }
+
+    /// Filters, disabled nodes and dependencies.
+    fn close_gates(&mut self) {
+        for job in 0..self.jobs.len() {
+            let excluded = self.excluded_nodes(job);
+            for position in self.forest.level(self.jobs[job].level()) {
+                let node = NodeIx(position as u32);
+                let task = TaskIx { job: JobIx(job as u32), node };
+                let mut cell = self.cell(task);
+                if let Some(gate) = excluded[position] {
+                    cell = cell.with_gate(gate, true);
+                }
+                cell = cell.with_gate(Gate::Blocked, self.missing_dependency(task).is_some());
+                self.jobs[job].set_cell(node, cell);
+            }
+        }
+    }
+
+    /// For each node down to the job's level, why the job must not run there: the first obstacle
+    /// on the way up counts, and at one node its own flag comes first.
+    fn excluded_nodes(&self, job: usize) -> Vec<Option<Gate>> {
+        let job = &self.jobs[job].config;
+        let mut excluded: Vec<Option<Gate>> = Vec::new();
+        let no_tags = Default::default();
+        for level in 0..=job.level {
+            let filter = job.filters.get(&level);
+            for node in self.forest.level(level).map(|node| NodeIx(node as u32)) {
+                let inherited =
+                    self.forest.parent(node).and_then(|parent| excluded[parent.index()]);
+                let own = if !self.forest.is_enabled(node) {
+                    Some(Gate::Disabled)
+                } else if filter
+                    .is_some_and(|f| !f.passes(self.forest.name(node), &no_tags, &job.name))
+                {
+                    Some(Gate::Avoided)
+                } else {
+                    None
+                };
+                excluded.push(own.or(inherited));
+            }
+        }
+        excluded
+    }
+
+    fn attach_all(&mut self) {
+        for worker in &mut self.workers {
+            worker.used = vec![0; self.resources.worker_limits().len()];
+        }
+        let mut ids: Vec<_> = self.attempts.keys().copied().collect();
+        ids.sort_unstable();
+        ids.into_iter().for_each(|id| self.attach(id));
+    }
+
+    /// The first job that the task depends on and that is not done on its node.
+    pub(crate) fn missing_dependency(&self, task: TaskIx) -> Option<usize> {
+        let job = &self.jobs[task.job.index()];
+        job.depends_on.iter().position(|dependency| {
+            let Some(dependency) = *dependency else {
+                return true;
+            };
+            let level = self.jobs[dependency.index()].level();
+            let node = if level == job.level() {
+                Some(task.node)
+            } else {
+                self.forest.find(level, self.forest.name(task.node))
+            };
+            node.is_none_or(|node| {
+                self.cell(TaskIx { job: dependency, node }).phase() != Phase::Done
+            })
+        })
+    }
+
+    /// Opens or closes the gates of tasks that depend on this one.
+    pub(crate) fn refresh_dependents(&mut self, task: TaskIx) {
+        for at in 0..self.jobs[task.job.index()].dependents.len() {
+            let dependent = self.jobs[task.job.index()].dependents[at];
+            let level = self.jobs[dependent.index()].level();
+            let node = if level == self.jobs[task.job.index()].level() {
+                Some(task.node)
+            } else {
+                self.forest.find(level, self.forest.name(task.node))
+            };
+            if let Some(node) = node {
+                let task = TaskIx { job: dependent, node };
+                let blocked = self.missing_dependency(task).is_some();
+                self.set_cell(task, self.cell(task).with_gate(Gate::Blocked, blocked));
+            }
+        }
+    }
+}

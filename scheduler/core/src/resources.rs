@@ -1,0 +1,156 @@
+//! Resources, the demands on them, and the slots in use.
+//!
+//! Jobs that demand the same of a level share one *class* there, and so one bit per node that says
+//! whether the demand fits. Slots in use are stored only for nodes where something runs.
+
+use rustc_hash::FxHashMap;
+
+use bistro_common::config::{Job, LevelIx, Settings};
+use bistro_common::protocol::api::SlotUse;
+
+use crate::bits::Bits;
+use crate::forest::{Forest, NodeIx};
+use crate::tasks::JobIx;
+
+/// Number of a class at its level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassIx(pub u32);
+
+impl ClassIx {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A resource of a level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub name: String,
+    pub limit: i64,
+    pub default: i64,
+}
+
+/// The limits of every level, `worker` last, and what tasks hold of them on nodes.
+#[derive(Debug, Default)]
+pub struct Resources {
+    limits: Vec<Vec<Limit>>,
+    /// Slots in use, one per resource of the node's level; absent where nothing is held.
+    used: FxHashMap<NodeIx, Vec<i64>>,
+}
+
+/// True if `demand` fits beside what is used. Where too much is used already nothing fits, not
+/// even a demand of zero.
+pub fn fits(limits: &[Limit], used: Option<&[i64]>, demand: &[i64]) -> bool {
+    limits.iter().enumerate().all(|(r, limit)| {
+        let used = used.map_or(0, |used| used[r]);
+        demand[r] <= limit.limit - used
+    })
+}
+
+impl Resources {
+    pub fn new(settings: &Settings) -> Self {
+        let mut limits = vec![Vec::new(); settings.levels.len()];
+        for resource in &settings.resources {
+            limits[resource.level].push(Limit {
+                name: resource.name.clone(),
+                limit: resource.limit,
+                default: resource.default,
+            });
+        }
+        Self { limits, used: FxHashMap::default() }
+    }
+
+    pub fn limits(&self, level: LevelIx) -> &[Limit] {
+        self.limits.get(level).map_or(&[], Vec::as_slice)
+    }
+
+    /// The worker level's.
+    pub fn worker_limits(&self) -> &[Limit] {
+        self.limits.last().map_or(&[], Vec::as_slice)
+    }
+
+    /// What the job takes of each resource of the level.
+    pub fn demand(&self, job: &Job, level: LevelIx) -> Vec<i64> {
+        let of = |limit: &Limit| job.resources.get(&limit.name).copied().unwrap_or(limit.default);
+        self.limits(level).iter().map(of).collect()
+    }
+
+    pub fn used(&self, node: NodeIx) -> Option<&[i64]> {
+        self.used.get(&node).map(Vec::as_slice)
+    }
+
+    /// Takes (or, negative, gives back) slots at a node.
+    pub fn change(&mut self, level: LevelIx, node: NodeIx, amounts: &[(usize, i64)]) {
+        let count = self.limits(level).len();
+        let used = self.used.entry(node).or_insert_with(|| vec![0; count]);
+        for &(resource, amount) in amounts {
+            used[resource] += amount;
+        }
+        if used.iter().all(|&used| used == 0) {
+            self.used.remove(&node);
+        }
+    }
+
+    pub fn node_slots(
+        &self,
+        level: LevelIx,
+        node: NodeIx,
+    ) -> impl Iterator<Item = (&str, SlotUse)> {
+        slot_uses(self.limits(level), self.used(node))
+    }
+}
+
+/// Names, use and limits, for people.
+pub fn slot_uses<'a>(
+    limits: &'a [Limit],
+    used: Option<&'a [i64]>,
+) -> impl Iterator<Item = (&'a str, SlotUse)> {
+    limits.iter().enumerate().map(move |(r, limit)| {
+        (limit.name.as_str(), SlotUse { used: used.map_or(0, |u| u[r]), limit: limit.limit })
+    })
+}
+
+/// The classes of one level.
+#[derive(Debug, Default)]
+pub struct Classes {
+    pub classes: Vec<Class>,
+}
+
+#[derive(Debug)]
+pub struct Class {
+    pub demand: Vec<i64>,
+    pub jobs: Vec<JobIx>,
+    /// For node levels: on which nodes of the level (numbered from its first) the demand fits.
+    pub room: Bits,
+}
+
+impl Classes {
+    /// The class of a demand, new or old, with the job in it. Its bits are set by the caller.
+    pub fn join(&mut self, job: JobIx, demand: Vec<i64>) -> ClassIx {
+        let at = match self.classes.iter().position(|class| class.demand == demand) {
+            Some(at) => at,
+            None => {
+                self.classes.push(Class { demand, jobs: Vec::new(), room: Bits::default() });
+                self.classes.len() - 1
+            }
+        };
+        self.classes[at].jobs.push(job);
+        ClassIx(at as u32)
+    }
+
+    /// Sets all bits from scratch.
+    pub fn fill(&mut self, level: LevelIx, forest: &Forest, resources: &Resources) {
+        let nodes = forest.level(level);
+        for class in &mut self.classes {
+            class.room = Bits::new(nodes.len());
+            let empty = fits(resources.limits(level), None, &class.demand);
+            for node in nodes.clone() {
+                let fits = match resources.used(NodeIx(node as u32)) {
+                    None => empty,
+                    used => fits(resources.limits(level), used, &class.demand),
+                };
+                class.room.set(node - nodes.start, fits);
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Starting tasks, and what becomes of assignments.
+
+use serde_json::{Value, json};
+
+use bistro_common::ids::{AttemptId, Incarnation, Seq, WorkerName};
+use bistro_common::protocol::assign::{
+    Assign, AssignAnswer, AssignReply, Assignment, BATCH_MAX, RejectedReason,
+};
+use bistro_common::protocol::task::{OpenAttempt, Outcome, PathNode, Slots, TaskResult};
+use bistro_common::status::{TaskStatus, bits};
+
+use crate::Core;
+use crate::attempts::Stage;
+use crate::forest::NodeIx;
+use crate::io::{Effect, SendFailure};
+use crate::record::{Record, never_started};
+use crate::tasks::{JobIx, TaskIx, TaskRecord};
+use crate::workers::WorkerIx;
+
+/// A step starts at most so many tasks, so that heartbeats are answered in between.
+const STARTS_PER_STEP_MAX: usize = 512;
+
+/// After a refusal a worker gets no work for so long: what it refused may have passed by then.
+const PAUSE_MS: u64 = 1_000;
+
+/// When to ask about an assignment that got no answer.
+const FIRST_PROBE_MS: u64 = 200;
+
+/// Assignments are numbered within a reign, and every reign begins above all earlier ones.
+const EPOCH_SHIFT: u32 = 40;
+
+impl Core {
+    pub(crate) fn start_tasks(&mut self, out: &mut Vec<Effect>) {
+        self.more = false;
+        for _ in 0..STARTS_PER_STEP_MAX {
+            let Some(job) = self.policy.next(&self.jobs, &mut self.rng) else {
+                return;
+            };
+            self.start_one(job, out);
+        }
+        self.more = self.policy.any_startable();
+    }
+
+    fn start_one(&mut self, job: JobIx, out: &mut Vec<Effect>) {
+        let node = self.pick_node(job);
+        let class = self.jobs[job.index()].worker_class;
+        let worker = self
+            .rooms
+            .next(class, self.workers.len())
+            .expect("a startable job has a worker with room");
+        let task = TaskIx { job, node };
+        let record = self.records.entry(task).or_default();
+        record.attempt_no += 1;
+        record.lost = None;
+        let attempt_no = record.attempt_no;
+        let prev_status = status_json(record);
+        let open = OpenAttempt {
+            attempt: AttemptId::from_parts(self.now, self.rng.bytes()),
+            task: self.task_name(task),
+            attempt_no,
+            started_ms: self.now,
+            path: self.path_with_slots(job, node),
+            worker_slots: self.slots(job, self.config.settings.worker_level()),
+        };
+        let seq = self.next_seq(worker);
+        let config = &self.jobs[job.index()].config;
+        let assignment = Assignment {
+            attempt: open.attempt,
+            seq,
+            task: open.task.clone(),
+            attempt_no,
+            command: config.command.clone(),
+            config: config.config.clone(),
+            path: open.path.clone(),
+            worker_slots: open.worker_slots.clone(),
+            prev_status,
+            kill: config.kill,
+            log_lines_per_10_ms: config.log_lines_per_10_ms,
+        };
+        let incarnation = self.worker(worker).incarnation;
+        let id = open.attempt;
+        self.open_attempt(open, worker, incarnation, seq, Stage::Assigned);
+        let attempt = self.attempts[&id].record(self);
+        out.push(Effect::Persist(Record::AttemptOpened { attempt }));
+        self.outbox.entry(worker).or_default().push(assignment);
+    }
+
+    /// The number of the next assignment to a worker.
+    fn next_seq(&self, worker: WorkerIx) -> Seq {
+        Seq(self.worker(worker).last_seq.0.max(self.identity.epoch.0 << EPOCH_SHIFT) + 1)
+    }
+
+    fn slots(&self, job: JobIx, level: usize) -> Slots {
+        let demand = self.resources.demand(&self.jobs[job.index()].config, level);
+        let limits = self.resources.limits(level);
+        limits.iter().map(|limit| limit.name.clone()).zip(demand).collect()
+    }
+
+    fn path_with_slots(&self, job: JobIx, node: NodeIx) -> Vec<PathNode> {
+        let mut path: Vec<PathNode> = self
+            .forest
+            .path_up(node)
+            .map(|node| PathNode { node: self.forest.name(node).to_owned(), slots: Slots::new() })
+            .collect();
+        path.reverse();
+        for (level, on_path) in path.iter_mut().enumerate() {
+            on_path.slots = self.slots(job, level);
+        }
+        path
+    }
+
+    pub(crate) fn flush_outbox(&mut self, out: &mut Vec<Effect>) {
+        for (worker, mut attempts) in std::mem::take(&mut self.outbox) {
+            let state = self.worker(worker);
+            let fence = self.identity.fence(state.incarnation);
+            while !attempts.is_empty() {
+                let rest = attempts.split_off(attempts.len().min(BATCH_MAX));
+                let assign = Assign { fence, attempts };
+                out.push(Effect::Assign { worker: state.name.clone(), assign });
+                attempts = rest;
+            }
+        }
+    }
+
+    pub(crate) fn on_assign_reply(
+        &mut self,
+        worker: &WorkerName,
+        incarnation: Incarnation,
+        attempts: &[AttemptId],
+        reply: Result<AssignReply, SendFailure>,
+        out: &mut Vec<Effect>,
+    ) {
+        for &id in attempts {
+            // An attempt that has gone on since (its result was faster) is not looked at again.
+            let waiting = self.attempts.get(&id).is_some_and(|attempt| {
+                attempt.stage == Stage::Assigned && attempt.incarnation == incarnation
+            });
+            if !waiting {
+                continue;
+            }
+            let answer = match &reply {
+                Ok(reply) => reply.results.iter().find(|r| r.attempt == id).map(|r| &r.answer),
+                Err(SendFailure::Unknown) => None,
+                Err(SendFailure::NotDelivered) => {
+                    self.refused(id, "the worker could not be reached", out);
+                    continue;
+                }
+                Err(SendFailure::TooLarge) => {
+                    self.too_large(id, out);
+                    continue;
+                }
+            };
+            match answer {
+                Some(AssignAnswer::Accepted) => self.accepted(id, out),
+                // In its ledger already, or an answer that says nothing: ask what became of it.
+                None | Some(AssignAnswer::Rejected { reason: RejectedReason::Known }) => {
+                    self.set_stage(id, Stage::Unsure);
+                    self.probe_soon(worker, FIRST_PROBE_MS);
+                }
+                Some(AssignAnswer::Rejected { reason }) => {
+                    let reason = serde_json::to_value(reason).unwrap_or_default();
+                    let text = reason.as_str().unwrap_or("refused").replace('_', " ");
+                    self.refused(id, &format!("the worker refused it: {text}"), out);
+                }
+            }
+        }
+    }
+
+    fn accepted(&mut self, id: AttemptId, out: &mut Vec<Effect>) {
+        self.set_stage(id, Stage::Running);
+        let attempt = &self.attempts[&id];
+        let event = self.attempt_event("task.started", attempt, String::new());
+        out.push(event);
+    }
+
+    /// Certainly not started: back to where it was, after a pause for the worker.
+    fn refused(&mut self, id: AttemptId, reason: &str, out: &mut Vec<Effect>) {
+        let worker = self.attempts[&id].worker;
+        self.workers[worker.index()].paused_until = self.now + PAUSE_MS;
+        self.refresh_room(worker);
+        self.schedule_check(worker);
+        let result = self.result_of(id, never_started(reason));
+        self.apply_result(result, out);
+    }
+
+    fn too_large(&mut self, id: AttemptId, out: &mut Vec<Effect>) {
+        let status = TaskStatus::with_exception(
+            bits::ERROR_BACKOFF,
+            "Failed to start task: its configuration is larger than a NATS message may be",
+        );
+        let result = self.result_of(id, Outcome::Reported { status });
+        self.apply_result(result, out);
+    }
+
+    /// A result that the scheduler itself knows.
+    pub(crate) fn result_of(&self, id: AttemptId, outcome: Outcome) -> TaskResult {
+        let open = &self.attempts[&id].open;
+        TaskResult {
+            attempt: id,
+            task: open.task.clone(),
+            attempt_no: open.attempt_no,
+            outcome,
+            started_ms: open.started_ms,
+            ended_ms: self.now,
+            exit: None,
+        }
+    }
+}
+
+/// The previous status as tasks are told it (reference, section 5.4).
+fn status_json(record: &TaskRecord) -> Option<Value> {
+    let status = record.status.as_ref()?;
+    let mut json = json!({"result_bits": status.result_bits, "time": record.status_ms / 1_000});
+    if let Some(data) = &status.data {
+        json["data"] = Value::Object(data.clone());
+    }
+    if status.has(bits::USES_BACKOFF) && record.backoff_seconds > 0 {
+        json["backoff_duration"] = record.backoff_seconds.into();
+    }
+    Some(json)
+}

@@ -1,0 +1,496 @@
+//! The core driven by hand and by chance, with every invariant checked after every step.
+
+use super::*;
+use bistro_common::ids::Seq;
+use bistro_common::ids::{CellId, Epoch, LedgerId, SchedulerId};
+use bistro_common::protocol::VERSION;
+use bistro_common::protocol::api::{TaskState, TasksRequest, WorkerHealth};
+use bistro_common::protocol::assign::{AssignAnswer, AssignReply, AssignResult, RejectedReason};
+use bistro_common::protocol::control::{Fate, Order, Probed};
+use bistro_common::protocol::done::Done;
+use bistro_common::protocol::heartbeat::{
+    Capacity, Heartbeat, HeartbeatAnswer, OpenDigest, RefusedReason,
+};
+use bistro_common::protocol::task::{Outcome, TaskResult};
+use bistro_common::status::TaskStatus;
+use proptest::prelude::*;
+
+fn config(text: &str) -> Arc<Config> {
+    let parsed = bistro_common::config::parse(text);
+    Arc::new(parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.problems)))
+}
+
+fn two_levels(limits: &str, jobs: &str) -> Arc<Config> {
+    config(&format!(
+        r#"{{"bistro_settings": {{"enabled": true, "nodes": {{"levels": ["host", "db"],
+        "node_sources": [{{"source": "empty"}}]}}, "resources": {limits}}}, {jobs}}}"#
+    ))
+}
+
+/// `hosts` hosts with `dbs` databases each.
+fn forest(hosts: usize, dbs: usize) -> Arc<Forest> {
+    let levels = ["instance", "host", "db"].map(str::to_owned).to_vec();
+    let mut builder = ForestBuilder::new(levels, "root");
+    for host in 0..hosts {
+        builder.add(1, &format!("h{host}"), "root", true).unwrap();
+        for db in 0..dbs {
+            builder.add(2, &format!("h{host}d{db}"), &format!("h{host}"), true).unwrap();
+        }
+    }
+    Arc::new(builder.build(NodeOrder::Original).unwrap())
+}
+
+/// A scheduler core, and a store that keeps what it was told to keep.
+struct Cell {
+    core: Core,
+    now: Millis,
+    store: Vec<Record>,
+    out: Vec<Effect>,
+    epoch: u64,
+    plan: (Arc<Config>, Arc<Forest>),
+}
+
+impl Cell {
+    fn new(config: Arc<Config>, forest: Arc<Forest>) -> Self {
+        let mut cell = Self {
+            core: new_core(1, 1_000, Snapshot::default()),
+            now: 1_000,
+            store: Vec::new(),
+            out: Vec::new(),
+            epoch: 1,
+            plan: (config, forest),
+        };
+        cell.replan();
+        cell
+    }
+
+    fn replan(&mut self) {
+        let (config, forest) = self.plan.clone();
+        self.step(Input::Plan { config, forest });
+    }
+
+    fn step(&mut self, input: Input) {
+        self.core.step(self.now, input, &mut self.out);
+        self.core.check_invariants();
+        self.store.extend(self.out.iter().filter_map(|effect| match effect {
+            Effect::Persist(record) => Some(record.clone()),
+            _ => None,
+        }));
+    }
+
+    fn effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.out)
+    }
+
+    fn assigned(&mut self) -> Vec<Assignment> {
+        let effects = self.effects().into_iter();
+        effects
+            .filter_map(|effect| match effect {
+                Effect::Assign { assign, .. } => Some(assign.attempts),
+                _ => None,
+            })
+            .flatten()
+            .collect()
+    }
+
+    fn heartbeat(&mut self, worker: &str, incarnation: u8) -> HeartbeatAnswer {
+        let heartbeat = heartbeat(worker, incarnation, &self.core);
+        self.step(Input::Heartbeat { token: 7, heartbeat: Box::new(heartbeat) });
+        let reply = self.out.iter().rev().find_map(|effect| match effect {
+            Effect::Reply { token: 7, reply } => Some(reply.answer.clone()),
+            _ => None,
+        });
+        reply.expect("every heartbeat is answered")
+    }
+
+    fn reply(&mut self, worker: &str, incarnation: u8, ids: &[AttemptId], answer: &AssignAnswer) {
+        let results =
+            ids.iter().map(|&attempt| AssignResult { attempt, answer: answer.clone() }).collect();
+        self.step(Input::AssignReply {
+            worker: name(worker),
+            incarnation: inc(incarnation),
+            attempts: ids.to_vec(),
+            reply: Ok(AssignReply { v: VERSION, results }),
+        });
+    }
+
+    fn done(&mut self, results: Vec<TaskResult>) {
+        let cell = CellId::from_parts(1, [1; 10]);
+        let done = Done { v: VERSION, cell, worker: name("w1"), incarnation: inc(1), results };
+        self.step(Input::Done { token: 1, done });
+    }
+
+    /// A new scheduler process on the same store.
+    fn restart(&mut self) {
+        self.epoch += 1;
+        self.core = new_core(self.epoch, self.now, fold(&self.store));
+        self.out.clear();
+        self.replan();
+    }
+
+    fn states(&self) -> BTreeMap<TaskState, u64> {
+        self.core.counts()
+    }
+
+    fn advance(&mut self, ms: u64) {
+        self.now += ms;
+        self.step(Input::Tick);
+    }
+}
+
+fn new_core(epoch: u64, now: Millis, snapshot: Snapshot) -> Core {
+    let identity = Identity {
+        cell: CellId::from_parts(1, [1; 10]),
+        scheduler: SchedulerId::from_parts(epoch, [2; 10]),
+        epoch: Epoch(epoch),
+    };
+    Core::new(identity, LeaseTerms::DEVELOPMENT, epoch, now, snapshot)
+}
+
+/// What a store makes of records.
+fn fold(records: &[Record]) -> Snapshot {
+    let mut tasks = BTreeMap::new();
+    let mut attempts = BTreeMap::new();
+    let mut workers = BTreeMap::new();
+    let mut fenced = BTreeSet::new();
+    for record in records.iter().cloned() {
+        match record {
+            Record::Task { task, record } => drop(tasks.insert(task, record)),
+            Record::AttemptOpened { attempt } => {
+                attempts.insert(attempt.open.attempt, attempt);
+            }
+            Record::AttemptClosed { attempt } => drop(attempts.remove(&attempt)),
+            Record::Worker { worker } => drop(workers.insert(worker.name.clone(), worker)),
+            Record::Fenced { incarnation } => drop(fenced.insert(incarnation)),
+        }
+    }
+    Snapshot {
+        tasks: tasks.into_iter().collect(),
+        attempts: attempts.into_values().collect(),
+        workers: workers.into_values().collect(),
+        fenced: fenced.into_iter().collect(),
+    }
+}
+
+fn name(worker: &str) -> WorkerName {
+    WorkerName::new(worker).unwrap()
+}
+
+fn inc(n: u8) -> Incarnation {
+    Incarnation::from_parts(n.into(), [n; 10])
+}
+
+fn heartbeat(worker: &str, incarnation: u8, core: &Core) -> Heartbeat {
+    let open = core.worker_names.get(&name(worker)).map(|w| core.worker(*w).digest);
+    Heartbeat {
+        v: VERSION,
+        worker: name(worker),
+        incarnation: inc(incarnation),
+        ledger: LedgerId::from_parts(1, [worker.len() as u8; 10]),
+        cell: None,
+        epoch_seen: Epoch(0),
+        host: "host".to_owned(),
+        boot: "boot".to_owned(),
+        pid: 1,
+        build: "test".to_owned(),
+        started_ms: 0,
+        capacity: Capacity::default(),
+        floor: Seq(0),
+        open: open.unwrap_or(OpenDigest::default()),
+        open_attempts: None,
+        unsettled: Vec::new(),
+        closed: None,
+    }
+}
+
+fn result(assignment: &Assignment, line: Option<&str>) -> TaskResult {
+    TaskResult {
+        attempt: assignment.attempt,
+        task: assignment.task.clone(),
+        attempt_no: assignment.attempt_no,
+        outcome: Outcome::Reported { status: TaskStatus::of_attempt(line, false) },
+        started_ms: 0,
+        ended_ms: 1,
+        exit: None,
+    }
+}
+
+const LIMITS: &str = r#"{"instance": {"global": {"limit": 5, "default": 1}},
+    "host": {"slots": {"limit": 2, "default": 1}}, "worker": {"cpu": {"limit": 4, "default": 1}}}"#;
+const JOBS: &str = r#""bistro_job->a": {"owner": "o", "backoff": [1, "fail"]},
+    "bistro_job->b": {"owner": "o", "depends_on": ["a"], "backoff": [1, "repeat"]}"#;
+
+#[test]
+fn limits_of_every_level_hold_and_slots_come_back() {
+    let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(2, 3));
+    assert_eq!(cell.assigned(), [], "no worker, no start");
+    cell.heartbeat("w1", 1);
+    let first = cell.assigned();
+    assert_eq!(first.len(), 4, "two per host, four per worker, five in all");
+    assert_eq!(cell.states()[&TaskState::Blocked], 6, "b waits for a");
+    cell.done(vec![result(&first[0], Some("done"))]);
+    let next = cell.assigned();
+    assert_eq!(next.len(), 1);
+    assert_eq!(cell.states()[&TaskState::Done], 1);
+}
+
+#[test]
+fn a_worker_that_falls_silent_is_given_up_after_its_lease_and_fenced() {
+    let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(1, 1));
+    cell.heartbeat("w1", 1);
+    let attempt = cell.assigned().remove(0);
+    cell.reply("w1", 1, &[attempt.attempt], &AssignAnswer::Accepted);
+    let end = LeaseTerms::DEVELOPMENT.scheduler_end(cell.now);
+    cell.advance(end - cell.now - 1);
+    assert_eq!(cell.states()[&TaskState::Running], 1, "not a moment too early");
+    cell.advance(1);
+    assert_eq!(cell.states()[&TaskState::Backoff], 1);
+    let refused = cell.heartbeat("w1", 1);
+    assert!(
+        matches!(refused, HeartbeatAnswer::Refused { reason: RefusedReason::Fenced, .. }),
+        "{refused:?}"
+    );
+    // Its real result still counts, once.
+    cell.done(vec![result(&attempt, Some("done")), result(&attempt, Some("failed"))]);
+    assert_eq!(cell.states()[&TaskState::Done], 1);
+}
+
+#[test]
+fn after_a_restart_open_attempts_are_probed_and_nothing_else_waits() {
+    let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(2, 3));
+    cell.heartbeat("w1", 1);
+    let before = cell.assigned();
+    cell.done(vec![result(&before[0], Some("done"))]);
+    cell.assigned();
+    cell.restart();
+    assert_eq!(cell.states()[&TaskState::Unsure], 4);
+    assert_eq!(cell.states()[&TaskState::Done], 1, "what is done stays done");
+    cell.heartbeat("w1", 1);
+    let probe = cell.effects().into_iter().find_map(|effect| match effect {
+        Effect::Control { control, .. } => Some(control),
+        _ => None,
+    });
+    let Some(Order::Probe { attempts, .. }) = probe.map(|p| p.order) else {
+        panic!("the worker is asked");
+    };
+    assert_eq!(attempts.len(), 4);
+    let fates = [
+        Fate::Running,
+        Fate::Finished { result: result(&before[1], Some("done")) },
+        Fate::NeverStarted,
+        Fate::Finished { result: result(&before[2], Some("done")) },
+    ];
+    let mut ordered: Vec<AttemptId> = attempts;
+    // Give each attempt a fate that is about itself.
+    ordered.sort_by_key(|id| {
+        before.iter().position(|a| a.attempt == *id).map_or(0, |at| [9, 1, 3, 2][at])
+    });
+    let reply =
+        ordered.into_iter().zip(fates).map(|(attempt, fate)| Probed { attempt, fate }).collect();
+    cell.step(Input::ProbeReply { worker: name("w1"), incarnation: inc(1), reply: Some(reply) });
+    assert!(cell.states()[&TaskState::Done] >= 2, "{:?}", cell.states());
+}
+
+#[test]
+fn an_assignment_without_an_answer_is_probed_and_never_sent_again() {
+    let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(1, 1));
+    cell.heartbeat("w1", 1);
+    let attempt = cell.assigned().remove(0);
+    cell.step(Input::AssignReply {
+        worker: name("w1"),
+        incarnation: inc(1),
+        attempts: vec![attempt.attempt],
+        reply: Err(SendFailure::Unknown),
+    });
+    cell.effects();
+    cell.advance(1_000);
+    let effects = cell.effects();
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Assign { .. })), "{effects:?}");
+    let floor = effects.iter().find_map(|effect| match effect {
+        Effect::Control { control, .. } => match &control.order {
+            Order::Probe { floor, .. } => Some(*floor),
+            _ => None,
+        },
+        _ => None,
+    });
+    assert_eq!(floor, Some(attempt.seq), "whatever is under way is refused");
+    let reply = Some(vec![Probed { attempt: attempt.attempt, fate: Fate::NeverStarted }]);
+    cell.step(Input::ProbeReply { worker: name("w1"), incarnation: inc(1), reply });
+    let again = cell.assigned().remove(0);
+    assert_eq!(again.attempt_no, 2);
+    assert!(again.seq > attempt.seq);
+}
+
+#[test]
+fn exhausted_backoffs_fail_and_forgiving_runs_again() {
+    let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(1, 1));
+    cell.heartbeat("w1", 1);
+    let attempt = cell.assigned().remove(0);
+    cell.done(vec![result(&attempt, None)]);
+    assert_eq!(cell.states()[&TaskState::Backoff], 1);
+    cell.heartbeat("w1", 1);
+    cell.advance(1_000);
+    let attempt = cell.assigned().remove(0);
+    cell.done(vec![result(&attempt, None)]);
+    assert_eq!(cell.states()[&TaskState::Failed], 1);
+    assert!(cell.core.is_finished(), "b can never run");
+    let request = bistro_common::protocol::api::ForgiveRequest {
+        job: "a".to_owned(),
+        node: None,
+        actor: "test".to_owned(),
+        reason: String::new(),
+    };
+    let mut out = Vec::new();
+    let reply = cell.core.forgive(cell.now, &request, &mut out).unwrap();
+    assert_eq!(reply.forgiven, 1);
+    cell.core.check_invariants();
+    cell.heartbeat("w1", 1);
+    assert_eq!(cell.assigned().len(), 1);
+}
+
+#[test]
+fn a_lower_limit_stops_new_starts_and_kills_nothing() {
+    let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(2, 3));
+    cell.heartbeat("w1", 1);
+    let running = cell.assigned();
+    cell.plan.0 = two_levels(&LIMITS.replace("\"limit\": 5", "\"limit\": 1"), JOBS);
+    cell.replan();
+    assert_eq!(cell.states()[&TaskState::Running], 4);
+    for attempt in &running[..3] {
+        cell.done(vec![result(attempt, Some("done"))]);
+        assert_eq!(cell.assigned(), [], "still more running than the limit");
+    }
+    cell.done(vec![result(&running[3], Some("done"))]);
+    assert_eq!(cell.assigned().len(), 1);
+}
+
+#[test]
+fn tasks_of_a_removed_job_keep_their_history() {
+    let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(1, 1));
+    cell.heartbeat("w1", 1);
+    let attempt = cell.assigned().remove(0);
+    let with_a = std::mem::replace(
+        &mut cell.plan.0,
+        two_levels(LIMITS, r#""bistro_job->c": {"owner": "o", "enabled": false}"#),
+    );
+    cell.replan();
+    cell.done(vec![result(&attempt, Some("done"))]);
+    cell.plan.0 = with_a;
+    cell.replan();
+    assert_eq!(cell.states()[&TaskState::Done], 1);
+}
+
+#[test]
+fn explain_names_what_is_missing_and_who_holds_it() {
+    let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(1, 3));
+    let explanation = cell.core.explain("a", "h0d0").unwrap();
+    assert_eq!(explanation.reasons[0].text, "no worker is connected and healthy");
+    cell.heartbeat("w1", 1);
+    let ready = cell
+        .core
+        .task_rows(&TasksRequest { states: vec![TaskState::CanRun], ..Default::default() })
+        .items;
+    let explanation = cell.core.explain("a", &ready[0].node).unwrap();
+    assert_eq!(explanation.reasons[0].text, "needs 1 slots on h0, which has 2 of 2 in use");
+    assert_eq!(explanation.reasons[0].held_by.len(), 2);
+    let explanation = cell.core.explain("b", "h0d0").unwrap();
+    assert_eq!(explanation.reasons[0].text, "a is not done on this node");
+    assert!(cell.core.explain("nobody", "h0d0").is_err());
+    assert!(cell.core.explain("a", "nowhere").is_err());
+}
+
+#[test]
+fn ranked_priority_starts_the_highest_first() {
+    let jobs = r#""bistro_job->low": {"owner": "o", "priority": 1},
+        "bistro_job->high": {"owner": "o", "priority": 9}"#;
+    let text = two_levels(LIMITS, jobs);
+    let mut ranked = (*text).clone();
+    ranked.settings.policy = PolicyKind::RankedPriority;
+    let mut cell = Cell::new(Arc::new(ranked), forest(2, 2));
+    cell.heartbeat("w1", 1);
+    assert!(cell.assigned().iter().all(|a| a.task.job == "high"));
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Heartbeat(u8),
+    RestartWorker(u8),
+    Answer(usize, u8),
+    Finish(usize, u8),
+    Advance(u64),
+    RestartScheduler,
+    Replan(bool),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (1u8..3).prop_map(Act::Heartbeat),
+        1 => (1u8..3).prop_map(Act::RestartWorker),
+        6 => (any::<usize>(), 0u8..4).prop_map(|(i, how)| Act::Answer(i, how)),
+        8 => (any::<usize>(), 0u8..4).prop_map(|(i, how)| Act::Finish(i, how)),
+        3 => (0u64..20_000).prop_map(Act::Advance),
+        1 => Just(Act::RestartScheduler),
+        1 => any::<bool>().prop_map(Act::Replan),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Whatever happens, every invariant holds, no attempt is assigned twice, no task has two open
+    /// attempts, and a task reported done is never assigned again.
+    #[test]
+    fn promises_hold_under_any_sequence(acts in prop::collection::vec(act(), 1..80)) {
+        let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(2, 3));
+        let mut incarnations = [1u8, 1, 1];
+        let mut sent: Vec<Assignment> = Vec::new();
+        let mut ids = BTreeSet::new();
+        let mut finished = BTreeSet::new();
+        for act in acts {
+            match act {
+                Act::Heartbeat(w) => drop(cell.heartbeat(&"w".repeat(w.into()), incarnations[w as usize])),
+                Act::RestartWorker(w) => incarnations[w as usize] += 1,
+                Act::Answer(i, how) if !sent.is_empty() => {
+                    let id = sent[i % sent.len()].attempt;
+                    let rejected = |reason| AssignAnswer::Rejected { reason };
+                    let answer = match how {
+                        0 | 1 => AssignAnswer::Accepted,
+                        2 => rejected(RejectedReason::Full),
+                        _ => rejected(RejectedReason::Known),
+                    };
+                    // A worker that has finished a task does not reject its assignment.
+                    if how < 2 || !finished.contains(&sent[i % sent.len()].task) {
+                        for w in 1..3usize {
+                            cell.reply(&"w".repeat(w), incarnations[w], &[id], &answer);
+                        }
+                    }
+                }
+                Act::Finish(i, how) if !sent.is_empty() => {
+                    let assignment = sent[i % sent.len()].clone();
+                    let line = [Some("done"), Some("incomplete"), Some("failed"), None][how as usize];
+                    let current = cell.core.attempts.contains_key(&assignment.attempt);
+                    cell.done(vec![result(&assignment, line)]);
+                    if current && how == 0 {
+                        finished.insert(assignment.task);
+                    }
+                }
+                Act::Advance(ms) => cell.advance(ms),
+                Act::RestartScheduler => cell.restart(),
+                Act::Replan(small) => {
+                    cell.plan.1 = if small { forest(1, 2) } else { forest(2, 3) };
+                    cell.replan();
+                }
+                _ => {}
+            }
+            for assignment in cell.assigned() {
+                prop_assert!(ids.insert(assignment.attempt), "an attempt is assigned once");
+                prop_assert!(!finished.contains(&assignment.task), "{} is done", assignment.task);
+                sent.push(assignment);
+            }
+            let open = cell.core.attempts.values().map(|a| a.open.task.clone());
+            let tasks: BTreeSet<_> = open.collect();
+            prop_assert_eq!(tasks.len(), cell.core.attempts.len(), "one open attempt per task");
+        }
+        prop_assert!(cell.core.workers.iter().all(|w| w.health != WorkerHealth::Unheard || w.lease_end > 0));
+    }
+}

@@ -1,0 +1,123 @@
+//! What time brings: waits that are over, workers that fall silent, questions to ask again.
+
+use bistro_common::ids::WorkerName;
+use bistro_common::protocol::api::WorkerHealth;
+use bistro_common::protocol::control::{Control, Order};
+use bistro_common::protocol::event::Event;
+
+use crate::Core;
+use crate::attempts::Stage;
+use crate::io::Effect;
+use crate::tasks::Phase;
+use crate::workers::WorkerIx;
+
+/// The longest wait between two questions about the same attempts.
+const PROBE_WAIT_MS_MAX: u64 = 5_000;
+
+/// At most so many attempts are asked about in one message.
+const PROBE_MAX: usize = 1_000;
+
+impl Core {
+    pub(crate) fn on_time(&mut self, out: &mut Vec<Effect>) {
+        while let Some(&(at, task)) = self.backoffs.first()
+            && at <= self.now
+        {
+            self.backoffs.remove(&(at, task));
+            if let Some(record) = self.records.get_mut(&task) {
+                record.phase = Phase::Ready;
+            }
+            self.set_cell(task, self.cell(task).with_phase(Phase::Ready));
+        }
+        while let Some(&(at, worker)) = self.worker_checks.first()
+            && at <= self.now
+        {
+            self.check_worker(worker, out);
+        }
+    }
+
+    fn check_worker(&mut self, worker: WorkerIx, out: &mut Vec<Effect>) {
+        let (now, terms) = (self.now, self.terms);
+        let state = &mut self.workers[worker.index()];
+        if state.health != WorkerHealth::Gone && now >= state.lease_end {
+            self.lose_worker(worker, out);
+        } else {
+            let suspect = state.answered.is_some_and(|at| now >= terms.scheduler_suspect(at));
+            if state.health == WorkerHealth::Healthy && suspect {
+                state.health = WorkerHealth::Suspect;
+            }
+            if state.probe_at.is_some_and(|at| now >= at) {
+                self.probe(worker, out);
+            }
+        }
+        self.refresh_room(worker);
+        self.schedule_check(worker);
+    }
+
+    /// The lease is over: whatever the worker ran has been killed by now.
+    fn lose_worker(&mut self, worker: WorkerIx, out: &mut Vec<Effect>) {
+        let state = &mut self.workers[worker.index()];
+        state.health = WorkerHealth::Gone;
+        state.probe_at = None;
+        let (incarnation, stopped) = (state.incarnation, state.closed.is_some());
+        let ids: Vec<_> = state.attempts.iter().copied().collect();
+        let count = ids.len();
+        self.fence(incarnation, out);
+        if !(stopped && ids.is_empty()) {
+            out.push(Effect::Publish(Event {
+                worker: Some(self.worker(worker).name.to_string()),
+                text: format!("its lease is over; {count} attempts were given up"),
+                ..self.event("worker.lost")
+            }));
+        }
+        self.lose_attempts(ids, "Remote worker lost (crashed? network down?)", out);
+    }
+
+    pub(crate) fn probe_soon(&mut self, worker: &WorkerName, wait_ms: u64) {
+        let Some(&worker) = self.worker_names.get(worker) else {
+            return;
+        };
+        let at = self.now + wait_ms;
+        let state = &mut self.workers[worker.index()];
+        state.probe_at = Some(state.probe_at.map_or(at, |before| before.min(at)));
+        self.schedule_check(worker);
+    }
+
+    /// Asks a worker about all its unsure attempts, and plans to ask again.
+    fn probe(&mut self, worker: WorkerIx, out: &mut Vec<Effect>) {
+        let state = self.worker(worker);
+        let unsure: Vec<_> = state
+            .attempts
+            .iter()
+            .copied()
+            .filter(|id| self.attempts[id].stage == Stage::Unsure)
+            .collect();
+        // Every assignment that was sent so far is to be refused from now on, except those that
+        // are waiting for their answer: the worker may still take them.
+        let waiting = state
+            .attempts
+            .iter()
+            .map(|id| &self.attempts[id])
+            .filter(|attempt| attempt.stage == Stage::Assigned)
+            .map(|attempt| attempt.seq)
+            .min();
+        let floor = match waiting {
+            Some(seq) => bistro_common::ids::Seq(seq.0 - 1),
+            None => state.last_seq,
+        };
+        let askable = unsure.iter().copied().filter(|id| {
+            let attempt = &self.attempts[id];
+            attempt.incarnation != state.incarnation || attempt.seq <= floor
+        });
+        let asked: Vec<_> = askable.take(PROBE_MAX).collect();
+        if !asked.is_empty() && state.health == WorkerHealth::Healthy {
+            let fence = self.identity.fence(state.incarnation);
+            let order = Order::Probe { attempts: asked, floor };
+            let control = Control { fence, order };
+            out.push(Effect::Control { worker: state.name.clone(), control });
+        }
+        let now = self.now;
+        let state = &mut self.workers[worker.index()];
+        state.probe_wait_ms = (state.probe_wait_ms * 2).clamp(500, PROBE_WAIT_MS_MAX);
+        state.probe_at = (!unsure.is_empty()).then(|| now + state.probe_wait_ms);
+    }
+}

@@ -1,0 +1,260 @@
+//! What people see: rows of jobs, nodes, tasks and workers, and the grid. Reads only.
+
+use std::collections::BTreeMap;
+
+use bistro_common::protocol::VERSION;
+use bistro_common::protocol::api::{
+    Counts, Grid, GridJob, GridRequest, JobRow, Listing, NodeRow, NodesRequest, Page, RunningRow,
+    TaskRow, TaskState, TasksRequest, WorkerHealth, WorkerRow,
+};
+use bistro_common::protocol::view::{CellChange, GridDelta};
+
+use crate::Core;
+use crate::forest::NodeIx;
+use crate::resources::slot_uses;
+use crate::tasks::{JobIx, TaskIx};
+
+/// More changes than this between two looks are a new snapshot rather than a delta.
+const CHANGES_MAX: usize = 20_000;
+
+impl Core {
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::new();
+        for job in &self.jobs {
+            for (state, count) in job.counts() {
+                *counts.entry(state).or_default() += count;
+            }
+        }
+        counts
+    }
+
+    pub fn sizes(&self) -> (u64, u64) {
+        (self.jobs.len() as u64, self.forest.node_count() as u64)
+    }
+
+    pub fn is_enabled(&self) -> bool {
+        self.config.settings.enabled
+    }
+
+    pub fn is_planned(&self) -> bool {
+        self.planned
+    }
+
+    /// All workers that are not gone, and the healthy ones among them.
+    pub fn worker_counts(&self) -> (u64, u64) {
+        let count = |f: fn(&WorkerHealth) -> bool| {
+            self.workers.iter().filter(|w| f(&w.health)).count() as u64
+        };
+        (count(|h| *h != WorkerHealth::Gone), count(|h| *h == WorkerHealth::Healthy))
+    }
+
+    /// Nothing runs or waits, and nothing could start if a worker came.
+    pub fn is_finished(&self) -> bool {
+        self.planned
+            && self.attempts.is_empty()
+            && self.backoffs.is_empty()
+            && !self.jobs.iter().any(|job| {
+                self.config.settings.enabled
+                    && job.config.can_run()
+                    && job.open.get(NodeIx::INSTANCE.index())
+            })
+    }
+
+    /// For a finished cell: why tasks are left that are not done.
+    pub fn stuck(&self) -> Vec<String> {
+        let mut stuck = Vec::new();
+        if !self.config.settings.enabled {
+            stuck.push("the settings say \"enabled\": false".to_owned());
+        }
+        for (i, job) in self.jobs.iter().enumerate() {
+            let left = |state: TaskState| job.count(state) > 0;
+            if !(left(TaskState::CanRun) || left(TaskState::Blocked)) {
+                continue;
+            }
+            let example = job
+                .cells()
+                .find(|(_, cell)| matches!(cell.state(), TaskState::CanRun | TaskState::Blocked));
+            let Some((node, _)) = example else { continue };
+            let name = &job.config.name;
+            let task = TaskIx { job: JobIx(i as u32), node };
+            if let Ok(explanation) = self.explain(name, self.forest.name(task.node)) {
+                let reasons: Vec<_> = explanation.reasons.into_iter().map(|r| r.text).collect();
+                let node = self.forest.name(node);
+                stuck.push(format!("{name} on {node}: {}", reasons.join("; ")));
+            }
+        }
+        stuck
+    }
+
+    pub fn job_rows(&self, page: &Page) -> Listing<JobRow> {
+        let row = |job: &crate::jobs::JobState| JobRow {
+            job: job.config.name.clone(),
+            enabled: job.config.enabled,
+            owner: job.config.owner.clone(),
+            level: self.config.settings.levels[job.level()].clone(),
+            priority: job.config.priority,
+            depends_on: job.config.depends_on.clone(),
+            counts: job.counts(),
+            errors: job.config.errors.iter().map(|e| e.message.clone()).collect(),
+        };
+        let items = self.jobs[page.range(self.jobs.len())].iter().map(row).collect();
+        Listing { total: self.jobs.len() as u64, items }
+    }
+
+    pub fn node_rows(&self, request: &NodesRequest) -> Listing<NodeRow> {
+        let names = self.forest.level_names();
+        let wanted = |node: &NodeIx| {
+            let level = &names[self.forest.level_of(*node)];
+            request.level.as_ref().is_none_or(|wanted| wanted == level)
+                && request.contains.as_ref().is_none_or(|c| self.forest.name(*node).contains(c))
+        };
+        let all = (0..self.forest.node_count() as u32).map(NodeIx);
+        let row = |node: NodeIx| {
+            let level = self.forest.level_of(node);
+            let slots = self.resources.node_slots(level, node);
+            NodeRow {
+                node: self.forest.name(node).to_owned(),
+                level: names[level].clone(),
+                parent: self.forest.parent(node).map(|p| self.forest.name(p).to_owned()),
+                enabled: self.forest.is_enabled(node),
+                slots: slots.map(|(name, slots)| (name.to_owned(), slots)).collect(),
+            }
+        };
+        page_of(all.filter(wanted), &request.page, row)
+    }
+
+    pub fn task_rows(&self, request: &TasksRequest) -> Listing<TaskRow> {
+        let jobs = (0..self.jobs.len() as u32).map(JobIx).filter(|job| {
+            let name = &self.jobs[job.index()].config.name;
+            request.job.as_ref().is_none_or(|wanted| wanted == name)
+        });
+        let tasks = jobs.flat_map(|job| {
+            let state = &self.jobs[job.index()];
+            state.cells().filter_map(move |(node, cell)| {
+                let shown = state.state_of(cell);
+                let wanted = request.states.is_empty() || request.states.contains(&shown);
+                wanted.then_some(TaskIx { job, node })
+            })
+        });
+        let wanted = |task: &TaskIx| {
+            let name = self.forest.name(task.node);
+            request.node.as_ref().is_none_or(|wanted| wanted == name)
+                && request.contains.as_ref().is_none_or(|text| name.contains(text))
+                && request.worker.as_ref().is_none_or(|worker| {
+                    let attempt = self.open_by_task.get(task).map(|id| &self.attempts[id]);
+                    attempt.is_some_and(|a| self.worker(a.worker).name.as_str() == worker)
+                })
+        };
+        page_of(tasks.filter(wanted), &request.page, |task| self.task_row(task))
+    }
+
+    pub(crate) fn task_row(&self, task: TaskIx) -> TaskRow {
+        let job = &self.jobs[task.job.index()];
+        let state = job.state_of(self.cell(task));
+        let record = self.records.get(&task);
+        let attempt = self.open_by_task.get(&task).map(|id| &self.attempts[id]);
+        TaskRow {
+            job: job.config.name.clone(),
+            node: self.forest.name(task.node).to_owned(),
+            state,
+            attempt_no: record.map_or(0, |r| r.attempt_no),
+            running: attempt.map(|attempt| RunningRow {
+                attempt: attempt.open.attempt,
+                worker: self.worker(attempt.worker).name.to_string(),
+                started_ms: attempt.open.started_ms,
+            }),
+            last: record.and_then(|r| r.status.clone()),
+            backoff_until_ms: record
+                .filter(|_| state == TaskState::Backoff)
+                .map(|r| r.backoff_until_ms),
+        }
+    }
+
+    pub fn worker_rows(&self, page: &Page) -> Listing<WorkerRow> {
+        let limits = self.resources.worker_limits();
+        page_of(self.workers.iter(), page, |worker| WorkerRow {
+            worker: worker.name.to_string(),
+            host: worker.host.clone(),
+            health: worker.health,
+            closed: worker.closed,
+            running: worker.attempts.len() as u64,
+            last_heartbeat_ms: worker.answered,
+            build: worker.build.clone(),
+            capacity: worker.capacity,
+            slots: slot_uses(limits, Some(&worker.used))
+                .map(|(name, slots)| (name.to_owned(), slots))
+                .collect(),
+        })
+    }
+
+    /// A snapshot of all cells; `seq` is the last delta that it contains.
+    pub fn grid(&self, request: &GridRequest, seq: u64) -> Grid {
+        let mut levels = BTreeMap::new();
+        let job = |job: &crate::jobs::JobState| GridJob {
+            job: job.config.name.clone(),
+            level: self.config.settings.levels[job.level()].clone(),
+            cells: GridJob::pack(job.cells().map(|(_, cell)| job.state_of(cell))),
+        };
+        for job in &self.jobs {
+            let name = &self.config.settings.levels[job.level()];
+            levels.entry(name.clone()).or_insert_with(|| {
+                let nodes = self.forest.level(job.level()).map(|n| NodeIx(n as u32));
+                nodes.map(|node| self.forest.name(node).to_owned()).collect()
+            });
+        }
+        let known = request.layout == self.layout && self.layout > 0;
+        Grid {
+            layout: self.layout,
+            seq,
+            levels: (!known).then_some(levels),
+            jobs: self.jobs.iter().map(job).collect(),
+        }
+    }
+
+    /// Notes changes from now on, or no more.
+    pub fn watch(&mut self, watched: bool) {
+        self.watched = watched;
+        if !watched {
+            self.changed = Vec::new();
+        }
+    }
+
+    /// What has changed since the last call, as the delta `seq`. `Err`: too much; watchers must
+    /// take a snapshot, which a delta without changes and with a gap makes them do.
+    pub fn take_changes(&mut self, seq: u64) -> Option<GridDelta> {
+        if self.changed.is_empty() {
+            return None;
+        }
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        let too_many = changed.len() > CHANGES_MAX;
+        let change = |task: TaskIx| {
+            let job = &self.jobs[task.job.index()];
+            CellChange {
+                job: task.job.0,
+                node: job.position(task.node) as u32,
+                state: job.state_of(job.cell(task.node)),
+            }
+        };
+        let changes = if too_many { Vec::new() } else { changed.into_iter().map(change).collect() };
+        let seq = if too_many { seq + 1 } else { seq };
+        Some(GridDelta { v: VERSION, layout: self.layout, seq, changes })
+    }
+
+    pub fn layout(&self) -> u64 {
+        self.layout
+    }
+}
+
+fn page_of<T, R>(all: impl Iterator<Item = T>, page: &Page, row: impl Fn(T) -> R) -> Listing<R> {
+    let range = page.range(usize::MAX);
+    let (mut total, mut items) = (0, Vec::new());
+    for item in all {
+        if range.contains(&total) {
+            items.push(row(item));
+        }
+        total += 1;
+    }
+    Listing { total: total as u64, items }
+}

@@ -1,0 +1,198 @@
+//! The workers: their leases, their slots, and which of them can take what.
+
+use std::collections::BTreeSet;
+
+use bistro_common::Millis;
+use bistro_common::ids::{AttemptId, Incarnation, LedgerId, Seq, WorkerName};
+use bistro_common::protocol::api::WorkerHealth;
+use bistro_common::protocol::heartbeat::{Capacity, ClosedReason, Heartbeat, OpenDigest};
+
+use crate::Core;
+use crate::bits::Bits;
+use crate::record::WorkerRecord;
+use crate::resources::{ClassIx, Classes, fits};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerIx(pub u32);
+
+impl WorkerIx {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+#[derive(Debug)]
+pub struct Worker {
+    pub name: WorkerName,
+    pub incarnation: Incarnation,
+    pub ledger: LedgerId,
+    pub host: String,
+    pub build: String,
+    pub capacity: Capacity,
+    pub health: WorkerHealth,
+    pub closed: Option<ClosedReason>,
+    /// When its last heartbeat was answered.
+    pub answered: Option<Millis>,
+    /// When its tasks may start elsewhere.
+    pub lease_end: Millis,
+    /// No new work before this, after a refusal.
+    pub paused_until: Millis,
+    /// When to ask about unsure attempts again, and how long to wait after that.
+    pub probe_at: Option<Millis>,
+    pub probe_wait_ms: u64,
+    pub last_seq: Seq,
+    /// Slots in use, one per worker resource.
+    pub used: Vec<i64>,
+    pub attempts: BTreeSet<AttemptId>,
+    pub digest: OpenDigest,
+    /// Heartbeats in a row whose digest was not the one expected.
+    pub mismatches: u32,
+    /// The deadline that is in [`Core::worker_checks`].
+    check_at: Option<Millis>,
+}
+
+impl Worker {
+    fn from_record(record: WorkerRecord, health: WorkerHealth, resources: usize) -> Self {
+        Self {
+            name: record.name,
+            incarnation: record.incarnation,
+            ledger: record.ledger,
+            host: record.host,
+            build: String::new(),
+            capacity: Capacity::default(),
+            health,
+            closed: None,
+            answered: None,
+            lease_end: 0,
+            paused_until: 0,
+            probe_at: None,
+            probe_wait_ms: 0,
+            last_seq: Seq(0),
+            used: vec![0; resources],
+            attempts: BTreeSet::new(),
+            digest: OpenDigest::default(),
+            mismatches: 0,
+            check_at: None,
+        }
+    }
+
+    pub fn record(&self) -> WorkerRecord {
+        WorkerRecord {
+            name: self.name.clone(),
+            incarnation: self.incarnation,
+            ledger: self.ledger,
+            host: self.host.clone(),
+        }
+    }
+
+    pub fn note(&mut self, heartbeat: &Heartbeat) {
+        self.build.clone_from(&heartbeat.build);
+        self.host.clone_from(&heartbeat.host);
+        self.capacity = heartbeat.capacity;
+        self.closed = heartbeat.closed;
+    }
+
+    fn takes_work(&self, now: Millis) -> bool {
+        self.health == WorkerHealth::Healthy && self.closed.is_none() && now >= self.paused_until
+    }
+}
+
+/// For each class of worker demands, the workers that can take one more.
+#[derive(Debug, Default)]
+pub struct Rooms {
+    pub classes: Classes,
+    /// Where the next search begins, so that workers take turns.
+    turn: usize,
+}
+
+impl Rooms {
+    pub fn any(&self, class: ClassIx) -> bool {
+        !self.classes.classes[class.index()].room.is_empty()
+    }
+
+    /// The next worker with room for the class.
+    pub fn next(&mut self, class: ClassIx, workers: usize) -> Option<WorkerIx> {
+        let room = &self.classes.classes[class.index()].room;
+        let found = room.first_from(0..workers, self.turn.min(workers))?;
+        self.turn = found + 1;
+        Some(WorkerIx(found as u32))
+    }
+}
+
+impl Core {
+    pub(crate) fn worker(&self, worker: WorkerIx) -> &Worker {
+        &self.workers[worker.index()]
+    }
+
+    pub(crate) fn add_worker(&mut self, record: WorkerRecord, health: WorkerHealth) -> WorkerIx {
+        let worker = WorkerIx(self.workers.len() as u32);
+        self.worker_names.insert(record.name.clone(), worker);
+        let resources = self.resources.worker_limits().len();
+        self.workers.push(Worker::from_record(record, health, resources));
+        // Bit sets have a fixed size: make all of them anew.
+        self.fill_rooms();
+        worker
+    }
+
+    /// Sets all rooms from scratch.
+    pub(crate) fn fill_rooms(&mut self) {
+        for class in &mut self.rooms.classes.classes {
+            class.room = Bits::new(self.workers.len());
+        }
+        for worker in 0..self.workers.len() {
+            self.refresh_room(WorkerIx(worker as u32));
+        }
+        for class in 0..self.rooms.classes.classes.len() {
+            self.refresh_class(class);
+        }
+    }
+
+    fn refresh_class(&mut self, class: usize) {
+        for at in 0..self.rooms.classes.classes[class].jobs.len() {
+            self.refresh_startable(self.rooms.classes.classes[class].jobs[at]);
+        }
+    }
+
+    /// Does the worker take one more of each class?
+    pub(crate) fn refresh_room(&mut self, worker: WorkerIx) {
+        let state = &self.workers[worker.index()];
+        let takes_work = state.takes_work(self.now);
+        for class in 0..self.rooms.classes.classes.len() {
+            let of_class = &mut self.rooms.classes.classes[class];
+            let limits = self.resources.worker_limits();
+            let room = takes_work
+                && fits(limits, Some(&self.workers[worker.index()].used), &of_class.demand);
+            let before = of_class.room.is_empty();
+            of_class.room.set(worker.index(), room);
+            if of_class.room.is_empty() != before {
+                self.refresh_class(class);
+            }
+        }
+    }
+
+    pub(crate) fn change_worker_slots(&mut self, worker: WorkerIx, amounts: &[(usize, i64)]) {
+        for &(resource, amount) in amounts {
+            self.workers[worker.index()].used[resource] += amount;
+        }
+        self.refresh_room(worker);
+    }
+
+    /// Sets when to look at the worker next, from what it waits for.
+    pub(crate) fn schedule_check(&mut self, worker: WorkerIx) {
+        let state = &self.workers[worker.index()];
+        let terms = self.terms;
+        let suspect = (state.health == WorkerHealth::Healthy)
+            .then(|| state.answered.map(|at| terms.scheduler_suspect(at)))
+            .flatten();
+        let lease = (state.health != WorkerHealth::Gone).then_some(state.lease_end);
+        let pause = (state.paused_until > self.now).then_some(state.paused_until);
+        let check = [suspect, lease, pause, state.probe_at].into_iter().flatten().min();
+        let state = &mut self.workers[worker.index()];
+        if let Some(old) = std::mem::replace(&mut state.check_at, check) {
+            self.worker_checks.remove(&(old, worker));
+        }
+        if let Some(check) = check {
+            self.worker_checks.insert((check, worker));
+        }
+    }
+}
