@@ -5,6 +5,7 @@
 //! Nothing here decides anything about scheduling, and nothing does I/O except [`nats`], which is
 //! behind a feature that the cores do not enable.
 
+pub mod barrier;
 pub mod config;
 pub mod ids;
 pub mod lease;

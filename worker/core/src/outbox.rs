@@ -1,0 +1,82 @@
+//! Results: on disk first, then to the stream, and forgotten only when the scheduler says so.
+
+use bistro_common::ids::AttemptId;
+use bistro_common::protocol::done::BATCH_MAX;
+use bistro_common::protocol::heartbeat::UNSETTLED_MAX;
+use bistro_common::protocol::task::TaskResult;
+
+use crate::{Effect, LedgerRecord, LedgerState, WorkerCore};
+
+/// After the stream could not take results.
+const RETRY_MS: u64 = 500;
+
+/// A result that the stream took and that is still not settled after so long was lost there.
+const RESEND_MS: u64 = 10_000;
+
+impl WorkerCore {
+    pub(crate) fn publish(&mut self, out: &mut Vec<Effect>) {
+        // Without a cell there is no stream to publish to.
+        if self.publishing || self.cell.is_none() || self.now < self.publish_after {
+            return;
+        }
+        let batch: Vec<TaskResult> = self
+            .unpublished
+            .iter()
+            .filter_map(|id| match &self.entries.get(id)?.state {
+                LedgerState::Finished { result, .. } => Some(result.clone()),
+                LedgerState::Open { .. } => None,
+            })
+            .take(BATCH_MAX)
+            .collect();
+        if !batch.is_empty() {
+            self.publishing = true;
+            out.push(Effect::Publish(batch));
+        }
+    }
+
+    pub(crate) fn on_published(&mut self, attempts: Vec<AttemptId>, stored: bool) {
+        self.publishing = false;
+        if !stored {
+            self.publish_after = self.now + RETRY_MS;
+            return;
+        }
+        for id in attempts {
+            self.unpublished.remove(&id);
+            if let Some(LedgerState::Finished { published_ms, .. }) =
+                self.entries.get_mut(&id).map(|entry| &mut entry.state)
+            {
+                *published_ms = Some(self.now);
+            }
+        }
+    }
+
+    pub(crate) fn settle(&mut self, settled: Vec<AttemptId>, out: &mut Vec<Effect>) {
+        for attempt in settled {
+            let finished = self
+                .entries
+                .get(&attempt)
+                .is_some_and(|entry| matches!(entry.state, LedgerState::Finished { .. }));
+            if finished {
+                self.entries.remove(&attempt);
+                self.unpublished.remove(&attempt);
+                out.push(Effect::Persist(LedgerRecord::Settled { attempt }));
+            }
+        }
+        for (id, entry) in &self.entries {
+            if let LedgerState::Finished { published_ms: Some(at), .. } = entry.state
+                && self.now >= at + RESEND_MS
+            {
+                self.unpublished.insert(*id);
+            }
+        }
+    }
+
+    /// Results that the scheduler has not settled, oldest first, as many as a heartbeat takes.
+    pub fn unsettled(&self) -> Vec<AttemptId> {
+        let finished = self.entries.iter().filter_map(|(id, entry)| {
+            matches!(entry.state, LedgerState::Finished { published_ms: Some(_), .. })
+                .then_some(*id)
+        });
+        finished.take(UNSETTLED_MAX).collect()
+    }
+}
