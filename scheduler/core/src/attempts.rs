@@ -30,9 +30,17 @@ pub struct Attempt {
     pub stage: Stage,
     /// The task in the present plan, if its job and node are in it.
     pub task: Option<TaskIx>,
-    /// What it holds on nodes of the present plan: level, node, resource and slots.
-    charges: Vec<(usize, NodeIx, Vec<(usize, i64)>)>,
+    /// What it holds on nodes of the present plan.
+    charges: Vec<Charge>,
     worker_charges: Vec<(usize, i64)>,
+}
+
+/// Slots held at one node, by the numbers of the resources.
+#[derive(Debug)]
+struct Charge {
+    level: usize,
+    node: NodeIx,
+    amounts: Vec<(usize, i64)>,
 }
 
 impl Attempt {
@@ -97,13 +105,13 @@ impl Core {
                 && !amounts.is_empty()
                 && level < self.config.settings.worker_level()
             {
-                charges.push((level, node, amounts));
+                charges.push(Charge { level, node, amounts });
             }
         }
         let worker_charges = numbered(self.resources.worker_limits(), &attempt.open.worker_slots);
         let attempt_no = attempt.open.attempt_no;
-        for (level, node, amounts) in &charges {
-            self.change_slots(*level, *node, amounts);
+        for charge in &charges {
+            self.change_slots(charge.level, charge.node, &charge.amounts);
         }
         self.change_worker_slots(worker, &worker_charges);
         let attempt = self.attempts.get_mut(&id).expect("was just looked at");
@@ -125,8 +133,8 @@ impl Core {
     /// Forgets an attempt and gives its slots back. The caller sets the task's new phase.
     pub(crate) fn close_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
         let attempt = self.attempts.remove(&id)?;
-        for (level, node, amounts) in &attempt.charges {
-            self.change_slots(*level, *node, &negated(amounts));
+        for charge in &attempt.charges {
+            self.change_slots(charge.level, charge.node, &negated(&charge.amounts));
         }
         self.change_worker_slots(attempt.worker, &negated(&attempt.worker_charges));
         let worker = &mut self.workers[attempt.worker.index()];

@@ -8,9 +8,7 @@ use bistro_common::protocol::api::{TaskState, TasksRequest, WorkerHealth};
 use bistro_common::protocol::assign::{AssignAnswer, AssignReply, AssignResult, RejectedReason};
 use bistro_common::protocol::control::{Fate, Order, Probed};
 use bistro_common::protocol::done::Done;
-use bistro_common::protocol::heartbeat::{
-    Capacity, Heartbeat, HeartbeatAnswer, OpenDigest, RefusedReason,
-};
+use bistro_common::protocol::heartbeat::{Capacity, Heartbeat, HeartbeatAnswer, RefusedReason};
 use bistro_common::protocol::task::{Outcome, TaskResult};
 use bistro_common::status::TaskStatus;
 use proptest::prelude::*;
@@ -196,7 +194,7 @@ fn heartbeat(worker: &str, incarnation: u8, core: &Core) -> Heartbeat {
         started_ms: 0,
         capacity: Capacity::default(),
         floor: Seq(0),
-        open: open.unwrap_or(OpenDigest::default()),
+        open: open.unwrap_or_default(),
         open_attempts: None,
         unsettled: Vec::new(),
         closed: None,
@@ -460,8 +458,8 @@ proptest! {
                     };
                     // A worker that has finished a task does not reject its assignment.
                     if how < 2 || !finished.contains(&sent[i % sent.len()].task) {
-                        for w in 1..3usize {
-                            cell.reply(&"w".repeat(w), incarnations[w], &[id], &answer);
+                        for (w, &incarnation) in incarnations.iter().enumerate().skip(1) {
+                            cell.reply(&"w".repeat(w), incarnation, &[id], &answer);
                         }
                     }
                 }

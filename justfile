@@ -1,0 +1,23 @@
+# Lists the recipes.
+default:
+    @just --list
+
+# Sets up and runs the whole test suite.
+test *args:
+    scripts/test {{args}}
+
+# Formatting and lints.
+lint:
+    scripts/lint
+
+# Formats everything.
+fmt:
+    cargo fmt --all
+
+# The API documentation of our crates.
+docs:
+    cargo doc --workspace --no-deps --open
+
+# What CI runs.
+ci:
+    .ci/run

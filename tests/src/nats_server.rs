@@ -1,0 +1,85 @@
+//! A real `nats-server` on a free loopback port, gone with the value.
+//!
+//! A missing binary fails the test and says how to get one; it never skips quietly.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a server may take to listen.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub struct NatsServer {
+    process: Child,
+    port: u16,
+    /// JetStream's files; removed with the value.
+    _data: tempfile::TempDir,
+}
+
+impl NatsServer {
+    /// Starts a server and waits until it listens.
+    pub fn start() -> Self {
+        let binary = binary();
+        let data = tempfile::tempdir().expect("a temporary directory can be made");
+        let process = Command::new(&binary)
+            .args(["-a", "127.0.0.1", "-p", "-1", "-js", "-sd"])
+            .arg(data.path())
+            .arg("--ports_file_dir")
+            .arg(data.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", binary.display()));
+        let mut server = Self { process, port: 0, _data: data };
+        server.port = server.wait_for_port();
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends the server at once, as a crash would.
+    pub fn kill(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.process.id() as i32);
+        // It may have died by itself: then there is nothing left to do.
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        let _ = self.process.wait();
+    }
+
+    /// The server writes its real port to a file once it listens.
+    fn wait_for_port(&self) -> u16 {
+        let file = self._data.path().join(format!("nats-server_{}.ports", self.process.id()));
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            if let Some(port) = read_port(&file) {
+                return port;
+            }
+            assert!(Instant::now() < deadline, "nats-server does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The first client address in a ports file; `None` until it is written.
+fn read_port(file: &Path) -> Option<u16> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let after = text.split("nats://").nth(1)?;
+    after.split('"').next()?.rsplit(':').next()?.parse().ok()
+}
+
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("NATS_SERVER_BIN") {
+        return path.into();
+    }
+    let local = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.bistro/bin/nats-server");
+    assert!(local.exists(), "there is no nats-server; run scripts/setup to get one");
+    local
+}
