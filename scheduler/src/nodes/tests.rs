@@ -1,0 +1,89 @@
+use super::*;
+use bistro_core::NodeIx;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Instant;
+
+fn settings(sources: &str) -> Settings {
+    let text = format!(
+        r#"{{"bistro_settings": {{"enabled": true, "resources": {{}}, "nodes": {{
+        "levels": ["l1", "l2"], "node_sources": {sources}}}}}}}"#
+    );
+    let parsed = bistro_common::config::parse(&text);
+    parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.problems)).settings
+}
+
+async fn fetch_names(sources: &str) -> Result<Vec<String>, NodesError> {
+    let forest = fetch(&settings(sources), "root").await?;
+    Ok((1..forest.node_count() as u32).map(|n| forest.name(NodeIx(n)).to_owned()).collect())
+}
+
+/// An executable script in `directory`.
+fn script(directory: &Path, body: &str) -> String {
+    let path = directory.join("nodes.sh");
+    std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn script_source(path: &str, more: &str) -> String {
+    format!(
+        r#"[{{"source": "script", "prefs": {{"parent_level": "instance", "script": "{path}"{more}}}}}]"#
+    )
+}
+
+#[tokio::test]
+async fn a_manual_tree_keeps_its_order() {
+    let sources =
+        r#"[{"source": "manual", "prefs": {"n2": ["n21", "n22"], "n1": "n11", "n3": []}}]"#;
+    assert_eq!(fetch_names(sources).await.unwrap(), ["n2", "n1", "n3", "n21", "n22", "n11"]);
+}
+
+#[tokio::test]
+async fn manual_circles_and_depth_are_errors_that_say_so() {
+    let circle = fetch_names(r#"[{"source": "manual", "prefs": {"a": ["b"], "b": ["a"]}}]"#).await;
+    assert!(circle.unwrap_err().to_string().contains("no top level nodes"));
+    let deep = r#"[{"source": "manual", "prefs": {"a": ["b"], "b": ["c"], "c": ["d"]}}]"#;
+    let error = fetch_names(deep).await.unwrap_err().to_string();
+    assert!(error.contains("would be at level 3 but the maximum is 2"), "{error}");
+}
+
+#[tokio::test]
+async fn sources_see_what_earlier_ones_made() {
+    let sources = r#"[
+        {"source": "manual", "prefs": {"h1": [], "h2": []}},
+        {"source": "range_label", "prefs": {"parent_level": "l1", "start": 1, "end": 2,
+            "format": "{parent}.{i}/{end}"}}]"#;
+    assert_eq!(
+        fetch_names(sources).await.unwrap(),
+        ["h1", "h2", "h1.1/2", "h1.2/2", "h2.1/2", "h2.2/2"]
+    );
+}
+
+#[tokio::test]
+async fn a_script_names_children_and_blank_lines_name_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = script(directory.path(), "echo \"$1-a\"; echo; echo b");
+    assert_eq!(fetch_names(&script_source(&path, "")).await.unwrap(), ["root-a", "b"]);
+}
+
+#[tokio::test]
+async fn a_script_that_hangs_is_killed_with_its_children() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = script(directory.path(), "sleep 600 & sleep 600");
+    let started = Instant::now();
+    let more = r#", "timeout_sec": 0.2"#;
+    let error = fetch_names(&script_source(&path, more)).await.unwrap_err().to_string();
+    assert!(error.contains("did not end within 200 ms"), "{error}");
+    assert!(started.elapsed().as_secs() < 60, "it did not wait for the script");
+}
+
+#[tokio::test]
+async fn a_failing_script_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = script(directory.path(), "echo a; echo 'no database' >&2; exit 3");
+    let error = fetch_names(&script_source(&path, "")).await.unwrap_err().to_string();
+    assert!(error.contains("exit status: 3") && error.contains("no database"), "{error}");
+    let error = fetch_names(&script_source("/no/such/file", "")).await.unwrap_err().to_string();
+    assert!(error.contains("cannot be run"), "{error}");
+}
