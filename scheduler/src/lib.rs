@@ -1,6 +1,17 @@
 //! The scheduler's shell: it carries out what the core decides, and decides nothing itself.
 //!
-//! Here so far: the [`store`] that keeps the core's records, and the node sources ([`nodes`]).
+//! [`run`] owns one loop (`driver.rs`): heartbeats, requests, results, plans and time go into the
+//! core one at a time; effects come out and are carried out in order, behind the store's commits.
 
+mod api;
+mod bus;
+mod clock;
+mod committer;
+mod driver;
 pub mod nodes;
+mod plan_watch;
 pub mod store;
+
+pub use clock::Clock;
+pub use driver::{Options, SchedulerError, run};
+pub use plan_watch::{Loaded, load};

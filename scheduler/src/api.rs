@@ -1,0 +1,86 @@
+//! Requests of people and pipelines: parsed, answered from the core, encoded. One place for all
+//! verbs, whatever face they come through.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use bistro_common::Millis;
+use bistro_common::protocol::api::{
+    ApiError, ApiReply, CellStatus, ErrorCode, ExplainRequest, Page, ProblemReport, verb,
+};
+use bistro_common::protocol::encode;
+use bistro_core::{Core, Effect, Identity};
+
+/// What the shell knows and the core does not.
+pub struct Facts<'a> {
+    pub cell: &'a str,
+    pub identity: Identity,
+    pub started: Millis,
+    pub now: Millis,
+    pub problems: &'a [ProblemReport],
+}
+
+/// The reply to one request.
+pub fn answer(
+    core: &mut Core,
+    facts: &Facts<'_>,
+    verb: &str,
+    payload: &[u8],
+    out: &mut Vec<Effect>,
+) -> Vec<u8> {
+    match verb {
+        verb::STATUS => reply(Ok(status(core, facts))),
+        verb::JOBS => reply(parse::<Page>(payload).map(|page| core.job_rows(&page))),
+        verb::NODES => reply(parse(payload).map(|request| core.node_rows(&request))),
+        verb::TASKS => reply(parse(payload).map(|request| core.task_rows(&request))),
+        verb::WORKERS => reply(parse::<Page>(payload).map(|page| core.worker_rows(&page))),
+        verb::GRID => reply(parse(payload).map(|request| core.grid(&request, 0))),
+        verb::EXPLAIN => reply(
+            parse::<ExplainRequest>(payload)
+                .and_then(|request| core.explain(&request.job, &request.node)),
+        ),
+        verb::KILL => reply(parse(payload).and_then(|request| core.kill(facts.now, &request, out))),
+        verb::FORGIVE => {
+            reply(parse(payload).and_then(|request| core.forgive(facts.now, &request, out)))
+        }
+        unknown => reply::<()>(Err(ApiError::new(
+            ErrorCode::UnknownVerb,
+            format!("this scheduler has no verb {unknown:?}"),
+        ))),
+    }
+}
+
+fn status(core: &Core, facts: &Facts<'_>) -> CellStatus {
+    let (jobs, nodes) = core.sizes();
+    let (workers, workers_healthy) = core.worker_counts();
+    let finished = core.is_finished();
+    CellStatus {
+        cell: facts.cell.to_owned(),
+        cell_id: facts.identity.cell,
+        scheduler: facts.identity.scheduler,
+        epoch: facts.identity.epoch,
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        started_ms: facts.started,
+        now_ms: facts.now,
+        enabled: core.is_enabled(),
+        counts: core.counts(),
+        jobs,
+        nodes,
+        workers,
+        workers_healthy,
+        finished,
+        stuck: if finished { core.stuck() } else { Vec::new() },
+        problems: facts.problems.to_vec(),
+    }
+}
+
+fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, ApiError> {
+    let payload = if payload.is_empty() { b"{}" } else { payload };
+    serde_json::from_slice(payload).map_err(|error| {
+        ApiError::new(ErrorCode::BadRequest, format!("the request cannot be read: {error}"))
+    })
+}
+
+fn reply<T: Serialize>(result: Result<T, ApiError>) -> Vec<u8> {
+    encode(&ApiReply::new(result))
+}

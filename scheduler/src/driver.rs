@@ -1,0 +1,270 @@
+//! The loop: one input at a time into the core, effects out in order.
+
+use futures_util::StreamExt;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use tokio::sync::mpsc;
+
+use bistro_common::barrier::Barrier;
+use bistro_common::ids::SchedulerId;
+use bistro_common::lease::LeaseTerms;
+use bistro_common::nats::Bus;
+use bistro_common::protocol::api::ProblemReport;
+use bistro_common::protocol::event::Event;
+use bistro_common::protocol::heartbeat::{Heartbeat, SchedulerBeacon};
+use bistro_common::protocol::{VERSION, decode, encode};
+use bistro_common::subject::Cell;
+use bistro_core::{Core, Effect, Identity, Input, Record};
+
+use crate::api::{self, Facts};
+use crate::bus::{self, Delivery};
+use crate::clock::Clock;
+use crate::committer::Committer;
+use crate::plan_watch::{self, Loaded};
+use crate::store::{Store, StoreError};
+
+/// Answers on their way to the loop; whoever has more waits.
+const INPUTS_MAX: usize = 1_024;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub cell: Cell,
+    pub config: PathBuf,
+    /// Exists, and is this scheduler's alone.
+    pub data_dir: PathBuf,
+    /// The name of the instance node.
+    pub instance: String,
+    pub terms: LeaseTerms,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the scheduler cannot listen on NATS: {0}")]
+    Subscribe(#[from] async_nats::SubscribeError),
+    #[error("the store's thread has ended")]
+    CommitterGone,
+}
+
+struct Driver {
+    options: Options,
+    bus: Bus,
+    clock: Clock,
+    identity: Identity,
+    started: u64,
+    core: Core,
+    barrier: Barrier<Effect>,
+    committer: Committer,
+    inputs: mpsc::Sender<Input>,
+    problems: Vec<ProblemReport>,
+    next_token: u64,
+    /// Where to answer heartbeats.
+    replies: HashMap<u64, String>,
+    deliveries: HashMap<u64, async_nats::jetstream::Message>,
+}
+
+/// Runs a scheduler until its store fails. Drop the future to stop it: what is on disk is enough.
+pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
+    let clock = Clock::start();
+    let opened = Store::open(&options.data_dir)?;
+    let scheduler = SchedulerId::generate();
+    let identity = Identity { cell: opened.cell, scheduler, epoch: opened.epoch };
+    let started = clock.now();
+    let seed = scheduler.0.as_u128() as u64;
+    let core = Core::new(identity, options.terms, seed, started, opened.snapshot);
+    let mut heartbeats = bus.client().subscribe(options.cell.heartbeats()).await?;
+    let mut requests = bus.client().subscribe(options.cell.apis()).await?;
+    let (inputs, mut incoming) = mpsc::channel(INPUTS_MAX);
+    let (plans_out, mut plans) = mpsc::channel(1);
+    let (done_out, mut dones) = mpsc::channel(INPUTS_MAX);
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(plan_watch::watch(options.config.clone(), options.instance.clone(), plans_out));
+    tasks.spawn(bus::consume(bus.clone(), options.cell.clone(), done_out));
+    let mut connections = bus.connections();
+    let mut driver = Driver {
+        committer: Committer::start(opened.store),
+        options,
+        bus,
+        clock,
+        identity,
+        started,
+        core,
+        barrier: Barrier::default(),
+        inputs,
+        problems: Vec::new(),
+        next_token: 0,
+        replies: HashMap::new(),
+        deliveries: HashMap::new(),
+    };
+    driver.announce().await;
+    loop {
+        let wake = driver.core.next_wake().map(|at| driver.clock.instant(at).into());
+        let tick = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(message) = heartbeats.next() => driver.on_heartbeat(message),
+            Some(result) = driver.committer.result() => {
+                result?;
+                driver.release().await;
+            }
+            Some(message) = requests.next() => driver.on_request(message).await,
+            Some(delivery) = dones.recv() => driver.on_delivery(delivery),
+            Some(input) = incoming.recv() => driver.step(input),
+            Some(loaded) = plans.recv() => driver.on_loaded(loaded).await,
+            Ok(()) = connections.changed() => driver.announce().await,
+            () = tick => driver.step(Input::Tick),
+            else => return Err(SchedulerError::CommitterGone),
+        }
+        driver.begin_commit().await;
+    }
+}
+
+impl Driver {
+    fn step(&mut self, input: Input) {
+        let mut out = Vec::new();
+        self.core.step(self.clock.now(), input, &mut out);
+        self.barrier.push(&mut out);
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    /// Tells workers that this scheduler is here, so that none waits for its next heartbeat.
+    async fn announce(&self) {
+        let Identity { cell, scheduler, epoch } = self.identity;
+        let beacon = SchedulerBeacon { v: VERSION, cell, scheduler, epoch };
+        self.publish(self.options.cell.scheduler_beacon(), encode(&beacon)).await;
+    }
+
+    /// Publishes what may be lost.
+    async fn publish(&self, subject: String, payload: Vec<u8>) {
+        if let Err(error) = self.bus.publish(subject, payload).await {
+            tracing::debug!(%error, "not published");
+        }
+    }
+
+    fn on_heartbeat(&mut self, message: async_nats::Message) {
+        let Some(reply) = message.reply else {
+            return;
+        };
+        match decode::<Heartbeat>(&message.payload) {
+            Ok(heartbeat) => {
+                let token = self.token();
+                self.replies.insert(token, reply.to_string());
+                self.step(Input::Heartbeat { token, heartbeat: Box::new(heartbeat) });
+            }
+            Err(error) => tracing::warn!(%error, "a heartbeat cannot be read"),
+        }
+    }
+
+    async fn on_request(&mut self, message: async_nats::Message) {
+        let Some(reply) = message.reply else {
+            return;
+        };
+        let Some(verb) = self.options.cell.parse_api(&message.subject) else {
+            return;
+        };
+        let facts = Facts {
+            cell: self.options.cell.name(),
+            identity: self.identity,
+            started: self.started,
+            now: self.clock.now(),
+            problems: &self.problems,
+        };
+        let mut out = Vec::new();
+        let answer = api::answer(&mut self.core, &facts, verb, &message.payload, &mut out);
+        let changed = !out.is_empty();
+        self.barrier.push(&mut out);
+        if changed {
+            // Forgiven tasks may start at once.
+            self.step(Input::Tick);
+        }
+        self.publish(reply.to_string(), answer).await;
+    }
+
+    fn on_delivery(&mut self, delivery: Delivery) {
+        let token = self.token();
+        self.deliveries.insert(token, delivery.message);
+        self.step(Input::Done { token, done: delivery.done });
+    }
+
+    async fn on_loaded(&mut self, loaded: Loaded) {
+        for problem in loaded.problems.iter().filter(|p| !self.problems.contains(p)) {
+            let event = Event {
+                v: VERSION,
+                time_ms: self.clock.now(),
+                epoch: self.identity.epoch,
+                kind: "config.problem".to_owned(),
+                text: problem.to_string(),
+                ..Event::default()
+            };
+            tracing::warn!("{problem}");
+            self.publish(self.options.cell.event(&event.kind), encode(&event)).await;
+        }
+        self.problems = loaded.problems;
+        if let Some((config, forest)) = loaded.plan {
+            self.step(Input::Plan { config, forest });
+        }
+    }
+
+    /// Starts the next commit, or releases at once what needs none.
+    async fn begin_commit(&mut self) {
+        let Some(effects) = self.barrier.begin() else {
+            return;
+        };
+        let records: Vec<Record> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Persist(record) => Some(record.clone()),
+                _ => None,
+            })
+            .collect();
+        if records.is_empty() {
+            self.release().await;
+        } else {
+            self.committer.commit(records).await;
+        }
+    }
+
+    /// The records are on disk: everything else may happen.
+    async fn release(&mut self) {
+        for effect in self.barrier.committed() {
+            self.perform(effect).await;
+        }
+    }
+
+    async fn perform(&mut self, effect: Effect) {
+        let (bus, cell, inputs) =
+            (self.bus.clone(), self.options.cell.clone(), self.inputs.clone());
+        match effect {
+            Effect::Persist(_) => {}
+            Effect::Reply { token, reply } => {
+                if let Some(subject) = self.replies.remove(&token) {
+                    self.publish(subject, encode(&reply)).await;
+                }
+            }
+            Effect::Assign { worker, assign } => {
+                tokio::spawn(bus::assign(bus, cell, worker, assign, inputs));
+            }
+            Effect::Control { worker, control } => {
+                tokio::spawn(bus::control(bus, cell, worker, control, inputs));
+            }
+            Effect::AckDone { token } => {
+                if let Some(message) = self.deliveries.remove(&token) {
+                    // One that gets lost means a second delivery, which changes nothing.
+                    tokio::spawn(async move { message.ack().await });
+                }
+            }
+            Effect::Publish(event) => {
+                self.publish(cell.event(&event.kind), encode(&event)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Watches the config file and runs the node sources, off the loop.
+//!
+//! The last good config and the last good nodes stay in force; what is wrong with newer ones is
+//! reported. The file's content decides, not its time: a rewrite within a second, an older file put
+//! back and a replaced symlink are all seen.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use bistro_common::config::{Config, NodeSource, Settings, Source, parse};
+use bistro_common::protocol::api::{ProblemReport, Severity};
+use bistro_core::Forest;
+
+use crate::nodes;
+
+/// How soon an edit is seen.
+const POLL: Duration = Duration::from_millis(500);
+
+/// After a node source failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The longest wait between two runs of the node sources.
+const PERIOD_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// What reading the config and the nodes came to.
+#[derive(Debug)]
+pub struct Loaded {
+    /// A new plan, if there is one.
+    pub plan: Option<(Arc<Config>, Arc<Forest>)>,
+    /// Everything that is wrong now.
+    pub problems: Vec<ProblemReport>,
+}
+
+struct Watch {
+    path: PathBuf,
+    instance: String,
+    text: Option<String>,
+    config: Option<Arc<Config>>,
+    config_problems: Vec<ProblemReport>,
+    fetch_at: Option<Instant>,
+}
+
+/// Sends what has changed for as long as somebody listens.
+pub async fn watch(path: PathBuf, instance: String, out: mpsc::Sender<Loaded>) {
+    let mut watch = Watch {
+        path,
+        instance,
+        text: None,
+        config: None,
+        config_problems: Vec::new(),
+        fetch_at: None,
+    };
+    loop {
+        if let Some(loaded) = watch.look().await
+            && out.send(loaded).await.is_err()
+        {
+            return;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Reads a config and its nodes once.
+pub async fn load(path: PathBuf, instance: String) -> Loaded {
+    let mut watch = Watch {
+        path,
+        instance,
+        text: None,
+        config: None,
+        config_problems: Vec::new(),
+        fetch_at: None,
+    };
+    watch.look().await.unwrap_or(Loaded { plan: None, problems: Vec::new() })
+}
+
+impl Watch {
+    /// `None`: nothing has changed.
+    async fn look(&mut self) -> Option<Loaded> {
+        let changed = self.read().await;
+        let due = self.fetch_at.is_some_and(|at| Instant::now() >= at);
+        if !changed && !due {
+            return None;
+        }
+        let mut problems = self.config_problems.clone();
+        let mut plan = None;
+        if let Some(config) = self.config.clone() {
+            match nodes::fetch(&config.settings, &self.instance).await {
+                Ok(forest) => {
+                    plan = Some((config.clone(), Arc::new(forest)));
+                    self.fetch_at = period(&config.settings).map(|p| Instant::now() + p);
+                }
+                Err(error) => {
+                    problems.push(self.problem("bistro_settings.nodes", error.to_string()));
+                    self.fetch_at = Some(Instant::now() + RETRY);
+                }
+            }
+        }
+        Some(Loaded { plan, problems })
+    }
+
+    /// Reads the file; true if it says something else than before.
+    async fn read(&mut self) -> bool {
+        let text = match tokio::fs::read_to_string(&self.path).await {
+            Ok(text) => text,
+            Err(error) => {
+                let problem = self.problem("", format!("cannot be read: {error}"));
+                self.text = None;
+                let changed = self.config_problems != [problem.clone()];
+                self.config_problems = vec![problem];
+                return changed;
+            }
+        };
+        if self.text.as_ref() == Some(&text) {
+            return false;
+        }
+        let parsed = parse(&text);
+        let file = self.path.display().to_string();
+        let source = Source { file: &file, text: &text };
+        self.config_problems = parsed.problems.iter().map(|p| source.report(p)).collect();
+        if let Some(config) = parsed.config {
+            self.config = Some(Arc::new(config));
+        }
+        self.text = Some(text);
+        true
+    }
+
+    fn problem(&self, key_path: &str, message: String) -> ProblemReport {
+        ProblemReport {
+            severity: Severity::Error,
+            file: self.path.display().to_string(),
+            line: 0,
+            column: 0,
+            key_path: key_path.to_owned(),
+            message,
+            hint: None,
+        }
+    }
+}
+
+/// How often the sources run: as often as the most frequent script wants.
+fn period(settings: &Settings) -> Option<Duration> {
+    let periods = settings.node_sources.iter().filter_map(|source| match source {
+        NodeSource::Script { period_ms, .. } => Some(Duration::from_millis(*period_ms)),
+        _ => None,
+    });
+    periods.min().map(|period| period.min(PERIOD_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_broken_edit_keeps_the_last_good_config_and_says_where_it_is_broken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bistro.json");
+        let good = r#"{"bistro_settings": {"enabled": true, "resources": {},
+            "nodes": {"levels": ["l"], "node_sources": [{"source": "manual", "prefs": {"n": []}}]}}}"#;
+        let mut watch = Watch {
+            path: path.clone(),
+            instance: "root".to_owned(),
+            text: None,
+            config: None,
+            config_problems: Vec::new(),
+            fetch_at: None,
+        };
+        let missing = watch.look().await.expect("the absence is news");
+        assert!(missing.problems[0].message.contains("cannot be read"));
+        assert!(watch.look().await.is_none(), "and only once");
+        std::fs::write(&path, good).unwrap();
+        let loaded = watch.look().await.expect("the file is new");
+        assert_eq!((loaded.plan.is_some(), loaded.problems.len()), (true, 0));
+        assert!(watch.look().await.is_none());
+        std::fs::write(&path, good.replace("true,", "true")).unwrap();
+        let broken = watch.look().await.expect("the file has changed");
+        assert_eq!((broken.problems[0].line, broken.problems[0].severity), (1, Severity::Error));
+        let (config, forest) = broken.plan.expect("the last good one");
+        assert_eq!((config.settings.enabled, forest.node_count()), (true, 2));
+        std::fs::write(&path, good).unwrap();
+        let mended = watch.look().await.expect("the file has changed back");
+        assert!(mended.problems.is_empty());
+    }
+}
