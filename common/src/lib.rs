@@ -6,6 +6,8 @@
 //! behind a feature that the cores do not enable.
 
 pub mod barrier;
+#[cfg(feature = "nats")]
+pub mod clock;
 pub mod config;
 pub mod ids;
 pub mod lease;

@@ -18,10 +18,10 @@ use bistro_core::{Core, Effect, Identity, Input, Record};
 
 use crate::api::{self, Facts};
 use crate::bus::{self, Delivery};
-use crate::clock::Clock;
 use crate::committer::Committer;
 use crate::plan_watch::{self, Loaded};
 use crate::store::{Store, StoreError};
+use bistro_common::clock::Clock;
 
 /// Answers on their way to the loop; whoever has more waits.
 const INPUTS_MAX: usize = 1_024;

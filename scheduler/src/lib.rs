@@ -5,13 +5,11 @@
 
 mod api;
 mod bus;
-mod clock;
 mod committer;
 mod driver;
 pub mod nodes;
 mod plan_watch;
 pub mod store;
 
-pub use clock::Clock;
 pub use driver::{Options, SchedulerError, run};
 pub use plan_watch::{Loaded, load};

@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use bistro_common::Millis;
+use crate::Millis;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {

@@ -1,0 +1,167 @@
+//! A whole cell in one process: a scheduler and workers, as their own tasks, on a real NATS.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use bistro_common::ids::WorkerName;
+use bistro_common::lease::LeaseTerms;
+use bistro_common::nats::{Address, Bus, Patience};
+use bistro_common::protocol::api::{ApiError, ApiReply, CellStatus, TaskState, verb};
+use bistro_common::subject::Cell as CellName;
+
+use crate::NatsServer;
+
+/// Nothing in a test takes so long unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Cell {
+    pub nats: NatsServer,
+    pub directory: tempfile::TempDir,
+    name: CellName,
+    client: Bus,
+    scheduler: Option<JoinHandle<()>>,
+}
+
+/// A worker that runs until it is stopped.
+pub struct Worker {
+    stop: watch::Sender<bool>,
+    ended: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Ends its tasks and says goodbye, as on SIGTERM.
+    pub async fn stop(self) {
+        self.stop.send(true).expect("the worker runs");
+        tokio::time::timeout(PATIENCE, self.ended).await.expect("it stops").expect("cleanly");
+    }
+}
+
+impl Cell {
+    /// NATS and a client; no scheduler yet.
+    pub async fn new() -> Self {
+        let nats = NatsServer::start();
+        let name = CellName::new("test").expect("a valid name");
+        let client = connect(&nats, &name, "client").await;
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        Self { nats, directory, name, client, scheduler: None }
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.directory.path().join("bistro.json")
+    }
+
+    pub fn write_config(&self, text: &str) {
+        std::fs::write(self.config_path(), text).expect("the config can be written");
+    }
+
+    pub async fn start_scheduler(&mut self) {
+        let data_dir = self.directory.path().join("scheduler");
+        std::fs::create_dir_all(&data_dir).expect("a directory can be made");
+        let options = bistro_scheduler::Options {
+            cell: self.name.clone(),
+            config: self.config_path(),
+            data_dir,
+            instance: "root".to_owned(),
+            terms: LeaseTerms::DEVELOPMENT,
+        };
+        let bus = connect(&self.nats, &self.name, "scheduler").await;
+        self.scheduler = Some(tokio::spawn(async move {
+            bistro_scheduler::run(options, bus).await.expect("the scheduler runs");
+        }));
+    }
+
+    /// Ends the scheduler between two steps of its loop, wherever it is.
+    pub async fn kill_scheduler(&mut self) {
+        let scheduler = self.scheduler.take().expect("a scheduler runs");
+        scheduler.abort();
+        // Aborted is what it is asked to be.
+        let _ = scheduler.await;
+    }
+
+    pub async fn start_worker(&self, name: &str, command: &str) -> Worker {
+        let data_dir = self.directory.path().join(format!("worker-{name}"));
+        std::fs::create_dir_all(&data_dir).expect("a directory can be made");
+        let options = bistro_worker::Options {
+            cell: self.name.clone(),
+            name: WorkerName::new(name).expect("a valid name"),
+            data_dir,
+            command: vec![command.to_owned()],
+            host: "localhost".to_owned(),
+        };
+        let bus = connect(&self.nats, &self.name, name).await;
+        let (stop, stopped) = watch::channel(false);
+        let ended = tokio::spawn(async move {
+            bistro_worker::run(options, bus, stopped).await.expect("the worker runs");
+        });
+        Worker { stop, ended }
+    }
+
+    /// Asks the scheduler, again and again while nobody answers.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        verb: &str,
+        request: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        let payload = serde_json::to_vec(request).expect("requests are JSON");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let subject = self.name.api(verb);
+            let answer =
+                self.client.request(subject, payload.clone(), Duration::from_secs(2)).await;
+            match answer {
+                Ok(bytes) => {
+                    let reply: ApiReply<T> =
+                        serde_json::from_slice(&bytes).expect("a reply of this verb");
+                    return match (reply.ok, reply.error) {
+                        (Some(ok), _) => Ok(ok),
+                        (None, Some(error)) => Err(error),
+                        (None, None) => panic!("an empty reply"),
+                    };
+                }
+                Err(error) => assert!(Instant::now() < deadline, "no scheduler: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn status(&self) -> CellStatus {
+        self.ask(verb::STATUS, &()).await.expect("the status")
+    }
+
+    /// Waits until the status is as wanted; fails with the last one after a while.
+    pub async fn wait_for(&self, what: &str, wanted: impl Fn(&CellStatus) -> bool) -> CellStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status().await;
+            if wanted(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "waited for: {what}; {status:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn wait_for_count(&self, state: TaskState, count: u64) -> CellStatus {
+        let what = format!("{count} tasks {}", state.as_str());
+        self.wait_for(&what, |status| status.counts.get(&state).copied() == Some(count)).await
+    }
+
+    /// An executable script, by its absolute path.
+    pub fn script(&self, name: &str, body: &str) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("a file can be written");
+        let executable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&path, executable).expect("it can be made executable");
+        path.to_str().expect("a temporary path is UTF-8").to_owned()
+    }
+}
+
+async fn connect(nats: &NatsServer, cell: &CellName, role: &str) -> Bus {
+    let address = Address::parse(&nats.url()).expect("the server's own address");
+    Bus::connect(&address, cell, role, Patience::FailFast).await.expect("the server listens")
+}

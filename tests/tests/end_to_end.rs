@@ -1,0 +1,194 @@
+//! A real scheduler, real workers and real processes on a real NATS.
+
+use bistro_common::protocol::api::{
+    ErrorCode, KillReply, KillRequest, Listing, TaskRow, TaskState, TasksRequest, verb,
+};
+use bistro_common::protocol::task::{Kill, KillMethod};
+use bistro_tests::Cell;
+
+/// The smallest config of the original, unmodified but for the job's name.
+const SMALLEST: &str = r#"{
+  "bistro_settings": {
+    "enabled": true,
+    "nodes": {
+      "levels": ["level1", "level2"],
+      "node_sources": [
+        {"source": "manual", "prefs": {"node1": ["node11", "node12"], "node2": ["node21", "node22"]}}
+      ]
+    },
+    "resources": {"instance": {"concurrency": {"limit": 3, "default": 1}}}
+  },
+  "bistro_job->job": {"owner": "me", "backoff": [1, "repeat"]}
+}"#;
+
+/// Appends a line to `$0.log`, which the checks read: not our own records.
+const LOGGED: &str =
+    r#"echo "start $1 $3" >> "$0.log"; sleep 0.1; echo "end $1" >> "$0.log"; echo done > "$2""#;
+
+fn log_of(script: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(format!("{script}.log")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn starts(log: &[String]) -> Vec<&str> {
+    log.iter().filter_map(|line| line.strip_prefix("start ")?.split(' ').next()).collect()
+}
+
+async fn running(cell: &Cell) -> Vec<TaskRow> {
+    let request = TasksRequest { states: vec![TaskState::Running], ..Default::default() };
+    let tasks: Listing<TaskRow> = cell.ask(verb::TASKS, &request).await.expect("the tasks");
+    tasks.items
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_smallest_config_runs_to_its_end_within_its_limit() {
+    let mut cell = Cell::new().await;
+    cell.write_config(SMALLEST);
+    let script = cell.script("task", LOGGED);
+    cell.start_scheduler().await;
+    let _worker = cell.start_worker("w1", &script).await;
+    let status = cell.wait_for("the end", |status| status.finished).await;
+    assert_eq!(status.counts, [(TaskState::Done, 4)].into());
+    let log = log_of(&script);
+    let mut nodes = starts(&log);
+    nodes.sort_unstable();
+    assert_eq!(nodes, ["node11", "node12", "node21", "node22"]);
+    let mut at_once = 0;
+    for line in &log {
+        at_once += if line.starts_with("start") { 1 } else { -1 };
+        assert!(at_once <= 3, "{log:?}");
+    }
+    let json = log.iter().find_map(|line| line.strip_prefix("start node21 ")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    assert_eq!(json["id"], "job");
+    assert_eq!(json["path_to_node"], serde_json::json!(["root", "node2", "node21"]));
+    assert_eq!(json["resources_by_node"], serde_json::json!({"root": {"concurrency": 1}}));
+    assert_eq!(json["worker_node"], "w1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_scheduler_runs_nothing_twice_and_forgets_nothing() {
+    let mut cell = Cell::new().await;
+    cell.write_config(SMALLEST);
+    let script = cell.script(
+        "task",
+        r#"echo "start $1" >> "$0.log"; while [ ! -e "$0.go-$1" ] && [ ! -e "$0.go" ]; do sleep 0.05; done; echo done > "$2""#,
+    );
+    cell.start_scheduler().await;
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for_count(TaskState::Running, 3).await;
+    let first = running(&cell).await.remove(0).node;
+    std::fs::write(format!("{script}.go-{first}"), "").unwrap();
+    cell.wait_for_count(TaskState::Done, 1).await;
+    let epoch = cell.status().await.epoch;
+    cell.kill_scheduler().await;
+    cell.start_scheduler().await;
+    let status = cell.wait_for_count(TaskState::Running, 3).await;
+    assert!(status.epoch > epoch);
+    assert_eq!(status.counts.get(&TaskState::Done), Some(&1));
+    std::fs::write(format!("{script}.go"), "").unwrap();
+    cell.wait_for_count(TaskState::Done, 4).await;
+    assert_eq!(starts(&log_of(&script)).len(), 4, "each task was started once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_worker_hands_its_work_to_another() {
+    let mut cell = Cell::new().await;
+    cell.write_config(SMALLEST);
+    let script = cell.script(
+        "task",
+        r#"echo "start $1" >> "$0.log"; while [ ! -e "$0.go" ]; do sleep 0.05; done; echo done > "$2""#,
+    );
+    cell.start_scheduler().await;
+    let first = cell.start_worker("w1", &script).await;
+    cell.wait_for_count(TaskState::Running, 3).await;
+    let _second = cell.start_worker("w2", &script).await;
+    cell.wait_for("two workers", |status| status.workers_healthy == 2).await;
+    first.stop().await;
+    cell.wait_for_count(TaskState::Running, 3).await;
+    std::fs::write(format!("{script}.go"), "").unwrap();
+    cell.wait_for_count(TaskState::Done, 4).await;
+    assert!(running(&cell).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_hits_the_attempt_it_names_and_no_later_one() {
+    let mut cell = Cell::new().await;
+    cell.write_config(SMALLEST);
+    let script = cell.script("task", "trap '' TERM; sleep 600 & sleep 600");
+    cell.start_scheduler().await;
+    let worker = cell.start_worker("w1", &script).await;
+    cell.wait_for_count(TaskState::Running, 3).await;
+    let task = running(&cell).await.remove(0);
+    let request = KillRequest {
+        attempt: task.running.expect("it runs").attempt,
+        kill: Some(Kill { method: KillMethod::TermWaitKill, wait_ms: 100 }),
+        actor: "test".to_owned(),
+        reason: String::new(),
+    };
+    let reply: KillReply = cell.ask(verb::KILL, &request).await.unwrap();
+    assert_eq!(reply.node, task.node);
+    let of_task = TasksRequest { node: Some(task.node.clone()), ..Default::default() };
+    let ended = loop {
+        let mut tasks: Listing<TaskRow> = cell.ask(verb::TASKS, &of_task).await.unwrap();
+        let task = tasks.items.remove(0);
+        if task.last.is_some() {
+            break task;
+        }
+    };
+    let exception = ended.last.as_ref().and_then(|status| status.exception());
+    assert_eq!(exception, Some("Task killed, no status returned"));
+    let again = cell.ask::<KillReply>(verb::KILL, &request).await;
+    assert_eq!(again.map_err(|error| error.code), Err(ErrorCode::Gone));
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_take_effect_while_it_runs_and_broken_ones_are_shown() {
+    let mut cell = Cell::new().await;
+    cell.write_config(&SMALLEST.replace("\"owner\"", "\"enabled\": false, \"owner\""));
+    let script = cell.script("task", "echo done > \"$2\"");
+    cell.start_scheduler().await;
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for_count(TaskState::Disabled, 4).await;
+    cell.write_config(&SMALLEST.replace("\"enabled\": true,", "\"enabled\": true"));
+    let status = cell.wait_for("the problem", |status| !status.problems.is_empty()).await;
+    let problem = &status.problems[0];
+    assert!(problem.line > 0 && problem.file.ends_with("bistro.json"), "{problem}");
+    assert_eq!(status.counts.get(&TaskState::Disabled), Some(&4), "the last good one holds");
+    cell.write_config(SMALLEST);
+    let status = cell.wait_for_count(TaskState::Done, 4).await;
+    assert_eq!(status.problems, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_garbage_and_exit_codes_mean_what_the_reference_says() {
+    let mut cell = Cell::new().await;
+    cell.write_config(
+        &SMALLEST.replace("\"backoff\": [1, \"repeat\"]", "\"backoff\": [3600, \"repeat\"]"),
+    );
+    let script = cell.script(
+        "task",
+        r#"case $1 in
+        node11) exit 0;;
+        node12) echo garbage > "$2";;
+        node21) printf 'failed\ndone\n' > "$2"; exit 3;;
+        node22) (sleep 0.3; echo done > "$2") & exit 0;;
+        esac"#,
+    );
+    cell.start_scheduler().await;
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for("all to end", |status| {
+        status.counts == [(TaskState::Done, 2), (TaskState::Backoff, 2)].into()
+    })
+    .await;
+    let tasks: Listing<TaskRow> = cell.ask(verb::TASKS, &TasksRequest::default()).await.unwrap();
+    let last = |node: &str| {
+        let task = tasks.items.iter().find(|task| task.node == node).unwrap();
+        (task.state, task.last.as_ref().and_then(|l| l.exception()).unwrap_or("").to_owned())
+    };
+    assert_eq!(last("node11"), (TaskState::Backoff, "Failed to read a status".to_owned()));
+    assert!(last("node12").1.starts_with("Cannot parse status: garbage"));
+    assert_eq!(last("node21").0, TaskState::Done, "the last line counts, the exit code does not");
+    assert_eq!(last("node22").0, TaskState::Done, "a child that holds the pipe keeps it running");
+}

@@ -1,0 +1,321 @@
+//! The loop: inputs into the core, the ledger's commit, then effects in order.
+
+use futures_util::StreamExt;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use bistro_common::clock::Clock;
+use bistro_common::ids::{AttemptId, Incarnation, WorkerName};
+use bistro_common::nats::Bus;
+use bistro_common::protocol::done::Done;
+use bistro_common::protocol::heartbeat::{Capacity, ClosedReason, Heartbeat};
+use bistro_common::protocol::task::{Kill, OpenAttempt, Outcome, TaskResult};
+use bistro_common::protocol::{VERSION, decode, encode};
+use bistro_common::subject::Cell;
+use bistro_worker_core::{Effect, Input, LedgerRecord, WorkerCore};
+
+use crate::bus;
+use crate::exec::{self, Surroundings};
+use crate::ledger::{Ledger, LedgerError};
+use crate::leftovers;
+
+/// Results and answers on their way to the loop.
+const INPUTS_MAX: usize = 1_024;
+/// So many inputs may share one commit.
+const GROUP_MAX: usize = 512;
+/// Orders to end one attempt; more than these change nothing.
+const KILLS_MAX: usize = 16;
+/// How long a worker that stops tries to hand its results over.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub cell: Cell,
+    pub name: WorkerName,
+    /// Exists, and is this worker's alone.
+    pub data_dir: PathBuf,
+    /// argv for jobs without a command of their own.
+    pub command: Vec<String>,
+    pub host: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("the worker cannot listen on NATS: {0}")]
+    Subscribe(#[from] async_nats::SubscribeError),
+    #[error("the cell does not accept this worker: {0}")]
+    Unwanted(String),
+    #[error("processes of an earlier run cannot be ended: {0:?}; reboot the host")]
+    Leftovers(Vec<i32>),
+}
+
+struct Driver {
+    options: Options,
+    bus: Bus,
+    context: async_nats::jetstream::Context,
+    clock: Clock,
+    core: WorkerCore,
+    ledger: Ledger,
+    here: Surroundings,
+    boot: String,
+    started: u64,
+    inputs: mpsc::Sender<Input>,
+    next_token: u64,
+    replies: HashMap<u64, String>,
+    running: HashMap<AttemptId, mpsc::Sender<Kill>>,
+    stopping: Arc<AtomicBool>,
+    heartbeat_at: Instant,
+}
+
+/// Runs a worker until `stop` says true; then it ends its tasks and says goodbye.
+pub async fn run(
+    options: Options,
+    bus: Bus,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), WorkerError> {
+    let clock = Clock::start();
+    let opened = Ledger::open(&options.data_dir)?;
+    let left = leftovers::end(opened.id);
+    if !left.is_empty() {
+        return Err(WorkerError::Leftovers(left));
+    }
+    let lost: Vec<_> = opened.open.into_iter().map(|open| lost(open, clock.now())).collect();
+    let records: Vec<_> =
+        lost.iter().map(|r| LedgerRecord::Finished { result: r.clone() }).collect();
+    opened.ledger.append(&records)?;
+    let unsettled = opened.finished.into_iter().chain(lost).collect();
+    let core = WorkerCore::new(
+        options.name.clone(),
+        Incarnation::generate(),
+        opened.id,
+        opened.cell,
+        unsettled,
+    );
+    let client = bus.client().clone();
+    let mut assigns = client.subscribe(options.cell.assign(&options.name)).await?;
+    let mut controls = client.subscribe(options.cell.control(&options.name)).await?;
+    let mut beacons = client.subscribe(options.cell.scheduler_beacon()).await?;
+    let mut connections = bus.connections();
+    let (inputs, mut incoming) = mpsc::channel(INPUTS_MAX);
+    let mut driver = Driver {
+        here: Surroundings {
+            data_dir: options.data_dir.clone(),
+            worker: options.name.to_string(),
+            host: options.host.clone(),
+            cell: options.cell.name().to_owned(),
+            ledger: opened.id,
+            command: options.command.clone(),
+            clock,
+        },
+        context: async_nats::jetstream::new(client),
+        options,
+        bus,
+        clock,
+        core,
+        ledger: opened.ledger,
+        boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
+        started: clock.now(),
+        inputs,
+        next_token: 0,
+        replies: HashMap::new(),
+        running: HashMap::new(),
+        stopping: Arc::new(AtomicBool::new(false)),
+        heartbeat_at: Instant::now(),
+    };
+    let mut stop_by: Option<Instant> = None;
+    loop {
+        let wake = driver.core.next_wake().map(|at| driver.clock.instant(at).into());
+        let next = [wake, Some(driver.heartbeat_at), stop_by].into_iter().flatten().min();
+        let tick = tokio::time::sleep_until(next.unwrap_or(driver.heartbeat_at));
+        let mut group = Vec::new();
+        tokio::select! {
+            Some(message) = assigns.next() => group.extend(driver.on_assign(message)),
+            Some(message) = controls.next() => group.extend(driver.on_control(message)),
+            count = incoming.recv_many(&mut group, GROUP_MAX) => debug_assert!(count > 0),
+            Some(_) = beacons.next() => driver.heartbeat_at = Instant::now(),
+            Ok(()) = connections.changed() => driver.heartbeat_at = Instant::now(),
+            Ok(()) = stop.changed(), if stop_by.is_none() => {
+                driver.stopping.store(true, Ordering::Relaxed);
+                stop_by = Some(Instant::now() + STOP_TIMEOUT);
+                group.push(Input::Stop);
+            }
+            () = tick => group.push(Input::Tick),
+        }
+        driver.step(group).await?;
+        if driver.core.is_stopped() || stop_by.is_some_and(|by| Instant::now() >= by) {
+            driver.say_goodbye().await;
+            return Ok(());
+        }
+        if Instant::now() >= driver.heartbeat_at {
+            driver.send_heartbeat();
+        }
+    }
+}
+
+/// An attempt that the last process may have run, and whose end nobody saw.
+fn lost(open: OpenAttempt, now: u64) -> TaskResult {
+    TaskResult {
+        attempt: open.attempt,
+        task: open.task,
+        attempt_no: open.attempt_no,
+        outcome: Outcome::Lost { reason: "the worker was restarted".to_owned() },
+        started_ms: open.started_ms,
+        ended_ms: now,
+        exit: None,
+    }
+}
+
+impl Driver {
+    fn token(&mut self, message: &async_nats::Message) -> Option<u64> {
+        self.next_token += 1;
+        self.replies.insert(self.next_token, message.reply.as_ref()?.to_string());
+        Some(self.next_token)
+    }
+
+    fn on_assign(&mut self, message: async_nats::Message) -> Option<Input> {
+        match decode(&message.payload) {
+            Ok(assign) => Some(Input::Assign { token: self.token(&message)?, assign }),
+            // Not answered: the scheduler asks later what became of it, and hears "never started".
+            Err(error) => {
+                tracing::warn!(%error, "an assignment cannot be read");
+                None
+            }
+        }
+    }
+
+    fn on_control(&mut self, message: async_nats::Message) -> Option<Input> {
+        match decode(&message.payload) {
+            Ok(control) => Some(Input::Control { token: self.token(&message)?, control }),
+            Err(error) => {
+                tracing::warn!(%error, "an order cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Steps through a group of inputs, with one commit for all of them.
+    async fn step(&mut self, group: Vec<Input>) -> Result<(), WorkerError> {
+        let mut effects = Vec::new();
+        for input in group {
+            if let Input::Ended { result } = &input {
+                self.running.remove(&result.attempt);
+            }
+            self.core.step(self.clock.now(), input, &mut effects);
+        }
+        let records: Vec<LedgerRecord> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Persist(record) => Some(record.clone()),
+                _ => None,
+            })
+            .collect();
+        if !records.is_empty() {
+            self.ledger.append(&records)?;
+        }
+        for effect in effects {
+            self.perform(effect).await?;
+        }
+        Ok(())
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Result<(), WorkerError> {
+        match effect {
+            // The guard will hold the deadline; until then the core alone does.
+            Effect::Persist(_) | Effect::Deadline(_) => {}
+            Effect::AssignReply { token, reply } => self.reply(token, encode(&reply)).await,
+            Effect::ControlReply { token, reply } => self.reply(token, encode(&reply)).await,
+            Effect::Spawn(assignment) => {
+                let (kills, orders) = mpsc::channel(KILLS_MAX);
+                self.running.insert(assignment.attempt, kills);
+                let (here, inputs) = (self.here.clone(), self.inputs.clone());
+                let stopping = self.stopping.clone();
+                tokio::spawn(async move {
+                    let interrupted = move || stopping.load(Ordering::Relaxed);
+                    let result = exec::run(here, assignment, orders, interrupted).await;
+                    drop(inputs.send(Input::Ended { result }).await);
+                });
+            }
+            Effect::Kill { attempt, kill } => {
+                if let Some(kills) = self.running.get(&attempt) {
+                    // A full queue has enough orders to end it already.
+                    let _ = kills.try_send(kill);
+                }
+            }
+            Effect::Publish(results) => {
+                if let Some(cell) = self.core.cell() {
+                    let (worker, incarnation) = (self.options.name.clone(), self.core.incarnation);
+                    let done = Done { v: VERSION, cell, worker, incarnation, results };
+                    let (bus, context) = (self.bus.clone(), self.context.clone());
+                    let (cell, inputs) = (self.options.cell.clone(), self.inputs.clone());
+                    tokio::spawn(bus::publish(bus, context, cell, done, inputs));
+                }
+            }
+            Effect::HeartbeatNow => self.heartbeat_at = Instant::now(),
+            Effect::Reborn => {
+                self.core.reborn(Incarnation::generate());
+                self.heartbeat_at = Instant::now();
+            }
+            Effect::Unwanted { detail } => return Err(WorkerError::Unwanted(detail)),
+        }
+        Ok(())
+    }
+
+    async fn reply(&mut self, token: u64, payload: Vec<u8>) {
+        if let Some(subject) = self.replies.remove(&token)
+            && let Err(error) = self.bus.publish(subject, payload).await
+        {
+            tracing::debug!(%error, "an answer was not sent");
+        }
+    }
+
+    fn heartbeat(&mut self) -> Heartbeat {
+        Heartbeat {
+            v: VERSION,
+            worker: self.options.name.clone(),
+            incarnation: self.core.incarnation,
+            ledger: self.core.ledger,
+            cell: self.core.cell(),
+            epoch_seen: self.core.epoch_seen(),
+            host: self.options.host.clone(),
+            boot: self.boot.trim().to_owned(),
+            pid: std::process::id(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ms: self.started,
+            capacity: Capacity {
+                cpu_cores: std::thread::available_parallelism().map_or(0, |n| n.get() as u32),
+                ram_mb: 0,
+            },
+            floor: self.core.floor(),
+            open: self.core.digest(),
+            open_attempts: self.core.take_full_sync(),
+            unsettled: self.core.unsettled(),
+            closed: self.core.closed(),
+        }
+    }
+
+    fn send_heartbeat(&mut self) {
+        self.heartbeat_at = Instant::now() + Duration::from_millis(self.core.heartbeat_ms());
+        // `Stopped` is said once, at the very end, when the results are with the stream.
+        let mut heartbeat = self.heartbeat();
+        if heartbeat.closed == Some(ClosedReason::Stopped) {
+            heartbeat.closed = Some(ClosedReason::Draining);
+        }
+        let (bus, cell, inputs) =
+            (self.bus.clone(), self.options.cell.clone(), self.inputs.clone());
+        tokio::spawn(bus::heartbeat(bus, cell, heartbeat, self.clock.now(), inputs));
+    }
+
+    async fn say_goodbye(&mut self) {
+        let heartbeat = self.heartbeat();
+        let (bus, cell, inputs) =
+            (self.bus.clone(), self.options.cell.clone(), self.inputs.clone());
+        bus::heartbeat(bus, cell, heartbeat, self.clock.now(), inputs).await;
+    }
+}
