@@ -1,0 +1,165 @@
+//! The command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+use bistro_common::protocol::api::TaskState;
+
+/// Runs data-parallel work against live systems.
+#[derive(Debug, Parser)]
+#[command(name = "bistro", version, max_term_width = 100)]
+pub struct Args {
+    /// Where NATS is: nats://[USER:PASSWORD@]HOST:PORT
+    #[arg(
+        long,
+        global = true,
+        env = "BISTRO_NATS_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub nats: Option<String>,
+    /// Which cell, if several share a NATS
+    #[arg(long, global = true, env = "BISTRO_CELL", default_value = "main")]
+    pub cell: String,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cell here: NATS (unless --nats is given), a scheduler and workers
+    #[command(
+        after_help = "Example:\n  bistro up --config configs/smallest.json \\\n    --worker-command ./task.sh --until-done"
+    )]
+    Up(UpArgs),
+    /// Run a scheduler
+    #[command(
+        after_help = "Example:\n  bistro scheduler --nats nats://db1:4222 --config bistro.json"
+    )]
+    Scheduler(SchedulerArgs),
+    /// Run a worker
+    #[command(after_help = "Example:\n  bistro worker --nats nats://db1:4222 --name w2")]
+    Worker(WorkerArgs),
+    /// Say what is wrong with a config file; exit 1 if it has errors
+    #[command(after_help = "Example:\n  bistro validate bistro.json")]
+    Validate { file: PathBuf },
+    #[command(flatten)]
+    Read(ReadCommand),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct UpArgs {
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// How many workers
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub workers: u16,
+    /// The program for jobs without a command of their own
+    #[arg(long, value_name = "CMD")]
+    pub worker_command: Option<String>,
+    /// Where everything is kept
+    #[arg(long, value_name = "DIR", default_value = ".bistro/up")]
+    pub data_dir: PathBuf,
+    /// Exit when nothing can run any more; 0 only if every task is done
+    #[arg(long)]
+    pub until_done: bool,
+    /// Do not open a console (there is none yet; accepted so that scripts keep working)
+    #[arg(long)]
+    pub no_console: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct SchedulerArgs {
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    #[arg(long, value_name = "DIR", default_value = ".bistro/scheduler")]
+    pub data_dir: PathBuf,
+    /// The name of the instance node [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// How long a worker may go on without its scheduler
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub lease_sec: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct WorkerArgs {
+    /// Unique in the cell, and the same after a restart
+    #[arg(long)]
+    pub name: String,
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The program for jobs without a command of their own
+    #[arg(long, value_name = "CMD")]
+    pub worker_command: Option<String>,
+}
+
+/// Commands that ask a scheduler.
+#[derive(Debug, Subcommand)]
+pub enum ReadCommand {
+    /// The cell at a glance
+    Status(OutputArgs),
+    /// Jobs and how far they are
+    Jobs(OutputArgs),
+    /// Nodes and their slots
+    Nodes(OutputArgs),
+    /// Workers and their health
+    Workers(OutputArgs),
+    /// Tasks, filtered
+    #[command(after_help = "Example:\n  bistro tasks --job scrape --state failed,backoff")]
+    Tasks {
+        #[arg(long)]
+        job: Option<String>,
+        #[arg(long)]
+        node: Option<String>,
+        #[arg(long, value_delimiter = ',')]
+        state: Vec<TaskState>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Why is a task not running?
+    Explain {
+        job: String,
+        node: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// End the running attempt of a task
+    Kill {
+        job: String,
+        node: String,
+        /// For the audit
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let failed tasks run again, and waiting ones at once
+    Forgive {
+        job: String,
+        /// All nodes if left out
+        node: Option<String>,
+        /// For the audit
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub struct OutputArgs {
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Rows to leave out at the start
+    #[arg(long, default_value_t = 0)]
+    pub offset: u32,
+    /// Rows at most
+    #[arg(long, default_value_t = 1_000)]
+    pub limit: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+    Ndjson,
+    Csv,
+    Name,
+}

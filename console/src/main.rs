@@ -1,0 +1,149 @@
+//! The one binary: `bistro up` and its parts, and the commands that ask a scheduler.
+//!
+//! Exit codes: 0 ok, 1 what was asked for failed, 2 usage, 3 no answer from the cell.
+
+mod args;
+mod client;
+mod read;
+mod up;
+mod validate;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::sync::watch;
+
+use bistro_common::lease::LeaseTerms;
+use bistro_common::nats::{Address, Bus, Patience};
+use bistro_common::subject::Cell;
+
+use args::{Args, Command, SchedulerArgs, WorkerArgs};
+use client::Unreachable;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BISTRO_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,async_nats=error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime cannot start: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    match runtime.block_on(run(args)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<Unreachable>() { 3 } else { 1 })
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let cell = Cell::new(&args.cell).context("--cell")?;
+    match args.command {
+        Command::Up(up) => up::run(&cell, args.nats.as_deref(), up).await,
+        Command::Scheduler(scheduler) => {
+            let bus = daemon_bus(args.nats.as_deref(), &cell, "scheduler").await?;
+            run_scheduler(cell, bus, scheduler).await
+        }
+        Command::Worker(worker) => {
+            let bus =
+                daemon_bus(args.nats.as_deref(), &cell, &format!("w_{}", worker.name)).await?;
+            run_worker(cell, bus, worker).await
+        }
+        Command::Validate { file } => validate::run(&file),
+        Command::Read(read) => {
+            let url = args.nats.ok_or_else(no_url)?;
+            read::run(&client::Client::connect(&url, cell).await?, read).await
+        }
+    }
+}
+
+fn no_url() -> anyhow::Error {
+    anyhow::anyhow!(
+        "no NATS address; give --nats URL or set BISTRO_NATS_URL (`bistro up` prints its own)"
+    )
+}
+
+async fn daemon_bus(url: Option<&str>, cell: &Cell, role: &str) -> anyhow::Result<Bus> {
+    let address = Address::parse(url.ok_or_else(no_url)?)?;
+    Ok(Bus::connect(&address, cell, role, Patience::KeepTrying).await?)
+}
+
+async fn run_scheduler(cell: Cell, bus: Bus, args: SchedulerArgs) -> anyhow::Result<ExitCode> {
+    make_private_directory(&args.data_dir)?;
+    let options = bistro_scheduler::Options {
+        cell,
+        config: args.config,
+        data_dir: args.data_dir,
+        instance: args.instance.unwrap_or_else(host_name),
+        terms: LeaseTerms::for_lease(args.lease_sec.saturating_mul(1_000)),
+    };
+    tokio::select! {
+        result = bistro_scheduler::run(options, bus) => result?,
+        () = ended_by_signal() => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_worker(cell: Cell, bus: Bus, args: WorkerArgs) -> anyhow::Result<ExitCode> {
+    make_private_directory(&args.data_dir)?;
+    let options = bistro_worker::Options {
+        cell,
+        name: args.name.parse().context("--name")?,
+        data_dir: args.data_dir.canonicalize().context("--data-dir")?,
+        command: args.worker_command.into_iter().collect(),
+        host: host_name(),
+    };
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        ended_by_signal().await;
+        // A worker that has ended by itself needs no signal.
+        let _ = stop.send(true);
+        std::future::pending::<()>().await;
+    });
+    bistro_worker::run(options, bus, stopped).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Until TERM or INT.
+async fn ended_by_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::interrupt()) => {}
+        () = wait(SignalKind::hangup()) => {}
+    }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Ledgers, passwords and what tasks leave behind are nobody else's business.
+fn make_private_directory(path: &std::path::Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make the directory {}", path.display()))
+}
+
+/// Between two looks at a cell that somebody waits for.
+const POLL: Duration = Duration::from_millis(100);

@@ -1,0 +1,26 @@
+//! `bistro validate`: every problem of a config, with its place.
+
+use anyhow::Context;
+use std::path::Path;
+use std::process::ExitCode;
+
+use bistro_common::config::{Source, parse};
+use bistro_common::protocol::api::Severity;
+
+pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let parsed = parse(&text);
+    let name = file.display().to_string();
+    let source = Source { file: &name, text: &text };
+    for problem in &parsed.problems {
+        println!("{}", source.report(problem));
+        if let Some(excerpt) = source.excerpt(problem) {
+            println!("{excerpt}");
+        }
+    }
+    let errors = parsed.problems.iter().filter(|p| p.severity == Severity::Error).count();
+    let warnings = parsed.problems.len() - errors;
+    println!("{errors} errors, {warnings} warnings");
+    Ok(ExitCode::from(u8::from(errors > 0)))
+}
