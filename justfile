@@ -2,6 +2,10 @@
 default:
     @just --list
 
+# The main job on real data.
+demo *args:
+    scripts/demo {{args}}
+
 # Sets up and runs the whole test suite.
 test *args:
     scripts/test {{args}}

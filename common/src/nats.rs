@@ -130,6 +130,7 @@ impl Bus {
                 match &event {
                     Event::Connected => sender.send_modify(|count| *count += 1),
                     Event::Disconnected => sender.send_modify(|_| ()),
+                    Event::Closed | Event::Draining => tracing::debug!(%event, "nats"),
                     event => tracing::warn!(%event, "nats"),
                 }
                 std::future::ready(())
