@@ -9,7 +9,7 @@ use bistro_common::protocol::api::TaskState;
 #[derive(Debug, Parser)]
 #[command(name = "bistro", version, max_term_width = 100)]
 pub struct Args {
-    /// Where NATS is: nats://[USER:PASSWORD@]HOST:PORT
+    /// Where NATS is, such as `nats://user:password@host:4222`
     #[arg(
         long,
         global = true,
