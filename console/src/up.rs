@@ -24,6 +24,7 @@ use crate::{POLL, ended_by_signal, make_private_directory};
 const LEASE_SEC: u64 = 15;
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
+const RESTART_DELAY: Duration = Duration::from_millis(500);
 
 /// A child that is started again when it ends.
 struct Part {
@@ -49,9 +50,11 @@ impl Part {
         Ok(Self { name: name.to_owned(), program, args, url: url.to_owned(), farewell, child })
     }
 
-    fn restart_if_ended(&mut self) -> anyhow::Result<()> {
+    async fn restart_if_ended(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
             eprintln!("bistro up: {} has ended ({status}) and is started again", self.name);
+            // What cannot run must not be tried as fast as it fails.
+            tokio::time::sleep(RESTART_DELAY).await;
             self.child = spawn(&self.program, &self.args, &self.url, self.farewell)?;
         }
         Ok(())
@@ -139,7 +142,7 @@ async fn work(
     let mut quiet_since: Option<Instant> = None;
     loop {
         for part in parts.iter_mut() {
-            part.restart_if_ended()?;
+            part.restart_if_ended().await?;
         }
         if args.until_done
             && let Ok(status) = client.ask::<CellStatus>(verb::STATUS, &json!({})).await

@@ -51,15 +51,12 @@ mod tests {
     #[test]
     fn marked_processes_and_their_children_are_gone_and_others_are_not() {
         let ledger = LedgerId::generate();
-        let sleep = |marked: bool| {
-            let mut command = Command::new("sh");
-            command.args(["-c", "sleep 600 & wait"]);
-            if marked {
-                command.env(LEDGER_VARIABLE, ledger.to_string());
-            }
-            command.spawn().unwrap()
-        };
-        let (mut ours, mut other) = (sleep(true), sleep(false));
+        let mut ours = Command::new("sh")
+            .args(["-c", "sleep 600 & wait"])
+            .env(LEDGER_VARIABLE, ledger.to_string())
+            .spawn()
+            .unwrap();
+        let mut other = Command::new("sleep").arg("600").spawn().unwrap();
         // The parent is a zombie until it is waited for; a zombie has no environment.
         assert_eq!(end(ledger), Vec::<i32>::new());
         assert!(!ours.wait().unwrap().success());
