@@ -12,4 +12,3 @@ mod plan_watch;
 pub mod store;
 
 pub use driver::{Options, SchedulerError, run};
-pub use plan_watch::{Loaded, load};

@@ -46,14 +46,7 @@ struct Watch {
 
 /// Sends what has changed for as long as somebody listens.
 pub async fn watch(path: PathBuf, instance: String, out: mpsc::Sender<Loaded>) {
-    let mut watch = Watch {
-        path,
-        instance,
-        text: None,
-        config: None,
-        config_problems: Vec::new(),
-        fetch_at: None,
-    };
+    let mut watch = Watch::new(path, instance);
     loop {
         if let Some(loaded) = watch.look().await
             && out.send(loaded).await.is_err()
@@ -64,20 +57,18 @@ pub async fn watch(path: PathBuf, instance: String, out: mpsc::Sender<Loaded>) {
     }
 }
 
-/// Reads a config and its nodes once.
-pub async fn load(path: PathBuf, instance: String) -> Loaded {
-    let mut watch = Watch {
-        path,
-        instance,
-        text: None,
-        config: None,
-        config_problems: Vec::new(),
-        fetch_at: None,
-    };
-    watch.look().await.unwrap_or(Loaded { plan: None, problems: Vec::new() })
-}
-
 impl Watch {
+    fn new(path: PathBuf, instance: String) -> Self {
+        Self {
+            path,
+            instance,
+            text: None,
+            config: None,
+            config_problems: Vec::new(),
+            fetch_at: None,
+        }
+    }
+
     /// `None`: nothing has changed.
     async fn look(&mut self) -> Option<Loaded> {
         let changed = self.read().await;
@@ -160,14 +151,7 @@ mod tests {
         let path = directory.path().join("bistro.json");
         let good = r#"{"bistro_settings": {"enabled": true, "resources": {},
             "nodes": {"levels": ["l"], "node_sources": [{"source": "manual", "prefs": {"n": []}}]}}}"#;
-        let mut watch = Watch {
-            path: path.clone(),
-            instance: "root".to_owned(),
-            text: None,
-            config: None,
-            config_problems: Vec::new(),
-            fetch_at: None,
-        };
+        let mut watch = Watch::new(path.clone(), "root".to_owned());
         let missing = watch.look().await.expect("the absence is news");
         assert!(missing.problems[0].message.contains("cannot be read"));
         assert!(watch.look().await.is_none(), "and only once");

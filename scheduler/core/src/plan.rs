@@ -179,30 +179,26 @@ impl Core {
             let Some(dependency) = *dependency else {
                 return true;
             };
-            let level = self.jobs[dependency.index()].level();
-            let node = if level == job.level() {
-                Some(task.node)
-            } else {
-                self.forest.find(level, self.forest.name(task.node))
-            };
-            node.is_none_or(|node| {
-                self.cell(TaskIx { job: dependency, node }).phase() != Phase::Done
-            })
+            let same_node = self.same_node(task, dependency);
+            same_node.is_none_or(|dependency| self.cell(dependency).phase() != Phase::Done)
         })
+    }
+
+    /// The task of another job on the node of the same name, whatever that job's level.
+    fn same_node(&self, task: TaskIx, job: JobIx) -> Option<TaskIx> {
+        let level = self.jobs[job.index()].level();
+        let node = match level == self.jobs[task.job.index()].level() {
+            true => task.node,
+            false => self.forest.find(level, self.forest.name(task.node))?,
+        };
+        Some(TaskIx { job, node })
     }
 
     /// Opens or closes the gates of tasks that depend on this one.
     pub(crate) fn refresh_dependents(&mut self, task: TaskIx) {
         for at in 0..self.jobs[task.job.index()].dependents.len() {
             let dependent = self.jobs[task.job.index()].dependents[at];
-            let level = self.jobs[dependent.index()].level();
-            let node = if level == self.jobs[task.job.index()].level() {
-                Some(task.node)
-            } else {
-                self.forest.find(level, self.forest.name(task.node))
-            };
-            if let Some(node) = node {
-                let task = TaskIx { job: dependent, node };
+            if let Some(task) = self.same_node(task, dependent) {
                 let blocked = self.missing_dependency(task).is_some();
                 self.set_cell(task, self.cell(task).with_gate(Gate::Blocked, blocked));
             }

@@ -241,10 +241,6 @@ impl Core {
         let seq = if too_many { seq + 1 } else { seq };
         Some(GridDelta { v: VERSION, layout: self.layout, seq, changes })
     }
-
-    pub fn layout(&self) -> u64 {
-        self.layout
-    }
 }
 
 fn page_of<T, R>(all: impl Iterator<Item = T>, page: &Page, row: impl Fn(T) -> R) -> Listing<R> {
