@@ -75,7 +75,11 @@ impl JobState {
     /// The state of a task as people see it: tasks of a job that cannot run are disabled, unless
     /// they run still or are over.
     pub fn state_of(&self, cell: TaskCell) -> TaskState {
-        match cell.state() {
+        self.shown(cell.state())
+    }
+
+    fn shown(&self, state: TaskState) -> TaskState {
+        match state {
             TaskState::CanRun | TaskState::Blocked | TaskState::Backoff
                 if !self.config.can_run() =>
             {
@@ -88,16 +92,8 @@ impl JobState {
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::new();
         for (&state, &count) in TaskState::ALL.iter().zip(&self.counts) {
-            let state = match state {
-                TaskState::CanRun | TaskState::Blocked | TaskState::Backoff
-                    if !self.config.can_run() =>
-                {
-                    TaskState::Disabled
-                }
-                state => state,
-            };
             if count > 0 {
-                *counts.entry(state).or_default() += count;
+                *counts.entry(self.shown(state)).or_default() += count;
             }
         }
         counts

@@ -219,8 +219,8 @@ impl Core {
         }
     }
 
-    /// What has changed since the last call, as the delta `seq`. `Err`: too much; watchers must
-    /// take a snapshot, which a delta without changes and with a gap makes them do.
+    /// What has changed since the last call, as the delta `seq`. Too much to list is a delta
+    /// without changes and with a gap in `seq`, which makes watchers take a snapshot.
     pub fn take_changes(&mut self, seq: u64) -> Option<GridDelta> {
         if self.changed.is_empty() {
             return None;
