@@ -3,6 +3,7 @@
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+use bistro_common::ids::WorkerName;
 use bistro_common::protocol::api::TaskState;
 
 /// Runs data-parallel work against live systems.
@@ -40,6 +41,9 @@ pub enum Command {
     /// Run a worker
     #[command(after_help = "Example:\n  bistro worker --nats nats://db1:4222 --name w2")]
     Worker(WorkerArgs),
+    /// The parent of a worker's tasks; only a worker starts it
+    #[command(hide = true)]
+    Guard,
     /// Say what is wrong with a config file; exit 1 if it has errors
     #[command(after_help = "Example:\n  bistro validate bistro.json")]
     Validate { file: PathBuf },
@@ -84,11 +88,16 @@ pub struct SchedulerArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct WorkerArgs {
-    /// Unique in the cell, and the same after a restart
+    /// Unique in the cell, and the same after a restart [default: the host's name]
     #[arg(long)]
-    pub name: String,
+    pub name: Option<WorkerName>,
+    /// Where its ledger, its task logs and its tasks' directories are
+    /// [default: `.bistro/worker-NAME`]
     #[arg(long, value_name = "DIR")]
-    pub data_dir: PathBuf,
+    pub data_dir: Option<PathBuf>,
+    /// How much of task logs to keep
+    #[arg(long, value_name = "MB", default_value_t = 1_024)]
+    pub log_mb: u64,
     /// The program for jobs without a command of their own
     #[arg(long, value_name = "CMD")]
     pub worker_command: Option<String>,

@@ -8,6 +8,7 @@ mod read;
 mod up;
 mod validate;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,13 +18,18 @@ use tokio::sync::watch;
 
 use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::{Address, Bus, Patience};
-use bistro_common::subject::Cell;
+use bistro_common::subject::{Cell, Token};
+use bistro_worker::GuardCommand;
 
 use args::{Args, Command, SchedulerArgs, WorkerArgs};
 use client::Unreachable;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if matches!(args.command, Command::Guard) {
+        // Before any thread exists.
+        return bistro_worker::guard::run();
+    }
     let filter = tracing_subscriber::EnvFilter::try_from_env("BISTRO_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,async_nats=error"));
     tracing_subscriber::fmt()
@@ -55,11 +61,8 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
             let bus = daemon_bus(args.nats.as_deref(), &cell, "scheduler").await?;
             run_scheduler(cell, bus, scheduler).await
         }
-        Command::Worker(worker) => {
-            let bus =
-                daemon_bus(args.nats.as_deref(), &cell, &format!("w_{}", worker.name)).await?;
-            run_worker(cell, bus, worker).await
-        }
+        Command::Worker(worker) => run_worker(args.nats.as_deref(), cell, worker).await,
+        Command::Guard => unreachable!("it runs before the runtime starts"),
         Command::Validate { file } => validate::run(&file),
         Command::Read(read) => {
             let url = args.nats.ok_or_else(no_url)?;
@@ -95,14 +98,27 @@ async fn run_scheduler(cell: Cell, bus: Bus, args: SchedulerArgs) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run_worker(cell: Cell, bus: Bus, args: WorkerArgs) -> anyhow::Result<ExitCode> {
-    make_private_directory(&args.data_dir)?;
+async fn run_worker(url: Option<&str>, cell: Cell, args: WorkerArgs) -> anyhow::Result<ExitCode> {
+    let name = match args.name {
+        Some(name) => name,
+        None => host_name().parse().context("the host's name; give --name")?,
+    };
+    let token = Token::new(name.as_str());
+    let data_dir =
+        args.data_dir.unwrap_or_else(|| Path::new(".bistro").join(format!("worker-{token}")));
+    make_private_directory(&data_dir)?;
+    let bus = daemon_bus(url, &cell, &format!("w_{token}")).await?;
     let options = bistro_worker::Options {
         cell,
-        name: args.name.parse().context("--name")?,
-        data_dir: args.data_dir.canonicalize().context("--data-dir")?,
+        name,
+        data_dir: data_dir.canonicalize().context("--data-dir")?,
         command: args.worker_command.into_iter().collect(),
         host: host_name(),
+        guard: GuardCommand {
+            program: std::env::current_exe().context("cannot find this program's own file")?,
+            args: vec!["guard".to_owned()],
+        },
+        log_bytes: args.log_mb.saturating_mul(1 << 20),
     };
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(async move {
@@ -140,7 +156,7 @@ fn host_name() -> String {
 }
 
 /// Ledgers, passwords and what tasks leave behind are nobody else's business.
-fn make_private_directory(path: &std::path::Path) -> anyhow::Result<()> {
+fn make_private_directory(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)

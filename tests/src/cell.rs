@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -12,6 +12,8 @@ use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::{Address, Bus, Patience};
 use bistro_common::protocol::api::{ApiError, ApiReply, CellStatus, TaskState, verb};
 use bistro_common::subject::Cell as CellName;
+
+use bistro_worker::GuardCommand;
 
 use crate::NatsServer;
 
@@ -91,6 +93,8 @@ impl Cell {
             data_dir,
             command: vec![command.to_owned()],
             host: "localhost".to_owned(),
+            guard: GuardCommand { program: bistro(), args: vec!["guard".to_owned()] },
+            log_bytes: 1 << 30,
         };
         let bus = connect(&self.nats, &self.name, name).await;
         let (stop, stopped) = watch::channel(false);
@@ -159,6 +163,15 @@ impl Cell {
         std::fs::set_permissions(&path, executable).expect("it can be made executable");
         path.to_str().expect("a temporary path is UTF-8").to_owned()
     }
+}
+
+/// The one binary. Built with the workspace's tests, next to where they lie.
+pub fn bistro() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a file");
+    let directory = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
+    let binary = directory.join("bistro");
+    assert!(binary.exists(), "there is no {}; run `cargo build` first", binary.display());
+    binary
 }
 
 async fn connect(nats: &NatsServer, cell: &CellName, role: &str) -> Bus {

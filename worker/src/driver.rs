@@ -21,8 +21,10 @@ use bistro_worker_core::{Effect, Input, LedgerRecord, WorkerCore};
 
 use crate::bus;
 use crate::exec::{self, Surroundings};
+use crate::guard::{self, Guard, GuardCommand, GuardError};
 use crate::ledger::{Ledger, LedgerError};
-use crate::leftovers;
+use crate::logs::{self, Logs, LogsError};
+use crate::processes;
 
 /// Results and answers on their way to the loop.
 const INPUTS_MAX: usize = 1_024;
@@ -42,12 +44,19 @@ pub struct Options {
     /// argv for jobs without a command of their own.
     pub command: Vec<String>,
     pub host: String,
+    pub guard: GuardCommand,
+    /// Task logs on disk take no more than about so much.
+    pub log_bytes: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Logs(#[from] LogsError),
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     #[error("the worker cannot listen on NATS: {0}")]
     Subscribe(#[from] async_nats::SubscribeError),
     #[error("the cell does not accept this worker: {0}")]
@@ -82,7 +91,7 @@ pub async fn run(
 ) -> Result<(), WorkerError> {
     let clock = Clock::start();
     let opened = Ledger::open(&options.data_dir)?;
-    let left = leftovers::end(opened.id);
+    let left = processes::end_leftovers(opened.id);
     if !left.is_empty() {
         return Err(WorkerError::Leftovers(left));
     }
@@ -98,7 +107,13 @@ pub async fn run(
         opened.cell,
         unsettled,
     );
+    let guard = Guard::start(options.guard.clone(), opened.id)?;
+    raise_descriptor_limit();
+    let logs = Logs::open(options.data_dir.join("logs"), options.log_bytes)?;
     let client = bus.client().clone();
+    let log_requests = client.subscribe(options.cell.log_read(&options.name)).await?;
+    let log_server = tokio::spawn(logs::serve(bus.clone(), log_requests, logs.clone()));
+    let _log_server = AbortOnDrop(log_server);
     let mut assigns = client.subscribe(options.cell.assign(&options.name)).await?;
     let mut controls = client.subscribe(options.cell.control(&options.name)).await?;
     let mut beacons = client.subscribe(options.cell.scheduler_beacon()).await?;
@@ -110,9 +125,10 @@ pub async fn run(
             worker: options.name.to_string(),
             host: options.host.clone(),
             cell: options.cell.name().to_owned(),
-            ledger: opened.id,
             command: options.command.clone(),
             clock,
+            guard,
+            logs,
         },
         context: async_nats::jetstream::new(client),
         options,
@@ -172,6 +188,23 @@ fn lost(open: OpenAttempt, now: u64) -> TaskResult {
     }
 }
 
+/// A running task takes four descriptors. (After the guard was started: tasks keep the limit that
+/// they would have had.)
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Within the hard limit this cannot fail.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Driver {
     fn token(&mut self, message: &async_nats::Message) -> Option<u64> {
         self.next_token += 1;
@@ -227,8 +260,11 @@ impl Driver {
 
     async fn perform(&mut self, effect: Effect) -> Result<(), WorkerError> {
         match effect {
-            // The guard will hold the deadline; until then the core alone does.
-            Effect::Persist(_) | Effect::Deadline(_) => {}
+            Effect::Persist(_) => {}
+            Effect::Deadline(at) => {
+                let left_ms = at.saturating_sub(self.clock.now());
+                self.here.guard.set_deadline(guard::boot_ms() + left_ms);
+            }
             Effect::AssignReply { token, reply } => self.reply(token, encode(&reply)).await,
             Effect::ControlReply { token, reply } => self.reply(token, encode(&reply)).await,
             Effect::Spawn(assignment) => {

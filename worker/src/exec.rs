@@ -1,50 +1,43 @@
 //! Runs one attempt by the original's contract: `command... node status-path json`.
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
-use std::os::fd::AsRawFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use bistro_common::clock::Clock;
-use bistro_common::ids::LedgerId;
 use bistro_common::protocol::assign::Assignment;
+use bistro_common::protocol::log::Stream;
 use bistro_common::protocol::task::{Kill, KillMethod, Outcome, TaskResult};
 use bistro_common::status::{TaskStatus, bits};
 use bistro_common::subject::Token;
 
-use crate::leftovers::LEDGER_VARIABLE;
+use crate::guard::{Guard, Report, Start, TaskSignal};
+use crate::logs::{Capture, LineQuota, Lines, Logs, Printer, Source};
+use crate::processes::ATTEMPT_VARIABLE;
 
 /// A status line may be so long; what is longer cannot be parsed, and says so.
 const STATUS_BYTES_MAX: usize = 64 << 10;
-
-/// While a status pipe can be inherited no other task may be started, or it would inherit it too.
-static SPAWNING: Mutex<()> = Mutex::new(());
+const READ_BYTES: usize = 16 << 10;
 
 /// What all attempts of a worker have in common.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Surroundings {
     pub data_dir: PathBuf,
     pub worker: String,
     pub host: String,
     pub cell: String,
-    pub ledger: LedgerId,
     /// argv for jobs without a command of their own.
     pub command: Vec<String>,
     pub clock: Clock,
+    pub guard: Guard,
+    pub logs: Logs,
 }
 
-/// Runs an attempt until it and everything that holds its status pipe has ended.
+/// Runs an attempt until its first process has ended and every holder of its pipes is gone.
 pub async fn run(
     here: Surroundings,
     assignment: Assignment,
@@ -52,22 +45,41 @@ pub async fn run(
     interrupted: impl Fn() -> bool,
 ) -> TaskResult {
     let started_ms = here.clock.now();
-    let (status, exit) = match start(&here, &assignment) {
-        Ok((child, pipe)) => watch(child, pipe, &mut kills).await,
-        Err(reason) => {
-            let text = format!("Failed to start task: {reason}");
-            (Ended::Status(TaskStatus::with_exception(bits::ERROR_BACKOFF, text)), None)
-        }
+    let source = Source {
+        attempt: assignment.attempt,
+        attempt_no: assignment.attempt_no,
+        task: assignment.task.clone(),
     };
-    let outcome = match status {
-        Ended::Silent { signalled: true } if interrupted() => {
+    let mut journal = Journal {
+        clock: here.clock,
+        host: here.host.clone(),
+        started_ms,
+        source: source.clone(),
+        printer: here.logs.begin(source).await,
+        raw_status: None,
+    };
+    let ended = match start(&here, &assignment).await {
+        Ok(running) => running.watch(&mut kills, &mut journal).await,
+        Err(reason) => Ended::not_started(&reason),
+    };
+    let outcome = match ended.how {
+        How::Interrupted(reason) => Outcome::Interrupted { reason },
+        How::Silent { signalled: true } if interrupted() => {
             Outcome::Interrupted { reason: "the worker was stopped".to_owned() }
         }
-        Ended::Silent { signalled } => {
+        How::Silent { signalled } => {
             Outcome::Reported { status: TaskStatus::of_attempt(None, signalled) }
         }
-        Ended::Status(status) => Outcome::Reported { status },
+        How::Status(status) => Outcome::Reported { status },
+        How::NotStarted(status) => {
+            journal.event("task_failed_to_start", &[("status", json!(status))]).await;
+            Outcome::Reported { status }
+        }
     };
+    if let Outcome::Reported { status } = &outcome {
+        journal.event("got_status", &[("status", json!(status))]).await;
+    }
+    journal.printer.end().await;
     TaskResult {
         attempt: assignment.attempt,
         task: assignment.task,
@@ -75,60 +87,133 @@ pub async fn run(
         outcome,
         started_ms,
         ended_ms: here.clock.now(),
-        exit,
+        exit: ended.exit,
     }
 }
 
-enum Ended {
+struct Ended {
+    how: How,
+    exit: Option<String>,
+}
+
+enum How {
     Status(TaskStatus),
+    NotStarted(TaskStatus),
     /// No line, or a blank last one.
     Silent {
         signalled: bool,
     },
+    /// The worker took the task down.
+    Interrupted(String),
 }
 
-fn start(
+impl Ended {
+    fn not_started(reason: &dyn std::fmt::Display) -> Self {
+        let text = format!("Failed to start task: {reason}");
+        let status = TaskStatus::with_exception(bits::ERROR_BACKOFF, text);
+        Self { how: How::NotStarted(status), exit: None }
+    }
+}
+
+/// What happens to an attempt, as lines of its `statuses` log (reference, section 7.3).
+struct Journal {
+    clock: Clock,
+    host: String,
+    started_ms: u64,
+    source: Source,
+    printer: Printer,
+    raw_status: Option<String>,
+}
+
+impl Journal {
+    async fn event(&self, event: &str, more: &[(&str, Value)]) {
+        let mut object = json!({
+            "event": event,
+            "attempt": self.source.attempt,
+            "invocation_start_time": self.started_ms / 1_000,
+            "invocation_rand": (self.source.attempt.0.as_u128() as u64) >> 1,
+            "worker_host": self.host,
+        });
+        for (key, value) in more {
+            object[*key] = value.clone();
+        }
+        if let Some(raw) = &self.raw_status {
+            object["raw_status"] = json!(raw);
+        }
+        let mut lines = Lines::default();
+        lines.push(Stream::Statuses, object.to_string().as_bytes(), false, 0);
+        self.print(lines).await;
+    }
+
+    async fn print(&self, lines: Lines) {
+        self.printer.print(self.clock.now(), lines).await;
+    }
+}
+
+/// A task that the guard was told to start.
+struct Running {
+    guard: Guard,
+    assignment: Assignment,
+    command: Vec<String>,
+    argument: String,
+    reports: mpsc::UnboundedReceiver<Report>,
+    stdout: Pipe,
+    stderr: Pipe,
+    status: Pipe,
+    canary: Pipe,
+    started: Instant,
+    signalled: bool,
+    kill_at: Option<Instant>,
+}
+
+async fn start(
     here: &Surroundings,
     assignment: &Assignment,
-) -> Result<(Child, pipe::Receiver), std::io::Error> {
+) -> Result<Running, Box<dyn std::error::Error + Send + Sync>> {
     let prefix = match assignment.command.is_empty() {
         true => &here.command,
         false => &assignment.command,
     };
-    let Some((program, args)) = prefix.split_first() else {
-        return Err(std::io::Error::other(
-            "the job has no command, and the worker has no --worker-command",
-        ));
-    };
+    if prefix.is_empty() {
+        return Err("the job has no command, and the worker has no --worker-command".into());
+    }
     let directory = job_directory(&here.data_dir, &assignment.task.job);
     std::fs::create_dir_all(&directory)?;
-    let (reader, writer) = std::io::pipe()?;
-    let mut command = Command::new(program);
-    command
-        .args(args)
-        .arg(&assignment.task.node)
-        .arg(format!("/dev/fd/{}", writer.as_raw_fd()))
-        .arg(argument(here, assignment).to_string())
-        .current_dir(directory)
-        .env_remove("BISTRO_NATS_URL")
-        .env("BISTRO_ATTEMPT_ID", assignment.attempt.to_string())
-        .env("BISTRO_ATTEMPT_NO", assignment.attempt_no.to_string())
-        .env("BISTRO_JOB", &assignment.task.job)
-        .env("BISTRO_NODE", &assignment.task.node)
-        .env("BISTRO_CELL", &here.cell)
-        .env(LEDGER_VARIABLE, here.ledger.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0);
-    let child = {
-        let _alone = SPAWNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        fcntl(&writer, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        let child = command.spawn();
-        drop(writer);
-        child?
+    let (stdout, stdout_writer) = Pipe::new()?;
+    let (stderr, stderr_writer) = Pipe::new()?;
+    let (status, status_writer) = Pipe::new()?;
+    let (canary, canary_writer) = Pipe::new()?;
+    let argument = argument(here, assignment).to_string();
+    let command = [&prefix[..], std::slice::from_ref(&assignment.task.node)].concat();
+    let variables = [
+        (ATTEMPT_VARIABLE, assignment.attempt.to_string()),
+        ("BISTRO_ATTEMPT_NO", assignment.attempt_no.to_string()),
+        ("BISTRO_JOB", assignment.task.job.clone()),
+        ("BISTRO_NODE", assignment.task.node.clone()),
+        ("BISTRO_CELL", here.cell.clone()),
+    ];
+    let order = Start {
+        attempt: assignment.attempt,
+        before: command.clone(),
+        after: vec![argument.clone()],
+        directory,
+        env: variables.map(|(name, value)| (name.to_owned(), value)).into(),
     };
-    Ok((child, pipe::Receiver::from_owned_fd(reader.into())?))
+    let pipes = vec![stdout_writer, stderr_writer, status_writer, canary_writer];
+    Ok(Running {
+        guard: here.guard.clone(),
+        assignment: assignment.clone(),
+        command,
+        argument,
+        reports: here.guard.start_task(order, pipes).await?,
+        stdout,
+        stderr,
+        status,
+        canary,
+        started: Instant::now(),
+        signalled: false,
+        kill_at: None,
+    })
 }
 
 /// Shared by all tasks of a job; the name is made safe for a path.
@@ -162,67 +247,125 @@ fn argument(here: &Surroundings, assignment: &Assignment) -> Value {
     argument
 }
 
-async fn watch(
-    mut child: Child,
-    mut pipe: pipe::Receiver,
-    kills: &mut mpsc::Receiver<Kill>,
-) -> (Ended, Option<String>) {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-    let mut last = LastLine::default();
-    let (mut exit, mut open, mut signalled) = (None, true, false);
-    let mut kill_at: Option<Instant> = None;
-    let mut buffer = vec![0; 4 << 10];
-    while exit.is_none() || open {
-        let deadline = async {
-            match kill_at {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            status = child.wait(), if exit.is_none() => exit = Some(status.ok()),
-            read = pipe.read(&mut buffer), if open => match read {
-                Ok(0) | Err(_) => open = false,
-                Ok(count) => last.push(&buffer[..count]),
-            },
-            Some(kill) = kills.recv() => {
-                signalled = true;
-                match kill.method {
-                    KillMethod::Kill => signal(group, Signal::SIGKILL),
-                    KillMethod::Term => signal(group, Signal::SIGTERM),
-                    KillMethod::TermWaitKill => {
-                        signal(group, Signal::SIGTERM);
-                        // Of several deadlines the earliest holds.
-                        let at = Instant::now() + Duration::from_millis(kill.wait_ms);
-                        kill_at = Some(kill_at.map_or(at, |before| before.min(at)));
-                    }
-                }
-            }
-            () = deadline => {
-                kill_at = None;
-                signal(group, Signal::SIGKILL);
+/// The reading end of one of the task's pipes; `None` once every holder has closed it.
+struct Pipe(Option<pipe::Receiver>);
+
+impl Pipe {
+    fn new() -> std::io::Result<(Self, OwnedFd)> {
+        let (reader, writer) = std::io::pipe()?;
+        Ok((Self(Some(pipe::Receiver::from_owned_fd(reader.into())?)), writer.into()))
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
+    async fn readable(&self) {
+        match &self.0 {
+            // An error comes again when it is read.
+            Some(pipe) => drop(pipe.readable().await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What there is; empty if there is nothing right now, or nothing any more.
+    fn read<'a>(&mut self, buffer: &'a mut [u8]) -> &'a [u8] {
+        let Some(pipe) = &self.0 else { return &[] };
+        match pipe.try_read(buffer) {
+            Ok(count) if count > 0 => &buffer[..count],
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => &[],
+            Ok(_) | Err(_) => {
+                self.0 = None;
+                &[]
             }
         }
     }
-    let ended = match last.line() {
-        Some(line) => Ended::Status(TaskStatus::of_attempt(Some(&line), signalled)),
-        None => Ended::Silent { signalled },
-    };
-    (ended, exit.flatten().map(describe))
 }
 
-fn signal(group: Option<Pid>, signal: Signal) {
-    if let Some(group) = group {
-        // The group may have ended just now.
-        let _ = killpg(group, signal);
+impl Running {
+    async fn watch(mut self, kills: &mut mpsc::Receiver<Kill>, journal: &mut Journal) -> Ended {
+        let mut quota = LineQuota::new(self.assignment.log_lines_per_10_ms);
+        let (mut capture, mut last) = (Capture::default(), LastLine::default());
+        let mut buffer = vec![0; READ_BYTES];
+        let (mut exit, mut reporting) = (None, true);
+        while reporting || self.pipes_are_open() {
+            let mut lines = Lines::default();
+            let open = quota.is_open(self.started.elapsed());
+            tokio::select! {
+                report = self.reports.recv(), if reporting => match report {
+                    Some(Report::NotStarted { error, .. }) => return Ended::not_started(&error),
+                    Some(Report::Started { status_path, .. }) => {
+                        let mut argv = self.command.clone();
+                        argv.extend([status_path, self.argument.clone()]);
+                        journal.event("running", &[("command", json!(argv))]).await;
+                    }
+                    Some(Report::Exited { exit: message, .. }) => {
+                        reporting = false;
+                        journal.event("process_exited", &[("message", json!(message))]).await;
+                        exit = Some(message);
+                    }
+                    None => reporting = false,
+                },
+                () = self.stdout.readable(), if open => {
+                    let bytes = self.stdout.read(&mut buffer);
+                    quota.take(capture.push(Stream::Stdout, bytes, &mut lines));
+                }
+                () = self.stderr.readable(), if open => {
+                    let bytes = self.stderr.read(&mut buffer);
+                    quota.take(capture.push(Stream::Stderr, bytes, &mut lines));
+                }
+                () = self.status.readable(), if open => {
+                    last.push(self.status.read(&mut buffer));
+                    journal.raw_status = last.line();
+                }
+                () = self.canary.readable(), if open => drop(self.canary.read(&mut buffer)),
+                () = tokio::time::sleep(LineQuota::PERIOD), if !open => {}
+                Some(kill) = kills.recv() => self.kill(kill).await,
+                () = at(self.kill_at) => {
+                    self.kill_at = None;
+                    self.guard.signal(self.assignment.attempt, TaskSignal::Kill).await;
+                }
+            }
+            journal.print(lines).await;
+        }
+        let mut lines = Lines::default();
+        capture.finish(&mut lines);
+        journal.print(lines).await;
+        journal.event("task_pipes_closed", &[]).await;
+        let how = match last.line() {
+            Some(line) => How::Status(TaskStatus::of_attempt(Some(&line), self.signalled)),
+            None if exit.is_none() => {
+                How::Interrupted("the worker's guard was killed, and the task with it".to_owned())
+            }
+            None => How::Silent { signalled: self.signalled },
+        };
+        Ended { how, exit }
+    }
+
+    fn pipes_are_open(&self) -> bool {
+        [&self.stdout, &self.stderr, &self.status, &self.canary].into_iter().any(Pipe::is_open)
+    }
+
+    async fn kill(&mut self, kill: Kill) {
+        self.signalled = true;
+        let attempt = self.assignment.attempt;
+        match kill.method {
+            KillMethod::Kill => self.guard.signal(attempt, TaskSignal::Kill).await,
+            KillMethod::Term => self.guard.signal(attempt, TaskSignal::Term).await,
+            KillMethod::TermWaitKill => {
+                self.guard.signal(attempt, TaskSignal::Term).await;
+                // Of several deadlines the earliest holds.
+                let at = Instant::now() + Duration::from_millis(kill.wait_ms);
+                self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
+            }
+        }
     }
 }
 
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exited with status {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => status.to_string(),
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,13 +1,12 @@
 //! The worker's shell: it runs what the core admits, and decides nothing itself.
-//!
-//! Not here yet: the guard process that outlives a killed worker, cgroups, and the log store. Until
-//! then a task's stdout and stderr are discarded, and what a killed worker leaves behind is ended
-//! by its next start.
 
 mod bus;
 mod driver;
 mod exec;
+pub mod guard;
 mod ledger;
-mod leftovers;
+mod logs;
+mod processes;
 
 pub use driver::{Options, WorkerError, run};
+pub use guard::GuardCommand;

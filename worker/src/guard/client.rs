@@ -1,0 +1,253 @@
+//! The worker's side of the guard: starts it, and starts it again if it dies.
+
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg, socketpair,
+};
+use std::collections::HashMap;
+use std::io::{ErrorKind, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, watch};
+
+use bistro_common::Millis;
+use bistro_common::ids::{AttemptId, LedgerId};
+
+use super::{Order, PACKET_BYTES_MAX, Report, Start, TaskSignal, receive_packet};
+use crate::processes::{LEDGER_VARIABLE, end_leftovers};
+
+/// Orders on their way to the guard; whoever has more waits.
+const ORDERS_MAX: usize = 256;
+/// An error from the kernel and an id are all that a report holds.
+const REPORT_BYTES_MAX: usize = 16 << 10;
+const RESTART_DELAY: Duration = Duration::from_millis(200);
+
+/// How to start a guard: a program whose `main` calls [`super::run`].
+#[derive(Clone, Debug)]
+pub struct GuardCommand {
+    pub program: PathBuf,
+    pub args: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    #[error("the guard process {program} cannot be started")]
+    Start {
+        program: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the command line has more than {PACKET_BYTES_MAX} bytes")]
+    TooLarge,
+    #[error("the guard is gone")]
+    Gone,
+}
+
+/// One order, its descriptors, and who waits for reports about it.
+struct Sent {
+    order: Order,
+    pipes: Vec<OwnedFd>,
+    reports: Option<mpsc::UnboundedSender<Report>>,
+}
+
+type Waiting = HashMap<AttemptId, mpsc::UnboundedSender<Report>>;
+
+/// A handle to the guard. When the last one is dropped, the guard kills every task and ends.
+#[derive(Clone)]
+pub struct Guard {
+    orders: mpsc::Sender<Sent>,
+    deadline: watch::Sender<Option<Millis>>,
+}
+
+impl Guard {
+    /// Starts a guard whose tasks carry the ledger's mark.
+    pub fn start(command: GuardCommand, ledger: LedgerId) -> Result<Self, GuardError> {
+        let process = GuardProcess::start(&command, ledger)?;
+        let (orders, incoming) = mpsc::channel(ORDERS_MAX);
+        let (deadline, deadlines) = watch::channel(None);
+        tokio::spawn(tend(process, command, ledger, incoming, deadlines));
+        Ok(Self { orders, deadline })
+    }
+
+    /// Starts a task. Its reports end without an exit if the guard has died; everything that the
+    /// task has started is dead then.
+    pub async fn start_task(
+        &self,
+        start: Start,
+        pipes: Vec<OwnedFd>,
+    ) -> Result<mpsc::UnboundedReceiver<Report>, GuardError> {
+        let order = Order::Start(start);
+        if encode(&order).len() > PACKET_BYTES_MAX {
+            return Err(GuardError::TooLarge);
+        }
+        // Never more than two reports per attempt.
+        let (sender, reports) = mpsc::unbounded_channel();
+        let sent = Sent { order, pipes, reports: Some(sender) };
+        self.orders.send(sent).await.map_err(|_| GuardError::Gone)?;
+        Ok(reports)
+    }
+
+    pub async fn signal(&self, attempt: AttemptId, signal: TaskSignal) {
+        let order = Order::Signal { attempt, signal };
+        // A guard that is gone has taken its tasks with it.
+        let _ = self.orders.send(Sent { order, pipes: Vec::new(), reports: None }).await;
+    }
+
+    /// Sets when everything must be dead.
+    pub fn set_deadline(&self, boot_ms: Millis) {
+        self.deadline.send_replace(Some(boot_ms));
+    }
+}
+
+fn encode(order: &Order) -> Vec<u8> {
+    serde_json::to_vec(order).expect("orders have string keys and finite numbers")
+}
+
+struct GuardProcess {
+    child: Child,
+    /// It keeps packets apart as a datagram socket does, and also tells when the other end is
+    /// gone.
+    socket: UnixDatagram,
+}
+
+impl GuardProcess {
+    fn start(command: &GuardCommand, ledger: LedgerId) -> Result<Self, GuardError> {
+        let start = || -> std::io::Result<Self> {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let (ours, theirs) =
+                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+            let child = Command::new(&command.program)
+                .args(&command.args)
+                .env(LEDGER_VARIABLE, ledger.to_string())
+                // A secret that tasks have no business with.
+                .env_remove("BISTRO_NATS_URL")
+                .stdin(Stdio::from(theirs))
+                .stdout(Stdio::null())
+                // Away from the terminal's ctrl-c.
+                .process_group(0)
+                .spawn()?;
+            let socket = UnixDatagram::from_std(std::os::unix::net::UnixDatagram::from(ours))?;
+            Ok(Self { child, socket })
+        };
+        start().map_err(|source| GuardError::Start { program: command.program.clone(), source })
+    }
+
+    async fn send(&self, order: &Order, pipes: &[OwnedFd]) -> std::io::Result<()> {
+        let order = encode(order);
+        let send = || {
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let pipes: Vec<_> = pipes.iter().map(AsFd::as_fd).collect();
+            if !pipes.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&pipes)) {
+                return Err(std::io::Error::other("too many pipes"));
+            }
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            sendmsg(&self.socket, &[IoSlice::new(&order)], &mut ancillary, flags)?;
+            Ok(())
+        };
+        self.socket.async_io(Interest::WRITABLE, send).await
+    }
+
+    /// The next report, or `None` when the guard is gone.
+    async fn receive(&self, buffer: &mut [u8]) -> Option<Report> {
+        let received =
+            self.socket.async_io(Interest::READABLE, || receive_packet(&self.socket, buffer)).await;
+        match received {
+            Ok(Some((count, _))) => serde_json::from_slice(&buffer[..count]).ok(),
+            Ok(None) => None,
+            Err(error) => {
+                if error.kind() != ErrorKind::ConnectionReset {
+                    tracing::warn!(%error, "the guard cannot be heard");
+                }
+                None
+            }
+        }
+    }
+
+    /// Carries orders and reports until the guard is gone (true) or nobody has orders any more.
+    async fn serve(
+        &self,
+        orders: &mut mpsc::Receiver<Sent>,
+        deadlines: &mut watch::Receiver<Option<Millis>>,
+        waiting: &mut Waiting,
+    ) -> bool {
+        let mut buffer = vec![0; REPORT_BYTES_MAX];
+        deadlines.mark_changed();
+        loop {
+            let sent = tokio::select! {
+                sent = orders.recv() => {
+                    let Some(Sent { order, pipes, reports }) = sent else { return false };
+                    if let (Order::Start(start), Some(reports)) = (&order, reports) {
+                        waiting.insert(start.attempt, reports);
+                    }
+                    self.send(&order, &pipes).await
+                }
+                Ok(()) = deadlines.changed() => {
+                    let deadline = *deadlines.borrow_and_update();
+                    match deadline {
+                        Some(boot_ms) => self.send(&Order::Deadline { boot_ms }, &[]).await,
+                        None => Ok(()),
+                    }
+                }
+                report = self.receive(&mut buffer) => {
+                    let Some(report) = report else { return true };
+                    deliver(report, waiting);
+                    Ok(())
+                }
+            };
+            if let Err(error) = sent {
+                tracing::warn!(%error, "the guard does not take orders");
+                return true;
+            }
+        }
+    }
+}
+
+fn deliver(report: Report, waiting: &mut Waiting) {
+    let attempt = report.attempt();
+    let more = matches!(report, Report::Started { .. });
+    if let Some(sender) = waiting.get(&attempt) {
+        // An attempt that waits no more has ended another way.
+        let _ = sender.send(report);
+    }
+    if !more {
+        waiting.remove(&attempt);
+    }
+}
+
+/// Keeps a guard running for as long as there are handles.
+async fn tend(
+    mut process: GuardProcess,
+    command: GuardCommand,
+    ledger: LedgerId,
+    mut orders: mpsc::Receiver<Sent>,
+    mut deadlines: watch::Receiver<Option<Millis>>,
+) {
+    let mut waiting = Waiting::new();
+    while process.serve(&mut orders, &mut deadlines, &mut waiting).await {
+        tracing::error!("the guard has ended: its tasks are killed, and it is started again");
+        // Killed too: a guard that talks nonsense must not go on either.
+        let _ = process.child.kill().await;
+        let left = tokio::task::spawn_blocking(move || end_leftovers(ledger)).await;
+        if !left.is_ok_and(|left| left.is_empty()) {
+            tracing::error!("some processes of its tasks cannot be killed; reboot the host");
+        }
+        // Whoever waits for a report learns that none comes, now that the tasks are dead.
+        waiting.clear();
+        process = loop {
+            match GuardProcess::start(&command, ledger) {
+                Ok(process) => break process,
+                Err(error) => tracing::error!(%error, "no guard, so no task can start"),
+            }
+            tokio::time::sleep(RESTART_DELAY).await;
+        };
+    }
+    // It ends by itself once everything below it is dead.
+    drop(process.socket);
+    let _ = process.child.wait().await;
+}

@@ -1,0 +1,115 @@
+//! The guard: one small single-threaded process per worker, parent of all its tasks.
+//!
+//! It exists so that tasks end on time whatever becomes of the worker: it kills everything below
+//! it at the end of the lease, also when the worker is stopped or wedged, and when the worker is
+//! gone. It is a subreaper, so what a task leaves behind becomes its child and cannot get away.
+//! It starts and signals what it is told to, and decides nothing else.
+//!
+//! The two talk over a socket of packets (the guard's standard input), one JSON message each. An
+//! order to start comes with the task's pipes.
+
+mod client;
+mod process;
+
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use bistro_common::Millis;
+use bistro_common::ids::AttemptId;
+
+pub use client::{Guard, GuardCommand, GuardError};
+pub use process::run;
+
+/// The largest order; a kernel's default send buffer takes it in one packet.
+const PACKET_BYTES_MAX: usize = 192 << 10;
+
+/// From the worker to the guard.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Order {
+    Start(Start),
+    Signal {
+        attempt: AttemptId,
+        signal: TaskSignal,
+    },
+    /// When everything must be dead, on [`boot_ms`]'s clock. Replaces the last one.
+    Deadline {
+        boot_ms: Millis,
+    },
+}
+
+/// Comes with four descriptors: stdout, stderr, status, canary.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Start {
+    pub attempt: AttemptId,
+    /// The argument vector, up to the status path and after it.
+    pub before: Vec<String>,
+    pub after: Vec<String>,
+    pub directory: PathBuf,
+    pub env: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskSignal {
+    /// To the task's process group.
+    Term,
+    /// To everything that the task has started, until nothing is left.
+    Kill,
+}
+
+/// From the guard to the worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "snake_case")]
+pub enum Report {
+    Started { attempt: AttemptId, status_path: String },
+    NotStarted { attempt: AttemptId, error: String },
+    Exited { attempt: AttemptId, exit: String },
+}
+
+impl Report {
+    pub fn attempt(&self) -> AttemptId {
+        match self {
+            Self::Started { attempt, .. }
+            | Self::NotStarted { attempt, .. }
+            | Self::Exited { attempt, .. } => *attempt,
+        }
+    }
+}
+
+/// Milliseconds since the host was booted, sleep included. The same for all its processes.
+pub fn boot_ms() -> Millis {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec as Millis * 1_000 + now.tv_nsec as Millis / 1_000_000
+}
+
+fn send_packet(socket: impl AsFd, message: &impl Serialize) -> std::io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    rustix::net::send(socket, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives one packet and what came with it; `Ok(None)` when the other side is gone.
+fn receive_packet(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+) -> std::io::Result<Option<(usize, Vec<OwnedFd>)>> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, ReturnFlags, recvmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [std::io::IoSliceMut::new(buffer)];
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let received = recvmsg(socket, &mut parts, &mut ancillary, flags)?;
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(std::io::Error::other("a packet is too large"));
+    }
+    let descriptors = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let descriptors = descriptors.flatten().collect();
+    Ok((received.bytes > 0).then_some((received.bytes, descriptors)))
+}

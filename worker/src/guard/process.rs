@@ -1,0 +1,272 @@
+//! The guard's own process.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, set_child_subreaper, wait,
+};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bistro_common::Millis;
+use bistro_common::ids::AttemptId;
+
+use super::{
+    Order, PACKET_BYTES_MAX, Report, Start, TaskSignal, boot_ms, receive_packet, send_packet,
+};
+use crate::processes::{ATTEMPT_VARIABLE, Tree, is_marked, signal};
+
+/// Between two looks at processes that are being killed.
+const SWEEP_MS: Millis = 20;
+
+struct Guard<'a> {
+    socket: BorrowedFd<'a>,
+    /// The tasks' first processes that have not been reaped.
+    roots: HashMap<AttemptId, Pid>,
+    attempts: HashMap<Pid, AttemptId>,
+    deadline: Option<Millis>,
+    /// Reports that the worker has not taken yet. At most two per attempt.
+    reports: VecDeque<Report>,
+    /// Attempts of which nothing may be left.
+    sweep: BTreeSet<AttemptId>,
+    /// Nothing at all may be left.
+    sweep_all: bool,
+    /// The worker is gone.
+    orphaned: bool,
+}
+
+/// Runs until the worker is gone and everything below is dead. Call it before anything in the
+/// process has started a thread; standard input is the socket to the worker.
+pub fn run() -> ExitCode {
+    let stdin = std::io::stdin();
+    match serve(stdin.as_fd()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: the guard has failed: {error}; only a worker starts one");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
+    set_child_subreaper(Some(getpid()))?;
+    let mut exits = watch_signals()?;
+    let mut guard = Guard {
+        socket,
+        roots: HashMap::new(),
+        attempts: HashMap::new(),
+        deadline: None,
+        reports: VecDeque::new(),
+        sweep: BTreeSet::new(),
+        sweep_all: false,
+        orphaned: false,
+    };
+    let mut buffer = vec![0; PACKET_BYTES_MAX + 1];
+    loop {
+        guard.wait_for_something(&exits)?;
+        // Only the wake-up counts, not what was written.
+        while matches!(exits.read(&mut buffer), Ok(count) if count > 0) {}
+        guard.take_orders(&mut buffer)?;
+        guard.reap();
+        if guard.deadline.is_some_and(|at| boot_ms() >= at) {
+            guard.sweep_all = true;
+        }
+        guard.sweep();
+        guard.send_reports();
+        if guard.orphaned && !guard.sweep_all {
+            return Ok(());
+        }
+    }
+}
+
+/// A pipe that becomes readable when a child has ended. Signals that would end the guard are
+/// caught and ignored: it ends when its worker does. (Caught, since what is ignored or blocked
+/// would stay so in the tasks.)
+fn watch_signals() -> std::io::Result<std::io::PipeReader> {
+    use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    let (reader, writer) = std::io::pipe()?;
+    rustix::io::ioctl_fionbio(&reader, true)?;
+    signal_hook::low_level::pipe::register(SIGCHLD, OwnedFd::from(writer))?;
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+    }
+    Ok(reader)
+}
+
+impl Guard<'_> {
+    fn wait_for_something(&self, exits: &std::io::PipeReader) -> std::io::Result<()> {
+        let sweeping = self.sweep_all || !self.sweep.is_empty();
+        let wait_ms = match self.deadline {
+            _ if sweeping => Some(SWEEP_MS),
+            deadline => deadline.map(|at| at.saturating_sub(boot_ms())),
+        };
+        let timeout = wait_ms.map(|ms| Timespec {
+            tv_sec: (ms / 1_000) as i64,
+            tv_nsec: (ms % 1_000 * 1_000_000) as i64,
+        });
+        let mut wanted = PollFlags::IN;
+        if !self.reports.is_empty() {
+            wanted |= PollFlags::OUT;
+        }
+        let mut fds = vec![PollFd::new(exits, PollFlags::IN)];
+        if !self.orphaned {
+            fds.push(PollFd::from_borrowed_fd(self.socket, wanted));
+        }
+        match poll(&mut fds, timeout.as_ref()) {
+            Err(rustix::io::Errno::INTR) => Ok(()),
+            result => result.map(drop).map_err(Into::into),
+        }
+    }
+
+    fn take_orders(&mut self, buffer: &mut [u8]) -> std::io::Result<()> {
+        while !self.orphaned {
+            match receive_packet(self.socket, buffer) {
+                Ok(Some((count, descriptors))) => {
+                    let order = serde_json::from_slice(&buffer[..count])?;
+                    self.on_order(order, descriptors);
+                }
+                Ok(None) => self.on_orphaned(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => self.on_orphaned(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn on_orphaned(&mut self) {
+        self.orphaned = true;
+        self.sweep_all = true;
+    }
+
+    fn on_order(&mut self, order: Order, descriptors: Vec<OwnedFd>) {
+        match order {
+            Order::Start(start) => {
+                let attempt = start.attempt;
+                let report = match self.start(start, descriptors) {
+                    Ok(status_path) => Report::Started { attempt, status_path },
+                    Err(error) => Report::NotStarted { attempt, error: error.to_string() },
+                };
+                self.reports.push_back(report);
+            }
+            Order::Signal { attempt, signal } => self.signal(attempt, signal),
+            Order::Deadline { boot_ms } => self.deadline = Some(boot_ms),
+        }
+    }
+
+    fn start(&mut self, start: Start, descriptors: Vec<OwnedFd>) -> std::io::Result<String> {
+        let Ok([stdout, stderr, status, canary]) = <[OwnedFd; 4]>::try_from(descriptors) else {
+            return Err(std::io::Error::other("the order came without its pipes"));
+        };
+        if self.sweep_all || self.deadline.is_some_and(|at| boot_ms() >= at) {
+            return Err(std::io::Error::other("the worker's lease is over"));
+        }
+        let mut argv = start.before.iter();
+        let program = argv.next().ok_or_else(|| std::io::Error::other("no program"))?;
+        let status_path = format!("/dev/fd/{}", status.as_raw_fd());
+        // There is one thread, so nothing else can inherit them meanwhile.
+        for inherited in [&status, &canary] {
+            rustix::io::fcntl_setfd(inherited, rustix::io::FdFlags::empty())?;
+        }
+        let child = Command::new(program)
+            .args(argv)
+            .arg(&status_path)
+            .args(&start.after)
+            .envs(start.env)
+            .current_dir(&start.directory)
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            .process_group(0)
+            .spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| std::io::Error::other("the child has no pid"))?;
+        self.roots.insert(start.attempt, pid);
+        self.attempts.insert(pid, start.attempt);
+        Ok(status_path)
+    }
+
+    fn signal(&mut self, attempt: AttemptId, wanted: TaskSignal) {
+        let number = match wanted {
+            TaskSignal::Term => Signal::TERM,
+            TaskSignal::Kill => Signal::KILL,
+        };
+        match self.roots.get(&attempt) {
+            // It has not been reaped, so the number cannot be anybody else's.
+            Some(&root) => drop(kill_process_group(root, number)),
+            None => {
+                let tree = Tree::read();
+                self.members(&tree, attempt).into_iter().for_each(|pid| signal(pid, number));
+            }
+        }
+        if wanted == TaskSignal::Kill {
+            self.sweep.insert(attempt);
+        }
+    }
+
+    /// The processes of an attempt: below its first process, or adopted and marked.
+    fn members(&self, tree: &Tree, attempt: AttemptId) -> Vec<i32> {
+        let mark = attempt.to_string();
+        let tops = tree.children(getpid().as_raw_nonzero().get()).iter().copied();
+        let owner = |pid| self.attempts.get(&Pid::from_raw(pid)?);
+        let tops = tops.filter(|&pid| match owner(pid) {
+            Some(&owner) => owner == attempt,
+            None => is_marked(pid, ATTEMPT_VARIABLE, &mark),
+        });
+        tops.flat_map(|pid| tree.with_descendants(pid)).collect()
+    }
+
+    /// Kills once more what is to be dead, until it is.
+    fn sweep(&mut self) {
+        if !self.sweep_all && self.sweep.is_empty() {
+            return;
+        }
+        let tree = Tree::read();
+        let us = getpid().as_raw_nonzero().get();
+        if self.sweep_all {
+            let left = tree.with_descendants(us).split_off(1);
+            left.iter().for_each(|&pid| signal(pid, Signal::KILL));
+            self.sweep_all = !left.is_empty();
+            return;
+        }
+        for attempt in std::mem::take(&mut self.sweep) {
+            let left = self.members(&tree, attempt);
+            left.iter().for_each(|&pid| signal(pid, Signal::KILL));
+            if !left.is_empty() {
+                self.sweep.insert(attempt);
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if let Some(attempt) = self.attempts.remove(&pid) {
+                self.roots.remove(&attempt);
+                self.reports.push_back(Report::Exited { attempt, exit: describe(status) });
+            }
+        }
+    }
+
+    fn send_reports(&mut self) {
+        while let Some(report) = self.reports.front() {
+            // A worker that does not read gets it later; one that is gone needs none.
+            if !self.orphaned && send_packet(self.socket, report).is_err() {
+                break;
+            }
+            self.reports.pop_front();
+        }
+    }
+}
+
+fn describe(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exited with status {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => format!("ended with {status:?}"),
+    }
+}

@@ -1,0 +1,175 @@
+//! Task logs: lines in append-only segment files, read in pages by line id.
+//!
+//! One thread writes; what it has written it makes visible to readers at once. Lines wait in a
+//! bounded queue, so a slow disk slows the tasks that print down rather than filling memory. What
+//! cannot be kept is counted and shown as a gap. Segments are removed, oldest first, to stay
+//! within the budget. Lines are not flushed to the disk one by one: a crash of the host may cost
+//! the last ones, a crash of the worker does not.
+
+mod capture;
+mod read;
+mod record;
+mod serve;
+mod write;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use bistro_common::Millis;
+use bistro_common::protocol::log::{LineId, Stream};
+
+pub use capture::{Capture, LineQuota};
+pub use record::Source;
+pub use serve::serve;
+
+/// Batches on their way to the disk.
+const BATCHES_MAX: usize = 64;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the task logs in {directory} cannot be opened; check that it is a writable directory")]
+pub struct LogsError {
+    directory: PathBuf,
+    #[source]
+    source: std::io::Error,
+}
+
+/// Lines of one source, back to back.
+#[derive(Debug, Default, PartialEq)]
+pub struct Lines {
+    bytes: Vec<u8>,
+    lines: Vec<Line>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Line {
+    stream: Stream,
+    /// Where its text ends in `bytes`.
+    end: usize,
+    partial: bool,
+    dropped: u64,
+}
+
+impl Lines {
+    pub fn push(&mut self, stream: Stream, text: &[u8], partial: bool, dropped: u64) {
+        self.bytes.extend_from_slice(text);
+        self.lines.push(Line { stream, end: self.bytes.len(), partial, dropped });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Line, &[u8])> {
+        let mut start = 0;
+        self.lines.iter().map(move |line| {
+            let text = &self.bytes[start..line.end];
+            start = line.end;
+            (*line, text)
+        })
+    }
+}
+
+enum Message {
+    Lines {
+        source: u64,
+        time_ms: Millis,
+        lines: Lines,
+    },
+    Begin {
+        source: u64,
+        about: Source,
+    },
+    /// Answered when everything before it can be read.
+    End {
+        source: u64,
+        visible: oneshot::Sender<()>,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Segment {
+    first: LineId,
+    path: PathBuf,
+    /// Whole records only.
+    bytes: u64,
+}
+
+/// What readers may see.
+#[derive(Debug, Default)]
+struct Visible {
+    /// Oldest first.
+    segments: Vec<Segment>,
+    last: LineId,
+    /// Segments have been removed before the first one.
+    removed: bool,
+}
+
+#[derive(Clone)]
+struct Shared {
+    visible: Arc<Mutex<Visible>>,
+    /// The last line, for those who wait for more.
+    last: watch::Sender<LineId>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Visible> {
+        self.visible.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The worker's log store. When the last handle is dropped, its thread ends.
+#[derive(Clone)]
+pub struct Logs {
+    messages: mpsc::Sender<Message>,
+    shared: Shared,
+    next_source: Arc<AtomicU64>,
+}
+
+impl Logs {
+    /// Opens or makes the store in a directory. What an interrupted write has left is cut off.
+    pub fn open(directory: PathBuf, budget_bytes: u64) -> Result<Self, LogsError> {
+        let visible = write::open(&directory)
+            .map_err(|source| LogsError { directory: directory.clone(), source })?;
+        let last = watch::Sender::new(visible.last);
+        let shared = Shared { visible: Arc::new(Mutex::new(visible)), last };
+        let (messages, incoming) = mpsc::channel(BATCHES_MAX);
+        let writer = write::Writer::new(directory, budget_bytes, shared.clone());
+        std::thread::spawn(move || writer.run(incoming));
+        Ok(Self { messages, shared, next_source: Arc::new(AtomicU64::new(0)) })
+    }
+
+    /// A new source of lines: one attempt.
+    pub async fn begin(&self, about: Source) -> Printer {
+        let source = self.next_source.fetch_add(1, Ordering::Relaxed);
+        self.send(Message::Begin { source, about }).await;
+        Printer { logs: self.clone(), source }
+    }
+
+    async fn send(&self, message: Message) {
+        self.messages.send(message).await.expect("the log thread lives as long as its handles");
+    }
+}
+
+/// Where one attempt's lines go.
+pub struct Printer {
+    logs: Logs,
+    source: u64,
+}
+
+impl Printer {
+    /// Waits while the disk is behind.
+    pub async fn print(&self, time_ms: Millis, lines: Lines) {
+        if !lines.is_empty() {
+            self.logs.send(Message::Lines { source: self.source, time_ms, lines }).await;
+        }
+    }
+
+    /// Returns when everything printed can be read.
+    pub async fn end(self) {
+        let (visible, done) = oneshot::channel();
+        self.logs.send(Message::End { source: self.source, visible }).await;
+        done.await.expect("the log thread answers");
+    }
+}

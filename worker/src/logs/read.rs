@@ -1,0 +1,322 @@
+//! Pages of lines, read from the segment files.
+
+use regex::bytes::Regex;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+
+use bistro_common::protocol::VERSION;
+use bistro_common::protocol::log::{
+    Direction, LineId, LogLine, LogRead, LogReadReply, PAGE_BYTES_MAX, PAGE_LINES_MAX,
+};
+
+use super::record::{LineRecord, Record, Records, Source};
+use super::{Logs, Segment};
+
+/// A page looks at no more than so much before it is returned, however few lines it has by then.
+const LOOKED_AT_BYTES_MAX: u64 = 64 << 20;
+
+impl Logs {
+    /// One page. Blocks on the disk.
+    pub fn read(&self, request: &LogRead) -> LogReadReply {
+        let mut reply = LogReadReply {
+            v: VERSION,
+            lines: Vec::new(),
+            next: None,
+            removed_before: None,
+            error: None,
+        };
+        let regex = match request.regex.as_deref().map(Regex::new).transpose() {
+            Ok(regex) => regex,
+            Err(error) => {
+                reply.error = Some(format!("the regular expression is not valid: {error}"));
+                return reply;
+            }
+        };
+        let (segments, last) = {
+            let visible = self.shared.lock();
+            let first = visible.segments.first().map(|segment| segment.first);
+            reply.removed_before = first.filter(|_| visible.removed);
+            (visible.segments.clone(), visible.last)
+        };
+        let limit = request.limit.clamp(1, PAGE_LINES_MAX) as usize;
+        let mut page = Page { request, regex, limit, bytes: 0, looked_at: 0, reply };
+        match request.direction {
+            Direction::Ascending => page.ascend(&segments, last),
+            Direction::Descending => page.descend(&segments),
+        }
+        page.reply
+    }
+}
+
+struct Page<'a> {
+    request: &'a LogRead,
+    regex: Option<Regex>,
+    limit: usize,
+    bytes: usize,
+    looked_at: u64,
+    reply: LogReadReply,
+}
+
+impl Page<'_> {
+    fn is_full(&self) -> bool {
+        self.reply.lines.len() >= self.limit || self.bytes >= PAGE_BYTES_MAX
+    }
+
+    fn ascend(&mut self, segments: &[Segment], last: LineId) {
+        let from = self.request.from;
+        let start = segments.partition_point(|segment| segment.first <= from).saturating_sub(1);
+        for segment in &segments[start.min(segments.len())..] {
+            if self.looked_at >= LOOKED_AT_BYTES_MAX {
+                self.reply.next = Some(segment.first.max(from));
+                return;
+            }
+            let found = self.find(segment);
+            for (source, line) in found.lines().filter(|(_, line)| line.id >= from) {
+                if self.is_full() {
+                    self.reply.next = Some(line.id);
+                    return;
+                }
+                self.take(source, line);
+            }
+        }
+        self.reply.next = Some(last.next().max(from));
+    }
+
+    fn descend(&mut self, segments: &[Segment]) {
+        let from = self.request.from;
+        let end = segments.partition_point(|segment| segment.first <= from);
+        for segment in segments[..end].iter().rev() {
+            let found = self.find(segment);
+            for (source, line) in found.lines().rev().filter(|(_, line)| line.id <= from) {
+                if self.is_full() {
+                    self.reply.next = Some(line.id);
+                    return;
+                }
+                self.take(source, line);
+            }
+            if self.looked_at >= LOOKED_AT_BYTES_MAX && segment.first > LineId::MIN {
+                self.reply.next = Some(LineId(segment.first.0 - 1));
+                return;
+            }
+        }
+    }
+
+    fn find(&mut self, segment: &Segment) -> Found {
+        self.looked_at += segment.bytes;
+        let mut bytes = Vec::with_capacity(segment.bytes as usize);
+        let read = File::open(&segment.path)
+            .and_then(|file| file.take(segment.bytes).read_to_end(&mut bytes));
+        match read {
+            Ok(_) => {}
+            // Removed meanwhile, to stay within the budget.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                self.reply.error =
+                    Some(format!("{} cannot be read: {error}", segment.path.display()));
+            }
+        }
+        let found =
+            Found::in_segment(bytes, |about| self.wants(about), |line| self.wants_line(line));
+        if found.good_bytes < found.bytes.len() {
+            let (file, at) = (segment.path.display(), found.good_bytes);
+            self.reply.error =
+                Some(format!("{file} is damaged at byte {at}; lines after it are lost"));
+        }
+        found
+    }
+
+    fn wants(&self, about: &Source) -> bool {
+        let LogRead { job, node, attempt, .. } = self.request;
+        job.as_ref().is_none_or(|job| *job == about.task.job)
+            && node.as_ref().is_none_or(|node| *node == about.task.node)
+            && attempt.is_none_or(|attempt| attempt == about.attempt)
+    }
+
+    fn wants_line(&self, line: &LineRecord<'_>) -> bool {
+        let streams = &self.request.streams;
+        // A gap is shown in every stream: what is missing may have been of it.
+        (streams.is_empty() || streams.contains(&line.stream) || line.dropped > 0)
+            && self.regex.as_ref().is_none_or(|regex| line.dropped > 0 || regex.is_match(line.text))
+    }
+
+    fn take(&mut self, source: &Source, line: LineRecord<'_>) {
+        let text = String::from_utf8_lossy(line.text).into_owned();
+        // What a line costs in a message besides its text.
+        self.bytes += text.len() + source.task.job.len() + source.task.node.len() + 128;
+        self.reply.lines.push(LogLine {
+            id: line.id,
+            time_ms: line.time_ms,
+            stream: line.stream,
+            job: source.task.job.clone(),
+            node: source.task.node.clone(),
+            attempt_no: source.attempt_no,
+            text,
+            partial: line.partial,
+            dropped: line.dropped,
+        });
+    }
+}
+
+/// The lines of a segment that are wanted, by where they are.
+struct Found {
+    bytes: Vec<u8>,
+    good_bytes: usize,
+    sources: HashMap<u64, Source>,
+    positions: Vec<usize>,
+}
+
+impl Found {
+    fn in_segment(
+        bytes: Vec<u8>,
+        wants: impl Fn(&Source) -> bool,
+        wants_line: impl Fn(&LineRecord<'_>) -> bool,
+    ) -> Self {
+        let mut sources = HashMap::new();
+        let mut positions = Vec::new();
+        let mut records = Records::new(&bytes);
+        loop {
+            let at = records.at;
+            match records.next() {
+                Some(Record::Source { source, about }) if wants(&about) => {
+                    sources.insert(source, about);
+                }
+                Some(Record::Line(line))
+                    if sources.contains_key(&line.source) && wants_line(&line) =>
+                {
+                    positions.push(at);
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let good_bytes = records.at;
+        Self { bytes, good_bytes, sources, positions }
+    }
+
+    fn lines(&self) -> impl DoubleEndedIterator<Item = (&Source, LineRecord<'_>)> {
+        self.positions.iter().filter_map(|&at| match Records::new(&self.bytes[at..]).next()? {
+            Record::Line(line) => Some((self.sources.get(&line.source)?, line)),
+            Record::Source { .. } => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::{Lines, Printer};
+    use bistro_common::ids::{AttemptId, TaskName};
+    use bistro_common::protocol::log::Stream;
+
+    fn source(job: &str, node: &str) -> Source {
+        let task = TaskName { job: job.to_owned(), node: node.to_owned() };
+        Source { attempt: AttemptId::generate(), attempt_no: 1, task }
+    }
+
+    async fn print(printer: &Printer, time_ms: u64, stream: Stream, texts: &[&str]) {
+        let mut lines = Lines::default();
+        texts.iter().for_each(|text| lines.push(stream, text.as_bytes(), false, 0));
+        printer.print(time_ms, lines).await;
+    }
+
+    fn request(direction: Direction, from: LineId, limit: u32) -> LogRead {
+        LogRead {
+            v: VERSION,
+            streams: Vec::new(),
+            job: None,
+            node: None,
+            attempt: None,
+            from,
+            direction,
+            limit,
+            regex: None,
+            wait_ms: 0,
+        }
+    }
+
+    fn texts(reply: &LogReadReply) -> Vec<&str> {
+        assert_eq!(reply.error, None);
+        reply.lines.iter().map(|line| line.text.as_str()).collect()
+    }
+
+    async fn filled(directory: &std::path::Path) -> Logs {
+        let logs = Logs::open(directory.to_owned(), 1 << 30).unwrap();
+        let (a, b) = (logs.begin(source("a", "n")).await, logs.begin(source("b", "n")).await);
+        print(&a, 1_000, Stream::Stdout, &["a1", "a2"]).await;
+        print(&b, 1_000, Stream::Stderr, &["b1"]).await;
+        print(&a, 2_000, Stream::Stderr, &["a3"]).await;
+        a.end().await;
+        b.end().await;
+        logs
+    }
+
+    #[tokio::test]
+    async fn pages_go_both_ways_and_meet() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = filled(directory.path()).await;
+        let first = logs.read(&request(Direction::Ascending, LineId::MIN, 3));
+        assert_eq!(texts(&first), ["a1", "a2", "b1"]);
+        let rest = logs.read(&request(Direction::Ascending, first.next.unwrap(), 3));
+        assert_eq!(texts(&rest), ["a3"]);
+        let none = logs.read(&request(Direction::Ascending, rest.next.unwrap(), 3));
+        assert_eq!((texts(&none), none.next), (vec![], rest.next));
+        let last = logs.read(&request(Direction::Descending, LineId::MAX, 3));
+        assert_eq!(texts(&last), ["a3", "b1", "a2"]);
+        let first = logs.read(&request(Direction::Descending, last.next.unwrap(), 3));
+        assert_eq!((texts(&first), first.next), (vec!["a1"], None));
+    }
+
+    #[tokio::test]
+    async fn filters_are_applied_where_the_lines_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = filled(directory.path()).await;
+        let all = request(Direction::Ascending, LineId::MIN, 10);
+        let of_job = LogRead { job: Some("b".to_owned()), ..all.clone() };
+        assert_eq!(texts(&logs.read(&of_job)), ["b1"]);
+        let of_stream = LogRead { streams: vec![Stream::Stderr], ..all.clone() };
+        assert_eq!(texts(&logs.read(&of_stream)), ["b1", "a3"]);
+        let matching = LogRead { regex: Some("^a[13]$".to_owned()), ..all.clone() };
+        assert_eq!(texts(&logs.read(&matching)), ["a1", "a3"]);
+        let later = LogRead { from: LineId::at(2_000), ..all.clone() };
+        assert_eq!(texts(&logs.read(&later)), ["a3"]);
+        let wrong = logs.read(&LogRead { regex: Some("(".to_owned()), ..all });
+        assert!(wrong.error.is_some_and(|error| error.contains("regular expression")));
+    }
+
+    #[tokio::test]
+    async fn a_torn_end_costs_nothing_before_it_and_ids_go_on() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(filled(directory.path()).await);
+        let path = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend([7; 11]);
+        std::fs::write(&path, bytes).unwrap();
+        let logs = Logs::open(directory.path().to_owned(), 1 << 30).unwrap();
+        let printer = logs.begin(source("c", "n")).await;
+        print(&printer, 500, Stream::Stdout, &["c1"]).await;
+        printer.end().await;
+        let all = logs.read(&request(Direction::Ascending, LineId::MIN, 10));
+        assert_eq!(texts(&all), ["a1", "a2", "b1", "a3", "c1"]);
+        assert!(all.lines.is_sorted_by_key(|line| line.id));
+    }
+
+    #[tokio::test]
+    async fn the_budget_holds_and_what_was_removed_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = Logs::open(directory.path().to_owned(), 0).unwrap();
+        let printer = logs.begin(source("a", "n")).await;
+        let text = "x".repeat(60_000);
+        for _ in 0..1_000 {
+            print(&printer, 1_000, Stream::Stdout, &[&text]).await;
+        }
+        printer.end().await;
+        let files = std::fs::read_dir(directory.path()).unwrap();
+        let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        assert!(bytes < 32 << 20, "{bytes}");
+        let page = logs.read(&request(Direction::Ascending, LineId::MIN, 5_000));
+        assert_eq!(page.error, None);
+        assert_eq!(page.removed_before, Some(page.lines[0].id));
+        assert!(page.lines.len() < 100, "a page has a size");
+    }
+}

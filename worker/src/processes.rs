@@ -1,0 +1,128 @@
+//! What runs on this host: who is whose child, and which processes carry a mark of ours.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bistro_common::ids::LedgerId;
+
+/// In the environment of every task; its descendants inherit it.
+pub const LEDGER_VARIABLE: &str = "BISTRO_LEDGER";
+/// Likewise, one attempt's.
+pub const ATTEMPT_VARIABLE: &str = "BISTRO_ATTEMPT_ID";
+
+/// A process that survives KILL for so long is stuck in the kernel.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Every process of the host at one moment, by its parent.
+pub struct Tree {
+    children: HashMap<i32, Vec<i32>>,
+}
+
+impl Tree {
+    pub fn read() -> Self {
+        let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+        for pid in pids() {
+            if let Some(parent) = parent(pid) {
+                children.entry(parent).or_default().push(pid);
+            }
+        }
+        Self { children }
+    }
+
+    pub fn children(&self, pid: i32) -> &[i32] {
+        self.children.get(&pid).map_or(&[], Vec::as_slice)
+    }
+
+    /// The process itself and everything that descends from it.
+    pub fn with_descendants(&self, pid: i32) -> Vec<i32> {
+        let mut found = vec![pid];
+        let mut next = 0;
+        while let Some(&pid) = found.get(next) {
+            found.extend(self.children(pid));
+            next += 1;
+        }
+        found
+    }
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // `pid (name) state parent ...`; a name may hold anything, brackets too.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Does the process carry `name=value` in its environment? Processes of other users, and those
+/// that have ended, cannot be read and are not ours.
+pub fn is_marked(pid: i32, name: &str, value: &str) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|&byte| byte == 0).any(|variable| {
+        let value_of = variable.strip_prefix(name.as_bytes()).and_then(|v| v.strip_prefix(b"="));
+        value_of == Some(value.as_bytes())
+    })
+}
+
+/// Sends a signal to a process that may have ended since it was listed.
+pub fn signal(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Ends what earlier processes of a worker left running: kills every process that carries the
+/// ledger's mark, and waits until none is left. Returns the ones that would not die.
+pub fn end_leftovers(ledger: LedgerId) -> Vec<i32> {
+    let mark = ledger.to_string();
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let left: Vec<i32> = pids().filter(|&pid| is_marked(pid, LEDGER_VARIABLE, &mark)).collect();
+        if left.is_empty() || Instant::now() >= deadline {
+            return left;
+        }
+        for &pid in &left {
+            signal(pid, Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn marked_processes_and_their_children_are_gone_and_others_are_not() {
+        let ledger = LedgerId::generate();
+        let mut ours = Command::new("sh")
+            .args(["-c", "sleep 600 & wait"])
+            .env(LEDGER_VARIABLE, ledger.to_string())
+            .spawn()
+            .unwrap();
+        let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+        // The parent is a zombie until it is waited for; a zombie has no environment.
+        assert_eq!(end_leftovers(ledger), Vec::<i32>::new());
+        assert!(!ours.wait().unwrap().success());
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    #[test]
+    fn descendants_are_found() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let us = i32::try_from(std::process::id()).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let below = Tree::read().with_descendants(us);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(below[0], us);
+        assert!(below.contains(&pid));
+    }
+}
