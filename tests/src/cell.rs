@@ -11,11 +11,13 @@ use bistro_common::ids::WorkerName;
 use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::{Address, Bus, Patience};
 use bistro_common::protocol::api::{ApiError, ApiReply, CellStatus, TaskState, verb};
+use bistro_common::protocol::log::{LogRead, LogReadReply};
+use bistro_common::protocol::{decode, encode};
 use bistro_common::subject::Cell as CellName;
 
 use bistro_worker::GuardCommand;
 
-use crate::NatsServer;
+use crate::{NatsServer, Process};
 
 /// Nothing in a test takes so long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,9 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Cell {
     pub nats: NatsServer,
     pub directory: tempfile::TempDir,
+    /// Of schedulers that are started from now on.
+    pub terms: LeaseTerms,
     name: CellName,
     client: Bus,
-    scheduler: Option<JoinHandle<()>>,
 }
 
 /// A worker that runs until it is stopped.
@@ -49,7 +52,7 @@ impl Cell {
         let name = CellName::new("test").expect("a valid name");
         let client = connect(&nats, &name, "client").await;
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        Self { nats, directory, name, client, scheduler: None }
+        Self { nats, directory, terms: LeaseTerms::DEVELOPMENT, name, client }
     }
 
     pub fn config_path(&self) -> PathBuf {
@@ -60,7 +63,8 @@ impl Cell {
         std::fs::write(self.config_path(), text).expect("the config can be written");
     }
 
-    pub async fn start_scheduler(&mut self) {
+    /// A scheduler in this process, for as long as the test runs.
+    pub async fn start_scheduler(&self) {
         let data_dir = self.directory.path().join("scheduler");
         std::fs::create_dir_all(&data_dir).expect("a directory can be made");
         let options = bistro_scheduler::Options {
@@ -68,20 +72,12 @@ impl Cell {
             config: self.config_path(),
             data_dir,
             instance: "root".to_owned(),
-            terms: LeaseTerms::DEVELOPMENT,
+            terms: self.terms,
         };
         let bus = connect(&self.nats, &self.name, "scheduler").await;
-        self.scheduler = Some(tokio::spawn(async move {
+        tokio::spawn(async move {
             bistro_scheduler::run(options, bus).await.expect("the scheduler runs");
-        }));
-    }
-
-    /// Ends the scheduler between two steps of its loop, wherever it is.
-    pub async fn kill_scheduler(&mut self) {
-        let scheduler = self.scheduler.take().expect("a scheduler runs");
-        scheduler.abort();
-        // Aborted is what it is asked to be.
-        let _ = scheduler.await;
+        });
     }
 
     pub async fn start_worker(&self, name: &str, command: &str) -> Worker {
@@ -102,6 +98,35 @@ impl Cell {
             bistro_worker::run(options, bus, stopped).await.expect("the worker runs");
         });
         Worker { stop, ended }
+    }
+
+    /// A worker as a process of its own.
+    pub fn spawn_worker(&self, name: &str, command: &str) -> Process {
+        let data_dir = self.directory.path().join(format!("worker-{name}"));
+        let data_dir = data_dir.to_str().expect("a temporary path is UTF-8");
+        let cell = self.name.name();
+        let args = ["worker", "--cell", cell, "--name", name, "--data-dir", data_dir];
+        let args = [&args[..], &["--worker-command", command]].concat();
+        Process::start(&bistro(), &args, &self.nats.url())
+    }
+
+    /// A scheduler as a process of its own.
+    pub fn spawn_scheduler(&self) -> Process {
+        let data_dir = self.directory.path().join("scheduler");
+        let paths = [data_dir, self.config_path()];
+        let [data_dir, config] = paths.each_ref().map(|p| p.to_str().expect("UTF-8"));
+        let lease = (self.terms.lease_ms / 1_000).to_string();
+        let args = ["scheduler", "--cell", self.name.name(), "--config", config, "--data-dir"];
+        let args = [&args[..], &[data_dir, "--lease-sec", &lease, "--instance", "root"]].concat();
+        Process::start(&bistro(), &args, &self.nats.url())
+    }
+
+    /// One page of a worker's task logs.
+    pub async fn logs(&self, worker: &str, request: &LogRead) -> LogReadReply {
+        let subject = self.name.log_read(&WorkerName::new(worker).expect("a valid name"));
+        let timeout = Duration::from_secs(10);
+        let bytes = self.client.request(subject, encode(request), timeout).await;
+        decode(&bytes.expect("the worker answers")).expect("a page")
     }
 
     /// Asks the scheduler, again and again while nobody answers.

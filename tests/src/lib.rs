@@ -2,6 +2,8 @@
 
 mod cell;
 mod nats_server;
+mod process;
 
-pub use cell::{Cell, Worker};
+pub use cell::{Cell, Worker, bistro};
 pub use nats_server::NatsServer;
+pub use process::{Process, children_of, is_running, wait_until};

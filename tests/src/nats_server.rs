@@ -13,27 +13,23 @@ pub struct NatsServer {
     process: Child,
     port: u16,
     /// JetStream's files; removed with the value.
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 impl NatsServer {
     /// Starts a server and waits until it listens.
     pub fn start() -> Self {
-        let binary = binary();
         let data = tempfile::tempdir().expect("a temporary directory can be made");
-        let process = Command::new(&binary)
-            .args(["-a", "127.0.0.1", "-p", "-1", "-js", "-sd"])
-            .arg(data.path())
-            .arg("--ports_file_dir")
-            .arg(data.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {}: {error}", binary.display()));
-        let mut server = Self { process, port: 0, _data: data };
+        let process = spawn(data.path(), "-1");
+        let mut server = Self { process, port: 0, data };
         server.port = server.wait_for_port();
         server
+    }
+
+    /// Starts it again after a kill: the same address, the same files.
+    pub fn restart(&mut self) {
+        self.process = spawn(self.data.path(), &self.port.to_string());
+        self.wait_for_port();
     }
 
     pub fn url(&self) -> String {
@@ -50,7 +46,7 @@ impl NatsServer {
 
     /// The server writes its real port to a file once it listens.
     fn wait_for_port(&self) -> u16 {
-        let file = self._data.path().join(format!("nats-server_{}.ports", self.process.id()));
+        let file = self.data.path().join(format!("nats-server_{}.ports", self.process.id()));
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             if let Some(port) = read_port(&file) {
@@ -60,6 +56,20 @@ impl NatsServer {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+fn spawn(data: &Path, port: &str) -> Child {
+    let binary = binary();
+    Command::new(&binary)
+        .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
+        .arg(data)
+        .arg("--ports_file_dir")
+        .arg(data)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {}: {error}", binary.display()))
 }
 
 impl Drop for NatsServer {

@@ -1,8 +1,10 @@
 //! A real scheduler, real workers and real processes on a real NATS.
 
+use bistro_common::protocol::VERSION;
 use bistro_common::protocol::api::{
     ErrorCode, KillReply, KillRequest, Listing, TaskRow, TaskState, TasksRequest, verb,
 };
+use bistro_common::protocol::log::{Direction, LineId, LogRead, Stream};
 use bistro_common::protocol::task::{Kill, KillMethod};
 use bistro_tests::Cell;
 
@@ -42,7 +44,7 @@ async fn running(cell: &Cell) -> Vec<TaskRow> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_smallest_config_runs_to_its_end_within_its_limit() {
-    let mut cell = Cell::new().await;
+    let cell = Cell::new().await;
     cell.write_config(SMALLEST);
     let script = cell.script("task", LOGGED);
     cell.start_scheduler().await;
@@ -67,33 +69,8 @@ async fn the_smallest_config_runs_to_its_end_within_its_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_scheduler_runs_nothing_twice_and_forgets_nothing() {
-    let mut cell = Cell::new().await;
-    cell.write_config(SMALLEST);
-    let script = cell.script(
-        "task",
-        r#"echo "start $1" >> "$0.log"; while [ ! -e "$0.go-$1" ] && [ ! -e "$0.go" ]; do sleep 0.05; done; echo done > "$2""#,
-    );
-    cell.start_scheduler().await;
-    let _worker = cell.start_worker("w1", &script).await;
-    cell.wait_for_count(TaskState::Running, 3).await;
-    let first = running(&cell).await.remove(0).node;
-    std::fs::write(format!("{script}.go-{first}"), "").unwrap();
-    cell.wait_for_count(TaskState::Done, 1).await;
-    let epoch = cell.status().await.epoch;
-    cell.kill_scheduler().await;
-    cell.start_scheduler().await;
-    let status = cell.wait_for_count(TaskState::Running, 3).await;
-    assert!(status.epoch > epoch);
-    assert_eq!(status.counts.get(&TaskState::Done), Some(&1));
-    std::fs::write(format!("{script}.go"), "").unwrap();
-    cell.wait_for_count(TaskState::Done, 4).await;
-    assert_eq!(starts(&log_of(&script)).len(), 4, "each task was started once");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_worker_hands_its_work_to_another() {
-    let mut cell = Cell::new().await;
+    let cell = Cell::new().await;
     cell.write_config(SMALLEST);
     let script = cell.script(
         "task",
@@ -113,7 +90,7 @@ async fn a_stopped_worker_hands_its_work_to_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_hits_the_attempt_it_names_and_no_later_one() {
-    let mut cell = Cell::new().await;
+    let cell = Cell::new().await;
     cell.write_config(SMALLEST);
     let script = cell.script("task", "trap '' TERM; sleep 600 & sleep 600");
     cell.start_scheduler().await;
@@ -145,7 +122,7 @@ async fn a_kill_hits_the_attempt_it_names_and_no_later_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edits_take_effect_while_it_runs_and_broken_ones_are_shown() {
-    let mut cell = Cell::new().await;
+    let cell = Cell::new().await;
     cell.write_config(&SMALLEST.replace("\"owner\"", "\"enabled\": false, \"owner\""));
     let script = cell.script("task", "echo done > \"$2\"");
     cell.start_scheduler().await;
@@ -163,7 +140,7 @@ async fn edits_take_effect_while_it_runs_and_broken_ones_are_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_garbage_and_exit_codes_mean_what_the_reference_says() {
-    let mut cell = Cell::new().await;
+    let cell = Cell::new().await;
     cell.write_config(
         &SMALLEST.replace("\"backoff\": [1, \"repeat\"]", "\"backoff\": [3600, \"repeat\"]"),
     );
@@ -191,4 +168,103 @@ async fn silence_garbage_and_exit_codes_mean_what_the_reference_says() {
     assert!(last("node12").1.starts_with("Cannot parse status: garbage"));
     assert_eq!(last("node21").0, TaskState::Done, "the last line counts, the exit code does not");
     assert_eq!(last("node22").0, TaskState::Done, "a child that holds the pipe keeps it running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_is_kept_in_order_and_bounded_and_a_child_that_holds_it_keeps_the_task_running() {
+    let cell = Cell::new().await;
+    cell.write_config(SMALLEST);
+    let script = cell.script(
+        "task",
+        r#"case $1 in
+        node11) echo out; echo err >&2; printf 'no end';;
+        node12) yes 0123456789012345678901234567890123456789012345678 | head -n 2000000;;
+        node21) (sleep 0.3; echo late) & ;;
+        node22) head -c 200000 /dev/zero | tr '\0' x;;
+        esac
+        echo done > "$2""#,
+    );
+    cell.start_scheduler().await;
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for_count(TaskState::Done, 4).await;
+    let of = |node: &str, direction, from| LogRead {
+        v: VERSION,
+        streams: vec![Stream::Stdout, Stream::Stderr],
+        job: Some("job".to_owned()),
+        node: Some(node.to_owned()),
+        attempt: None,
+        from,
+        direction,
+        limit: 5_000,
+        regex: None,
+        wait_ms: 0,
+    };
+    let first = |node| of(node, Direction::Ascending, LineId::MIN);
+    let page = cell.logs("w1", &first("node11")).await;
+    let mut lines: Vec<_> =
+        page.lines.iter().map(|l| (l.stream, l.text.as_str(), l.partial)).collect();
+    lines.sort_unstable();
+    let want = [
+        (Stream::Stdout, "no end", true),
+        (Stream::Stdout, "out", false),
+        (Stream::Stderr, "err", false),
+    ];
+    assert_eq!(lines, want);
+    assert_eq!(cell.logs("w1", &first("node21")).await.lines[0].text, "late");
+    let long = cell.logs("w1", &first("node22")).await.lines;
+    assert!(long.iter().all(|line| line.partial && line.text.len() <= 65_000));
+    assert_eq!(long.iter().map(|line| line.text.len()).sum::<usize>(), 200_000);
+
+    // 100 MB: every line is there or counted.
+    let (mut kept, mut dropped, mut from) = (0, 0, LineId::MIN);
+    loop {
+        let page = cell.logs("w1", &of("node12", Direction::Ascending, from)).await;
+        assert_eq!(page.error, None);
+        if page.lines.is_empty() {
+            break;
+        }
+        dropped += page.lines.iter().map(|line| line.dropped).sum::<u64>();
+        kept += page.lines.iter().filter(|line| line.dropped == 0).count() as u64;
+        from = page.next.unwrap();
+    }
+    assert!(kept > 100_000 && dropped > 1_000_000, "{kept} kept, {dropped} dropped");
+    assert_eq!(kept + dropped, 2_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happened_to_an_attempt_is_in_its_log_and_a_reader_can_wait_for_it() {
+    let cell = Cell::new().await;
+    cell.write_config(SMALLEST);
+    let script = cell.script("task", "echo failed > \"$2\"; exit 3");
+    cell.start_scheduler().await;
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for("a worker", |status| status.workers_healthy == 1).await;
+    let (mut events, mut from) = (Vec::new(), LineId::MIN);
+    while events.len() < 4 {
+        let request = LogRead {
+            v: VERSION,
+            streams: vec![Stream::Statuses],
+            job: None,
+            node: Some("node11".to_owned()),
+            attempt: None,
+            from,
+            direction: Direction::Ascending,
+            limit: 1,
+            regex: None,
+            wait_ms: 5_000,
+        };
+        let page = cell.logs("w1", &request).await;
+        let texts = page.lines.iter().map(|line| serde_json::from_str(&line.text).unwrap());
+        events.extend(texts.collect::<Vec<serde_json::Value>>());
+        from = page.next.unwrap();
+    }
+    let mut names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!((names[0], names[3]), ("running", "got_status"));
+    names.sort_unstable();
+    assert_eq!(names, ["got_status", "process_exited", "running", "task_pipes_closed"]);
+    assert_eq!(events[0]["command"][1], "node11");
+    assert_eq!(events[3]["raw_status"], "failed");
+    assert_eq!(events[3]["status"]["result_bits"], 16);
+    let exited = events.iter().find(|event| event["event"] == "process_exited").unwrap();
+    assert_eq!(exited["message"], "exited with status 3");
 }

@@ -1,0 +1,81 @@
+//! Parts of a cell as processes of their own, to be killed and stopped like any process.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Nothing in a test takes so long unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process that is killed with the value.
+pub struct Process(Child);
+
+impl Process {
+    pub(crate) fn start(program: &Path, args: &[&str], url: &str) -> Self {
+        let child = Command::new(program)
+            .args(args)
+            .env("BISTRO_NATS_URL", url)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
+        Self(child)
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).expect("a pid")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("the process exists");
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        // It may have died by itself: then there is nothing left to do.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A process that has ended and was not reaped does not run.
+pub fn is_running(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// The children of a process whose command line ends with this argument.
+pub fn children_of(parent: i32, last_argument: &str) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").expect("there is a /proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let read = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+        let (Ok(stat), Ok(command)) = (read("stat"), read("cmdline")) else {
+            return false;
+        };
+        let its_parent = stat.rsplit(')').next().and_then(|rest| rest.split(' ').nth(2));
+        its_parent == Some(&parent.to_string())
+            && command.trim_end_matches('\0').rsplit('\0').next() == Some(last_argument)
+    })
+    .collect()
+}
+
+/// Waits until something is so; fails after a while.
+pub async fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited for: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

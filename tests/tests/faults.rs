@@ -1,0 +1,175 @@
+//! Processes are killed and stopped, as they are in real life. What happened is read from files
+//! that the tasks wrote, not from our own records.
+
+use nix::sys::signal::Signal;
+
+use bistro_common::lease::LeaseTerms;
+use bistro_common::protocol::api::TaskState;
+use bistro_tests::{Cell, children_of, is_running, wait_until};
+
+const CONFIG: &str = r#"{
+  "bistro_settings": {
+    "enabled": true,
+    "nodes": {
+      "levels": ["host"],
+      "node_sources": [{"source": "manual", "prefs": {"n1": [], "n2": [], "n3": [], "n4": []}}]
+    },
+    "resources": {"instance": {"concurrency": {"limit": 3, "default": 1}}}
+  },
+  "bistro_job->job": {"owner": "me", "backoff": [1, "repeat"]}
+}"#;
+
+/// Notes its start, its process and its end in `$0.log`; runs until there is `$0.go` or
+/// `$0.go-NODE`.
+const WAITS: &str = r#"echo "start $1 $$" >> "$0.log"
+while [ ! -e "$0.go" ] && [ ! -e "$0.go-$1" ]; do sleep 0.05; done
+echo "end $1" >> "$0.log"; echo done > "$2""#;
+
+struct Log(String);
+
+impl Log {
+    fn lines(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(format!("{}.log", self.0)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Nodes and processes of all starts so far.
+    fn starts(&self) -> Vec<(String, i32)> {
+        let lines = self.lines();
+        let starts = lines.iter().filter_map(|line| line.strip_prefix("start ")?.split_once(' '));
+        starts.map(|(node, pid)| (node.to_owned(), pid.parse().expect("a pid"))).collect()
+    }
+
+    fn running(&self) -> usize {
+        self.starts().iter().filter(|(_, pid)| is_running(*pid)).count()
+    }
+
+    fn ends(&self) -> usize {
+        self.lines().iter().filter(|line| line.starts_with("end ")).count()
+    }
+
+    fn go(&self) {
+        std::fs::write(format!("{}.go", self.0), "").expect("a file can be written");
+    }
+}
+
+async fn cell() -> (Cell, Log) {
+    let cell = Cell::new().await;
+    cell.write_config(CONFIG);
+    let script = cell.script("task", WAITS);
+    (cell, Log(script))
+}
+
+async fn all_done_once(cell: &Cell, log: &Log) {
+    log.go();
+    cell.wait_for_count(TaskState::Done, 4).await;
+    assert_eq!(log.ends(), 4, "{:?}", log.lines());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_scheduler_goes_on_where_it_was() {
+    let (cell, log) = cell().await;
+    let scheduler = cell.spawn_scheduler();
+    let _worker = cell.spawn_worker("w1", &log.0);
+    cell.wait_for_count(TaskState::Running, 3).await;
+    wait_until("three starts", || log.starts().len() == 3).await;
+    let first = log.starts().remove(0).0;
+    std::fs::write(format!("{}.go-{first}", log.0), "").expect("a file can be written");
+    cell.wait_for_count(TaskState::Done, 1).await;
+    wait_until("the fourth start", || log.starts().len() == 4).await;
+    let epoch = cell.status().await.epoch;
+    scheduler.kill();
+    let _scheduler = cell.spawn_scheduler();
+    let status = cell.wait_for_count(TaskState::Running, 3).await;
+    assert!(status.epoch > epoch);
+    assert_eq!(status.counts.get(&TaskState::Done), Some(&1), "what is done stays done");
+    assert_eq!(log.running(), 3, "running tasks go on");
+    all_done_once(&cell, &log).await;
+    assert_eq!(log.starts().len(), 4, "each task was started once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_nats_server_costs_nothing_but_time() {
+    let (mut cell, log) = cell().await;
+    let _scheduler = cell.spawn_scheduler();
+    let _worker = cell.spawn_worker("w1", &log.0);
+    cell.wait_for_count(TaskState::Running, 3).await;
+    wait_until("three starts", || log.starts().len() == 3).await;
+    cell.nats.kill();
+    // They end while nobody can be told.
+    log.go();
+    wait_until("three ends", || log.ends() == 3).await;
+    cell.nats.restart();
+    all_done_once(&cell, &log).await;
+    assert_eq!(log.starts().len(), 4, "each task was started once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g2_a_killed_worker_takes_its_tasks_with_it_and_they_run_again() {
+    let (cell, log) = cell().await;
+    let _scheduler = cell.spawn_scheduler();
+    let worker = cell.spawn_worker("w1", &log.0);
+    wait_until("three starts", || log.starts().len() == 3).await;
+    worker.kill();
+    wait_until("the guard to kill them", || log.running() == 0).await;
+    let _worker = cell.spawn_worker("w1", &log.0);
+    wait_until("three more starts", || log.starts().len() == 6).await;
+    all_done_once(&cell, &log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g2_g4_a_stopped_worker_loses_its_tasks_with_its_lease_and_another_runs_them() {
+    let (mut cell, log) = cell().await;
+    cell.terms = LeaseTerms::for_lease(2_000);
+    let _scheduler = cell.spawn_scheduler();
+    let stopped = cell.spawn_worker("w1", &log.0);
+    wait_until("three starts", || log.starts().len() == 3).await;
+    stopped.signal(Signal::SIGSTOP);
+    let _other = cell.spawn_worker("w2", &log.0);
+    wait_until("its tasks to start elsewhere", || {
+        let running = log.running();
+        assert!(running <= 3, "never more than the limit: {:?}", log.lines());
+        log.starts().len() >= 6
+    })
+    .await;
+    let first = &log.starts()[..3];
+    assert!(first.iter().all(|(_, pid)| !is_running(*pid)), "dead before they started elsewhere");
+    stopped.signal(Signal::SIGCONT);
+    cell.wait_for("it to come back", |status| status.workers_healthy == 2).await;
+    all_done_once(&cell, &log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g2_a_killed_guard_takes_its_tasks_with_it_and_they_run_again() {
+    let (cell, log) = cell().await;
+    let _scheduler = cell.spawn_scheduler();
+    let worker = cell.spawn_worker("w1", &log.0);
+    wait_until("three starts", || log.starts().len() == 3).await;
+    let first = log.starts();
+    let guards = children_of(worker.pid(), "guard");
+    assert_eq!(guards.len(), 1);
+    let guard = nix::unistd::Pid::from_raw(guards[0]);
+    nix::sys::signal::kill(guard, Signal::SIGKILL).expect("the guard exists");
+    wait_until("three more starts", || log.starts().len() == 6).await;
+    assert!(first.iter().all(|(_, pid)| !is_running(*pid)), "dead before they started again");
+    all_done_once(&cell, &log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_leaves_behind_keeps_it_running_and_is_killed_with_it() {
+    let cell = Cell::new().await;
+    cell.write_config(CONFIG);
+    // A daemon of its own session that holds none of the three streams, only the canary pipe.
+    let log = Log(cell.script(
+        "task",
+        r#"setsid sh -c 'echo "start $1 $$" >> "$0.log"; exec sleep 600' "$0" "$1" \
+            > /dev/null 2>&1 < /dev/null &
+        echo done > "$2""#,
+    ));
+    let _scheduler = cell.spawn_scheduler();
+    let worker = cell.spawn_worker("w1", &log.0);
+    wait_until("three starts", || log.starts().len() == 3).await;
+    assert_eq!(cell.status().await.counts.get(&TaskState::Running), Some(&3));
+    worker.signal(Signal::SIGTERM);
+    wait_until("the daemons to be killed", || log.running() == 0).await;
+}
