@@ -3,8 +3,9 @@
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-use bistro_common::ids::WorkerName;
+use bistro_common::ids::{AttemptId, WorkerName};
 use bistro_common::protocol::api::TaskState;
+use bistro_common::protocol::log::Stream;
 
 /// Runs data-parallel work against live systems.
 #[derive(Debug, Parser)]
@@ -47,6 +48,20 @@ pub enum Command {
     /// Say what is wrong with a config file; exit 1 if it has errors
     #[command(after_help = "Example:\n  bistro validate bistro.json")]
     Validate { file: PathBuf },
+    /// Watch and steer a cell in this terminal
+    #[command(after_help = "Example:\n  bistro console --nats nats://db1:4222")]
+    Console(ConsoleArgs),
+    /// What tasks have printed, from all workers
+    #[command(
+        after_help = "Examples:\n  bistro logs scrape db17\n  bistro logs -f --grep 'time ?out'"
+    )]
+    Logs(LogsArgs),
+    /// What has happened, in order
+    #[command(after_help = "Example:\n  bistro events -f --kind audit")]
+    Events(EventsArgs),
+    /// Look at everything between here and a running task, and say what to do
+    #[command(after_help = "Example:\n  bistro doctor --nats nats://db1:4222")]
+    Doctor,
     #[command(flatten)]
     Read(ReadCommand),
 }
@@ -67,7 +82,7 @@ pub struct UpArgs {
     /// Exit when nothing can run any more; 0 only if every task is done
     #[arg(long)]
     pub until_done: bool,
-    /// Do not open a console (there is none yet; accepted so that scripts keep working)
+    /// Do not open the console, even if there is a terminal
     #[arg(long)]
     pub no_console: bool,
 }
@@ -103,16 +118,81 @@ pub struct WorkerArgs {
     pub worker_command: Option<String>,
 }
 
+#[derive(Debug, ClapArgs)]
+pub struct ConsoleArgs {
+    /// Look, but do not touch
+    #[arg(long)]
+    pub read_only: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct LogsArgs {
+    pub job: Option<String>,
+    pub node: Option<String>,
+    /// Go on with the lines that come
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many of the last lines
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    pub lines: u32,
+    /// stdout, stderr, statuses (what happened to the attempt) [default: stdout,stderr]
+    #[arg(long, value_delimiter = ',', value_parser = parse_stream)]
+    pub stream: Vec<Stream>,
+    /// Only lines in which this regular expression is found
+    #[arg(long, value_name = "REGEX")]
+    pub grep: Option<String>,
+    /// Only this attempt
+    #[arg(long, value_name = "ID")]
+    pub attempt: Option<AttemptId>,
+    /// Only this worker's
+    #[arg(long)]
+    pub worker: Option<WorkerName>,
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+fn parse_stream(text: &str) -> Result<Stream, String> {
+    let found = Stream::ALL.into_iter().find(|stream| stream.as_str() == text);
+    found.ok_or_else(|| "the streams are stdout, stderr and statuses".to_owned())
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct EventsArgs {
+    /// Go on with the events that come
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many of the last events
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    pub lines: u64,
+    /// Only events whose kind starts so: task, task.failed, worker, config, audit
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub kind: String,
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
 /// Commands that ask a scheduler.
 #[derive(Debug, Subcommand)]
 pub enum ReadCommand {
     /// The cell at a glance
+    #[command(after_help = "Example:\n  bistro status -o json")]
     Status(OutputArgs),
     /// Jobs and how far they are
+    #[command(after_help = "Example:\n  bistro jobs -o csv")]
     Jobs(OutputArgs),
     /// Nodes and their slots
-    Nodes(OutputArgs),
+    #[command(after_help = "Example:\n  bistro nodes --level host --contains db1")]
+    Nodes {
+        #[arg(long)]
+        level: Option<String>,
+        /// Only nodes whose name has this text in it
+        #[arg(long, value_name = "TEXT")]
+        contains: Option<String>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Workers and their health
+    #[command(after_help = "Example:\n  bistro workers")]
     Workers(OutputArgs),
     /// Tasks, filtered
     #[command(after_help = "Example:\n  bistro tasks --job scrape --state failed,backoff")]
@@ -121,12 +201,19 @@ pub enum ReadCommand {
         job: Option<String>,
         #[arg(long)]
         node: Option<String>,
+        /// Only nodes whose name has this text in it
+        #[arg(long, value_name = "TEXT")]
+        contains: Option<String>,
+        /// Only what runs on this worker
+        #[arg(long)]
+        worker: Option<String>,
         #[arg(long, value_delimiter = ',')]
         state: Vec<TaskState>,
         #[command(flatten)]
         output: OutputArgs,
     },
     /// Why is a task not running?
+    #[command(after_help = "Example:\n  bistro explain scrape db17")]
     Explain {
         job: String,
         node: String,
@@ -134,6 +221,7 @@ pub enum ReadCommand {
         output: OutputArgs,
     },
     /// End the running attempt of a task
+    #[command(after_help = "Example:\n  bistro kill scrape db17 --reason 'db17 is on fire'")]
     Kill {
         job: String,
         node: String,
@@ -142,6 +230,7 @@ pub enum ReadCommand {
         reason: String,
     },
     /// Let failed tasks run again, and waiting ones at once
+    #[command(after_help = "Example:\n  bistro forgive scrape --reason 'the API is back'")]
     Forgive {
         job: String,
         /// All nodes if left out

@@ -3,11 +3,13 @@
 //! Exit codes: 0 ok, 1 what was asked for failed, 2 usage, 3 no answer from the cell.
 
 mod args;
+mod cli;
 mod client;
-mod read;
+mod text;
+mod tui;
 mod up;
-mod validate;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,7 +24,7 @@ use bistro_common::subject::{Cell, Token};
 use bistro_worker::GuardCommand;
 
 use args::{Args, Command, SchedulerArgs, WorkerArgs};
-use client::Unreachable;
+use client::{Client, Unreachable, find_url};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_ansi(false)
         .with_writer(std::io::stderr)
+        // To standard error, and if that is gone, as a panic.
+        .log_internal_errors(false)
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -46,11 +50,19 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(run(args)) {
         Ok(code) => code,
+        // `bistro tasks | head` has what it wanted.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Where nobody reads, there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::from(if error.is::<Unreachable>() { 3 } else { 1 })
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -63,22 +75,27 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Worker(worker) => run_worker(args.nats.as_deref(), cell, worker).await,
         Command::Guard => unreachable!("it runs before the runtime starts"),
-        Command::Validate { file } => validate::run(&file),
-        Command::Read(read) => {
-            let url = args.nats.ok_or_else(no_url)?;
-            read::run(&client::Client::connect(&url, cell).await?, read).await
+        Command::Validate { file } => cli::validate::run(&file),
+        Command::Console(console) => {
+            let url = find_url(args.nats.as_deref())?;
+            let client = Client::connect(&url, cell, Patience::KeepTrying).await?;
+            tui::run(client, console.read_only).await
         }
+        Command::Logs(logs) => cli::logs::run(connect(args.nats, cell).await?, logs).await,
+        Command::Events(events) => cli::events::run(connect(args.nats, cell).await?, events).await,
+        Command::Doctor => cli::doctor::run(args.nats.as_deref(), cell).await,
+        Command::Read(read) => cli::read::run(&connect(args.nats, cell).await?, read).await,
     }
 }
 
-fn no_url() -> anyhow::Error {
-    anyhow::anyhow!(
-        "no NATS address; give --nats URL or set BISTRO_NATS_URL (`bistro up` prints its own)"
-    )
+/// For commands that a person waits for.
+async fn connect(url: Option<String>, cell: Cell) -> anyhow::Result<Client> {
+    Client::connect(&find_url(url.as_deref())?, cell, Patience::FailFast).await
 }
 
+/// For daemons, which wait for NATS.
 async fn daemon_bus(url: Option<&str>, cell: &Cell, role: &str) -> anyhow::Result<Bus> {
-    let address = Address::parse(url.ok_or_else(no_url)?)?;
+    let address = Address::parse(&find_url(url)?)?;
     Ok(Bus::connect(&address, cell, role, Patience::KeepTrying).await?)
 }
 

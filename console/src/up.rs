@@ -4,7 +4,6 @@
 
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
-use serde_json::json;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -13,11 +12,14 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use bistro_common::nats::Patience;
 use bistro_common::protocol::api::{CellStatus, TaskState, verb};
 use bistro_common::subject::Cell;
 
 use crate::args::UpArgs;
-use crate::client::Client;
+use crate::client::{Client, URL_FILE};
+use crate::text::safe;
+use crate::tui::{self, terminal};
 use crate::{POLL, ended_by_signal, make_private_directory};
 
 /// The lease of a cell on one machine.
@@ -52,7 +54,7 @@ impl Part {
 
     async fn restart_if_ended(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            eprintln!("bistro up: {} has ended ({status}) and is started again", self.name);
+            tracing::warn!("{} has ended ({status}) and is started again", self.name);
             // What cannot run must not be tried as fast as it fails.
             tokio::time::sleep(RESTART_DELAY).await;
             self.child = spawn(&self.program, &self.args, &self.url, self.farewell)?;
@@ -66,7 +68,7 @@ impl Part {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM);
         }
         if tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
-            eprintln!("bistro up: {} does not end and is killed", self.name);
+            tracing::warn!("{} does not end and is killed", self.name);
             let _ = self.child.kill().await;
         }
     }
@@ -92,22 +94,32 @@ fn spawn(program: &Path, args: &[String], url: &str, farewell: Signal) -> std::i
 pub async fn run(cell: &Cell, nats: Option<&str>, args: UpArgs) -> anyhow::Result<ExitCode> {
     make_private_directory(&args.data_dir)?;
     let data_dir = args.data_dir.canonicalize()?;
+    let console = !args.no_console && terminal::is_possible();
+    if console {
+        // That of the parts too, which inherit it.
+        terminal::divert_stderr(&data_dir.join("up.log"))?;
+    }
+    let url_file = data_dir.join("nats.url");
     let mut parts = Vec::new();
     let result = tokio::select! {
-        result = work(cell, nats, &args, &data_dir, &mut parts) => result,
-        () = ended_by_signal() => Ok(ExitCode::from(1)),
+        result = work(cell, nats, &args, console, &data_dir, &mut parts) => result,
+        () = ended_by_signal() => Ok(ExitCode::from(u8::from(args.until_done))),
     };
     // Workers first, so that they can hand their results over; NATS last.
     for part in parts.iter_mut().rev() {
         part.stop().await;
     }
+    // It may not have been written.
+    let _ = std::fs::remove_file(url_file);
     result
 }
 
+/// Starts the parts and does what was asked for while they run.
 async fn work(
     cell: &Cell,
     nats: Option<&str>,
     args: &UpArgs,
+    console: bool,
     data_dir: &Path,
     parts: &mut Vec<Part>,
 ) -> anyhow::Result<ExitCode> {
@@ -116,45 +128,94 @@ async fn work(
         Some(url) => url.to_owned(),
         None => start_nats(data_dir, parts).await?,
     };
-    let this = std::env::current_exe().context("cannot find this program")?;
-    let text = |path: PathBuf| path.display().to_string();
-    let common = ["--cell".to_owned(), cell.name().to_owned()];
-    let scheduler = ["scheduler", "--config", &args.config.display().to_string(), "--lease-sec"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain([LEASE_SEC.to_string(), "--data-dir".to_owned(), text(data_dir.join("scheduler"))])
-        .chain(common.clone());
-    let scheduler = scheduler.collect();
-    parts.push(Part::start("scheduler", this.clone(), scheduler, &url, Signal::SIGTERM)?);
+    start_scheduler(cell, args, data_dir, &url, parts)?;
     for number in 1..=args.workers {
-        let name = format!("w{number}");
-        let directory = text(data_dir.join(format!("worker-{name}")));
-        let mut worker: Vec<String> =
-            ["worker", "--name", &name, "--data-dir", &directory].map(str::to_owned).to_vec();
-        worker.extend(common.clone());
-        if let Some(command) = &args.worker_command {
-            worker.extend(["--worker-command".to_owned(), absolute(command)?]);
-        }
-        parts.push(Part::start(&name, this.clone(), worker, &url, Signal::SIGTERM)?);
+        start_worker(cell, args, data_dir, &url, number, parts)?;
     }
-    eprintln!("bistro up: cell {} on {url}", cell.name());
-    let client = Client::connect(&url, cell.clone()).await?;
-    let mut quiet_since: Option<Instant> = None;
+    write_private(&data_dir.join("nats.url"), &url)?;
+    let client = Client::connect(&url, cell.clone(), Patience::FailFast).await?;
+    if !console {
+        let how = match Path::new(URL_FILE).canonicalize() {
+            Ok(found) if found.parent() == Some(data_dir) => "`bistro status` in this directory",
+            _ => "`bistro status --nats \"$(cat DATA_DIR/nats.url)\"`",
+        };
+        let text = format!("bistro up: the cell {} runs; {how} asks it", cell.name());
+        // Where nobody reads, there is nobody to tell.
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
+    let status = tokio::select! {
+        result = keep_running(parts) => return result.map(|()| ExitCode::SUCCESS),
+        result = tui::run(client.clone(), false), if console => {
+            result?;
+            if !args.until_done {
+                return Ok(ExitCode::SUCCESS);
+            }
+            client.ask(verb::STATUS, &()).await?
+        }
+        status = until_done(&client), if args.until_done && !console => status,
+    };
+    report(&status, started.elapsed())
+}
+
+fn start_scheduler(
+    cell: &Cell,
+    args: &UpArgs,
+    data_dir: &Path,
+    url: &str,
+    parts: &mut Vec<Part>,
+) -> anyhow::Result<()> {
+    let config = args.config.display().to_string();
+    let lease = LEASE_SEC.to_string();
+    let directory = data_dir.join("scheduler").display().to_string();
+    let scheduler = ["scheduler", "--config", &config, "--lease-sec", &lease];
+    let common = ["--data-dir", &directory, "--cell", cell.name()];
+    let arguments = scheduler.into_iter().chain(common).map(str::to_owned).collect();
+    parts.push(Part::start("scheduler", this_program()?, arguments, url, Signal::SIGTERM)?);
+    Ok(())
+}
+
+fn start_worker(
+    cell: &Cell,
+    args: &UpArgs,
+    data_dir: &Path,
+    url: &str,
+    number: u16,
+    parts: &mut Vec<Part>,
+) -> anyhow::Result<()> {
+    let name = format!("w{number}");
+    let directory = data_dir.join(format!("worker-{name}")).display().to_string();
+    let worker = ["worker", "--name", &name, "--data-dir", &directory, "--cell", cell.name()];
+    let mut arguments = worker.map(str::to_owned).to_vec();
+    if let Some(command) = &args.worker_command {
+        arguments.extend(["--worker-command".to_owned(), absolute(command)?]);
+    }
+    parts.push(Part::start(&name, this_program()?, arguments, url, Signal::SIGTERM)?);
+    Ok(())
+}
+
+fn this_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot find this program's own file")
+}
+
+async fn keep_running(parts: &mut [Part]) -> anyhow::Result<()> {
     loop {
         for part in parts.iter_mut() {
             part.restart_if_ended().await?;
         }
-        if args.until_done
-            && let Ok(status) = client.ask::<CellStatus>(verb::STATUS, &json!({})).await
-        {
-            if status.finished {
-                return Ok(report(&status, started.elapsed()));
-            }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Returns the status of a cell in which nothing can run any more.
+async fn until_done(client: &Client) -> CellStatus {
+    let mut broken_since: Option<Instant> = None;
+    loop {
+        if let Ok(status) = client.ask::<CellStatus>(verb::STATUS, &()).await {
             // A config that cannot be used will not finish anything.
             let broken = status.nodes <= 1 && !status.problems.is_empty();
-            quiet_since = broken.then(|| quiet_since.unwrap_or_else(Instant::now));
-            if quiet_since.is_some_and(|since| since.elapsed() > START_TIMEOUT) {
-                return Ok(report(&status, started.elapsed()));
+            broken_since = broken.then(|| broken_since.unwrap_or_else(Instant::now));
+            if status.finished || broken_since.is_some_and(|at| at.elapsed() > START_TIMEOUT) {
+                return status;
             }
         }
         tokio::time::sleep(POLL).await;
@@ -162,18 +223,19 @@ async fn work(
 }
 
 /// The last line is for scripts.
-fn report(status: &CellStatus, took: Duration) -> ExitCode {
+fn report(status: &CellStatus, took: Duration) -> anyhow::Result<ExitCode> {
     let count = |state| status.counts.get(&state).copied().unwrap_or(0);
+    let mut out = std::io::stdout().lock();
     for problem in &status.problems {
-        eprintln!("{problem}");
+        writeln!(out, "{}", safe(&problem.to_string()))?;
     }
     for line in &status.stuck {
-        println!("not done: {line}");
+        writeln!(out, "not done: {}", safe(line))?;
     }
     let (done, failed) = (count(TaskState::Done), count(TaskState::Failed));
     let wanted: u64 = status.counts.values().sum::<u64>() - count(TaskState::Avoided);
-    println!("{done} done, {failed} failed in {:.1} s", took.as_secs_f64());
-    ExitCode::from(u8::from(done != wanted || wanted == 0))
+    writeln!(out, "{done} done, {failed} failed in {:.1} s", took.as_secs_f64())?;
+    Ok(ExitCode::from(u8::from(done != wanted || wanted == 0)))
 }
 
 /// Tasks run in another directory, so a relative program is made absolute; a bare name is left to
@@ -199,13 +261,7 @@ async fn start_nats(data_dir: &Path, parts: &mut Vec<Part>) -> anyhow::Result<St
          jetstream {{ store_dir: {}, sync_interval: always }}\n",
         serde_json::to_string(&directory.join("store").display().to_string())?
     );
-    std::fs::remove_file(&config).or_else(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    })?;
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&config)?;
-    file.write_all(text.as_bytes())?;
+    write_private(&config, &text)?;
     let binary = nats_server()?;
     let log = directory.join("nats.log");
     let args = ["-c", &config.display().to_string(), "-l", &log.display().to_string()];
@@ -219,6 +275,20 @@ async fn start_nats(data_dir: &Path, parts: &mut Vec<Part>) -> anyhow::Result<St
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(format!("nats://bistro:{password}@127.0.0.1:{port}"))
+}
+
+/// A new file that only this user can read: there is a password in it.
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let write = || {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(text.as_bytes())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn free_port() -> std::io::Result<u16> {

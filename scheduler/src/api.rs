@@ -4,9 +4,11 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::grid_watch::GridWatch;
 use bistro_common::Millis;
 use bistro_common::protocol::api::{
-    ApiError, ApiReply, CellStatus, ErrorCode, ExplainRequest, Page, ProblemReport, verb,
+    ApiError, ApiReply, CellStatus, ErrorCode, ExplainRequest, GridRequest, Page, ProblemReport,
+    verb,
 };
 use bistro_common::protocol::encode;
 use bistro_core::{Core, Effect, Identity};
@@ -23,6 +25,7 @@ pub struct Facts<'a> {
 /// The reply to one request.
 pub fn answer(
     core: &mut Core,
+    watch: &mut GridWatch,
     facts: &Facts<'_>,
     verb: &str,
     payload: &[u8],
@@ -34,7 +37,12 @@ pub fn answer(
         verb::NODES => reply(parse(payload).map(|request| core.node_rows(&request))),
         verb::TASKS => reply(parse(payload).map(|request| core.task_rows(&request))),
         verb::WORKERS => reply(parse::<Page>(payload).map(|page| core.worker_rows(&page))),
-        verb::GRID => reply(parse(payload).map(|request| core.grid(&request, 0))),
+        verb::GRID => reply(parse::<GridRequest>(payload).map(|request| {
+            if request.watch {
+                watch.renew(core);
+            }
+            core.grid(&request, watch.seq())
+        })),
         verb::EXPLAIN => reply(
             parse::<ExplainRequest>(payload)
                 .and_then(|request| core.explain(&request.job, &request.node)),
@@ -48,6 +56,12 @@ pub fn answer(
             format!("this scheduler has no verb {unknown:?}"),
         ))),
     }
+}
+
+/// In place of an answer that does not fit into a message.
+pub fn too_large(bytes: usize) -> Vec<u8> {
+    let message = format!("the answer has {bytes} bytes, more than a message may have");
+    reply::<()>(Err(ApiError::new(ErrorCode::BadRequest, message).hint("ask for a smaller page")))
 }
 
 fn status(core: &Core, facts: &Facts<'_>) -> CellStatus {

@@ -4,11 +4,12 @@ use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use bistro_common::barrier::Barrier;
 use bistro_common::ids::SchedulerId;
 use bistro_common::lease::LeaseTerms;
-use bistro_common::nats::Bus;
+use bistro_common::nats::{Bus, NatsError};
 use bistro_common::protocol::api::ProblemReport;
 use bistro_common::protocol::event::Event;
 use bistro_common::protocol::heartbeat::{Heartbeat, SchedulerBeacon};
@@ -19,6 +20,7 @@ use bistro_core::{Core, Effect, Identity, Input, Record};
 use crate::api::{self, Facts};
 use crate::bus::{self, Delivery};
 use crate::committer::Committer;
+use crate::grid_watch::GridWatch;
 use crate::plan_watch::{self, Loaded};
 use crate::store::{Store, StoreError};
 use bistro_common::clock::Clock;
@@ -58,6 +60,7 @@ struct Driver {
     committer: Committer,
     inputs: mpsc::Sender<Input>,
     problems: Vec<ProblemReport>,
+    grid_watch: GridWatch,
     next_token: u64,
     /// Where to answer heartbeats.
     replies: HashMap<u64, String>,
@@ -93,6 +96,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
         barrier: Barrier::default(),
         inputs,
         problems: Vec::new(),
+        grid_watch: GridWatch::default(),
         next_token: 0,
         replies: HashMap::new(),
         deliveries: HashMap::new(),
@@ -100,12 +104,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     driver.announce().await;
     loop {
         let wake = driver.core.next_wake().map(|at| driver.clock.instant(at).into());
-        let tick = async {
-            match wake {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+        let flush = driver.grid_watch.look(&driver.core);
         tokio::select! {
             Some(message) = heartbeats.next() => driver.on_heartbeat(message),
             Some(result) = driver.committer.result() => {
@@ -117,10 +116,18 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
             Some(input) = incoming.recv() => driver.step(input),
             Some(loaded) = plans.recv() => driver.on_loaded(loaded).await,
             Ok(()) = connections.changed() => driver.announce().await,
-            () = tick => driver.step(Input::Tick),
+            () = at(wake) => driver.step(Input::Tick),
+            () = at(flush) => driver.publish_grid().await,
             else => return Err(SchedulerError::CommitterGone),
         }
         driver.begin_commit().await;
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -179,14 +186,25 @@ impl Driver {
             problems: &self.problems,
         };
         let mut out = Vec::new();
-        let answer = api::answer(&mut self.core, &facts, verb, &message.payload, &mut out);
+        let (core, watch) = (&mut self.core, &mut self.grid_watch);
+        let answer = api::answer(core, watch, &facts, verb, &message.payload, &mut out);
         let changed = !out.is_empty();
         self.barrier.push(&mut out);
         if changed {
             // Forgiven tasks may start at once.
             self.step(Input::Tick);
         }
-        self.publish(reply.to_string(), answer).await;
+        if let Err(NatsError::TooLarge { bytes, .. }) =
+            self.bus.publish(reply.to_string(), answer).await
+        {
+            self.publish(reply.to_string(), api::too_large(bytes)).await;
+        }
+    }
+
+    async fn publish_grid(&mut self) {
+        if let Some(delta) = self.grid_watch.flush(&mut self.core) {
+            self.publish(self.options.cell.view_grid(), encode(&delta)).await;
+        }
     }
 
     fn on_delivery(&mut self, delivery: Delivery) {

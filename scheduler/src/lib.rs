@@ -7,7 +7,8 @@ mod api;
 mod bus;
 mod committer;
 mod driver;
-pub mod nodes;
+pub mod grid_watch;
+mod nodes;
 mod plan_watch;
 pub mod store;
 

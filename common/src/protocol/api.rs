@@ -386,6 +386,10 @@ pub struct GridRequest {
     /// The layout that the asker has: names are left out if it is still the same.
     #[serde(default)]
     pub layout: u64,
+    /// The asker has followed every delta of this layout: if it is still the same, no jobs are
+    /// wanted either.
+    #[serde(default)]
+    pub in_sync: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

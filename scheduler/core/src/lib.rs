@@ -96,6 +96,8 @@ pub struct Core {
     more: bool,
     /// Somebody watches the grid: note what changes.
     watched: bool,
+    /// There is a layout that watchers have not been told of.
+    relaid: bool,
     changed: Vec<TaskIx>,
 }
 
@@ -137,6 +139,7 @@ impl Core {
             outbox: BTreeMap::new(),
             more: false,
             watched: false,
+            relaid: false,
             changed: Vec::new(),
         };
         core.restore(snapshot.workers, snapshot.attempts);

@@ -45,6 +45,7 @@ impl Core {
         self.planned = true;
         self.layout += 1;
         self.changed.clear();
+        self.relaid = self.watched;
         self.config = config;
         self.forest = forest;
         self.resources = Resources::new(&self.config.settings);

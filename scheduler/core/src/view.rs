@@ -15,7 +15,7 @@ use crate::resources::slot_uses;
 use crate::tasks::{JobIx, TaskIx};
 
 /// More changes than this between two looks are a new snapshot rather than a delta.
-const CHANGES_MAX: usize = 20_000;
+const CHANGES_MAX: usize = 10_000;
 
 impl Core {
     pub fn counts(&self) -> Counts {
@@ -189,6 +189,10 @@ impl Core {
 
     /// A snapshot of all cells; `seq` is the last delta that it contains.
     pub fn grid(&self, request: &GridRequest, seq: u64) -> Grid {
+        let known = request.layout == self.layout && self.layout > 0;
+        if known && request.in_sync {
+            return Grid { layout: self.layout, seq, levels: None, jobs: Vec::new() };
+        }
         let mut levels = BTreeMap::new();
         let job = |job: &crate::jobs::JobState| GridJob {
             job: job.config.name.clone(),
@@ -202,29 +206,30 @@ impl Core {
                 nodes.map(|node| self.forest.name(node).to_owned()).collect()
             });
         }
-        let known = request.layout == self.layout && self.layout > 0;
-        Grid {
-            layout: self.layout,
-            seq,
-            levels: (!known).then_some(levels),
-            jobs: self.jobs.iter().map(job).collect(),
-        }
+        let jobs = self.jobs.iter().map(job).collect();
+        Grid { layout: self.layout, seq, levels: (!known).then_some(levels), jobs }
     }
 
     /// Notes changes from now on, or no more.
     pub fn watch(&mut self, watched: bool) {
         self.watched = watched;
+        self.relaid = false;
         if !watched {
             self.changed = Vec::new();
         }
     }
 
+    pub fn has_changes(&self) -> bool {
+        self.relaid || !self.changed.is_empty()
+    }
+
     /// What has changed since the last call, as the delta `seq`. Too much to list is a delta
     /// without changes and with a gap in `seq`, which makes watchers take a snapshot.
     pub fn take_changes(&mut self, seq: u64) -> Option<GridDelta> {
-        if self.changed.is_empty() {
+        if !self.has_changes() {
             return None;
         }
+        self.relaid = false;
         let mut changed = std::mem::take(&mut self.changed);
         changed.sort_unstable();
         changed.dedup();

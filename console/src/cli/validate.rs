@@ -4,6 +4,7 @@ use anyhow::Context;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::print::say;
 use bistro_common::config::{Source, parse};
 use bistro_common::protocol::api::Severity;
 
@@ -14,13 +15,13 @@ pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let name = file.display().to_string();
     let source = Source { file: &name, text: &text };
     for problem in &parsed.problems {
-        println!("{}", source.report(problem));
+        say!("{}", source.report(problem))?;
         if let Some(excerpt) = source.excerpt(problem) {
-            println!("{excerpt}");
+            say!("{excerpt}")?;
         }
     }
     let errors = parsed.problems.iter().filter(|p| p.severity == Severity::Error).count();
     let warnings = parsed.problems.len() - errors;
-    println!("{errors} errors, {warnings} warnings");
+    say!("{errors} errors, {warnings} warnings")?;
     Ok(ExitCode::from(u8::from(errors > 0)))
 }

@@ -1,7 +1,12 @@
-//! Asking a scheduler: one client for every command.
+//! One client of a cell, for commands and console alike.
 
+pub mod events;
+pub mod logs;
+
+use anyhow::Context;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::path::Path;
 use std::time::Duration;
 
 use bistro_common::nats::{Address, Bus, NatsError, Patience};
@@ -12,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The cell did not answer.
 #[derive(Debug)]
-pub struct Unreachable(String);
+pub struct Unreachable(pub String);
 
 impl std::fmt::Display for Unreachable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -22,16 +27,36 @@ impl std::fmt::Display for Unreachable {
 
 impl std::error::Error for Unreachable {}
 
+/// Where `bistro up` in this directory has written how to reach its NATS.
+pub const URL_FILE: &str = ".bistro/up/nats.url";
+
+/// The address that was given, or that of a `bistro up` in this directory.
+pub fn find_url(given: Option<&str>) -> anyhow::Result<String> {
+    if let Some(url) = given {
+        return Ok(url.to_owned());
+    }
+    if Path::new(URL_FILE).exists() {
+        let url =
+            std::fs::read_to_string(URL_FILE).with_context(|| format!("reading {URL_FILE}"))?;
+        return Ok(url.trim().to_owned());
+    }
+    anyhow::bail!(
+        "no NATS address, and no `bistro up` runs in this directory; \
+         give --nats URL or set BISTRO_NATS_URL"
+    )
+}
+
+#[derive(Clone)]
 pub struct Client {
-    bus: Bus,
-    cell: Cell,
+    pub bus: Bus,
+    pub cell: Cell,
 }
 
 impl Client {
-    pub async fn connect(url: &str, cell: Cell) -> anyhow::Result<Self> {
+    pub async fn connect(url: &str, cell: Cell, patience: Patience) -> anyhow::Result<Self> {
         let address = Address::parse(url)?;
         let role = format!("client_{}", std::process::id());
-        let bus = Bus::connect(&address, &cell, &role, Patience::FailFast)
+        let bus = Bus::connect(&address, &cell, &role, patience)
             .await
             .map_err(|error| Unreachable(format!("{error}; is nats-server running there?")))?;
         Ok(Self { bus, cell })
@@ -61,4 +86,9 @@ impl Client {
             (None, None) => Err(anyhow::anyhow!("the scheduler's reply is empty")),
         }
     }
+}
+
+/// Who acts, for the audit.
+pub fn actor() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned())
 }

@@ -1,0 +1,58 @@
+//! `bistro events`: what happened, in order.
+
+use serde_json::json;
+use std::process::ExitCode;
+use tokio::sync::mpsc;
+
+use bistro_common::protocol::event::Event;
+
+use super::print::{Rows, print_line, say};
+use crate::args::{EventsArgs, Output};
+use crate::client::Client;
+use crate::text::{clock, safe};
+
+const COLUMNS: &[&str] =
+    &["kind", "time_ms", "job", "node", "attempt_no", "worker", "actor", "text"];
+const EVENTS_MAX: usize = 256;
+
+pub async fn run(client: Client, args: EventsArgs) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        !(args.follow && args.output == Output::Json),
+        "-o json is one document; with --follow use -o ndjson"
+    );
+    let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+    let reading = tokio::spawn(client.events(args.kind, args.lines, args.follow, sender));
+    let mut rows = Rows::new(args.output, COLUMNS);
+    let mut all = Vec::new();
+    while let Some(event) = events.recv().await {
+        match args.output {
+            Output::Table => print_line(&line(&event))?,
+            Output::Json => all.push(event),
+            _ => print_line(&rows.next(&serde_json::to_value(event)?))?,
+        }
+    }
+    if args.output == Output::Json {
+        say!("{:#}", json!({"items": all}))?;
+    }
+    reading.await??;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One event as a line for people.
+pub fn line(event: &Event) -> String {
+    let mut line = format!("{} {:<16}", clock(event.time_ms), event.kind);
+    let task = match (&event.job, &event.node) {
+        (Some(job), Some(node)) => Some(format!("{job} on {node}")),
+        (Some(name), None) | (None, Some(name)) => Some(name.clone()),
+        (None, None) => None,
+    };
+    let number = event.attempt_no.map(|number| format!("#{number}"));
+    let worker = event.worker.as_ref().map(|worker| format!("worker {worker}"));
+    let actor = event.actor.as_ref().map(|actor| format!("by {actor}"));
+    let text = (!event.text.is_empty()).then(|| event.text.clone());
+    for part in [task, number, worker, actor, text].into_iter().flatten() {
+        line.push(' ');
+        line.push_str(&part);
+    }
+    safe(&line)
+}

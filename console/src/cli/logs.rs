@@ -1,0 +1,92 @@
+//! `bistro logs`: lines of tasks, from all workers.
+
+use serde_json::json;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use tokio::sync::mpsc;
+
+use bistro_common::protocol::log::Stream;
+
+use super::print::{Rows, print_line, say};
+use crate::args::{LogsArgs, Output};
+use crate::client::logs::{Line, Query};
+use crate::client::{Client, Unreachable};
+use crate::text::{clock_ms, safe};
+
+const COLUMNS: &[&str] = &["node", "job", "worker", "time_ms", "stream", "attempt_no", "text"];
+/// Batches of followed lines that wait for a slow reader.
+const BATCHES_MAX: usize = 16;
+
+pub async fn run(client: Client, args: LogsArgs) -> anyhow::Result<ExitCode> {
+    let streams = match args.stream.is_empty() {
+        true => vec![Stream::Stdout, Stream::Stderr],
+        false => args.stream.clone(),
+    };
+    let query = Query {
+        streams,
+        job: args.job,
+        node: args.node,
+        attempt: args.attempt,
+        regex: args.grep,
+        worker: args.worker,
+    };
+    let tail = client.tail_logs(&query, args.lines).await?;
+    if args.output == Output::Json {
+        anyhow::ensure!(!args.follow, "-o json is one document; with --follow use -o ndjson");
+        say!("{:#}", json!({"items": tail.lines}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut print = Print {
+        table: args.output == Output::Table,
+        rows: Rows::new(args.output, COLUMNS),
+        sanitize: std::io::stdout().is_terminal(),
+    };
+    print.lines(&tail.lines)?;
+    for problem in &tail.problems {
+        eprintln!("warning: {problem}");
+    }
+    if !args.follow {
+        if tail.lines.is_empty() && !tail.problems.is_empty() {
+            return Err(Unreachable("no worker's log could be read".to_owned()).into());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (sender, mut lines) = mpsc::channel(BATCHES_MAX);
+    tokio::spawn(client.follow_logs(query, tail.next, sender));
+    while let Some(lines) = lines.recv().await {
+        print.lines(&lines)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Print {
+    table: bool,
+    rows: Rows<'static>,
+    /// A terminal must not be steered by what tasks print; a file gets it as it is.
+    sanitize: bool,
+}
+
+impl Print {
+    fn lines(&mut self, lines: &[Line]) -> anyhow::Result<()> {
+        for line in lines {
+            let text = match self.table {
+                true => self.for_people(line),
+                false => self.rows.next(&serde_json::to_value(line)?),
+            };
+            print_line(&text)?;
+        }
+        Ok(())
+    }
+
+    fn for_people(&self, Line { worker, line }: &Line) -> String {
+        let text = if self.sanitize { safe(&line.text) } else { line.text.clone() };
+        let mark = match (line.dropped > 0, line.stream) {
+            (true, _) => '!',
+            (_, Stream::Stdout) => ' ',
+            (_, Stream::Stderr) => 'E',
+            (_, Stream::Statuses) => 'S',
+        };
+        let (job, node) = (safe(&line.job), safe(&line.node));
+        format!("{} {worker} {job} {node} {mark} {text}", clock_ms(line.time_ms))
+    }
+}

@@ -1,0 +1,8 @@
+//! The commands, one file each.
+
+pub mod doctor;
+pub mod events;
+pub mod logs;
+mod print;
+pub mod read;
+pub mod validate;

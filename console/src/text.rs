@@ -1,0 +1,101 @@
+//! Text for people. Names and log lines come from nodes and tasks, so control characters are shown
+//! and never obeyed.
+
+use bistro_common::Millis;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// One line that cannot steer a terminal. Tabs become spaces.
+pub fn safe(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\t' => ' ',
+            // Directions and other invisible marks can make a line read as something else.
+            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' => {
+                '\u{fffd}'
+            }
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+/// `HH:MM:SS` in the local time zone.
+pub fn clock(ms: Millis) -> String {
+    format(ms, "%H:%M:%S")
+}
+
+/// `HH:MM:SS.mmm` in the local time zone.
+pub fn clock_ms(ms: Millis) -> String {
+    format(ms, "%H:%M:%S%.3f")
+}
+
+fn format(ms: Millis, format: &str) -> String {
+    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    match time {
+        Some(time) => time.to_zoned(TimeZone::system()).strftime(format).to_string(),
+        None => "--:--:--".to_owned(),
+    }
+}
+
+/// A span for people: `0.4s`, `12s`, `3m05s`, `2h07m`, `4d03h`.
+pub fn span(ms: Millis) -> String {
+    let seconds = ms / 1_000;
+    match seconds {
+        0..10 => format!("{}.{}s", seconds, ms % 1_000 / 100),
+        10..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+/// Exactly `width` columns: cut (with a mark) or filled with spaces.
+pub fn fit(text: &str, width: usize) -> String {
+    let text = safe(text);
+    let have = text.width();
+    if have <= width {
+        return format!("{text}{}", " ".repeat(width - have));
+    }
+    let mut cut = String::new();
+    let mut used = 0;
+    for c in text.chars() {
+        let wide = c.width().unwrap_or(0);
+        if used + wide + 1 > width {
+            break;
+        }
+        cut.push(c);
+        used += wide;
+    }
+    if width > 0 {
+        cut.push('~');
+        used += 1;
+    }
+    format!("{cut}{}", " ".repeat(width - used))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_steers_the_terminal() {
+        assert_eq!(safe("a\u{1b}[31m\tb\u{202e}"), "a\u{fffd}[31m b\u{fffd}");
+        assert_eq!(safe("häuser ✓"), "häuser ✓");
+    }
+
+    #[test]
+    fn texts_have_the_width_that_is_asked_for() {
+        assert_eq!(fit("ab", 4), "ab  ");
+        assert_eq!(fit("abcdef", 4), "abc~");
+        assert_eq!(fit("日本語", 4), "日~ ");
+        assert_eq!(fit("abc", 0), "");
+    }
+
+    #[test]
+    fn spans_are_short() {
+        let spans = [400, 12_000, 185_000, 7_620_000, 356_400_000].map(span);
+        assert_eq!(spans, ["0.4s", "12s", "3m05s", "2h07m", "4d03h"]);
+    }
+}

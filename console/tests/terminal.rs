@@ -1,0 +1,173 @@
+//! The console in a real terminal: what only a terminal shows.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
+
+use bistro_common::protocol::api::TaskState;
+use bistro_tests::{Cell, wait_until};
+
+const CONFIG: &str = r#"{
+  "bistro_settings": {
+    "enabled": true,
+    "nodes": {
+      "levels": ["host"],
+      "node_sources": [{"source": "manual", "prefs": {"n1": [], "n2": [], "n3": []}}]
+    },
+    "resources": {"instance": {"concurrency": {"limit": 2, "default": 1}}}
+  },
+  "bistro_job->crawl": {"owner": "me", "backoff": [3600, "repeat"]}
+}"#;
+
+/// A console in an 80x24 terminal.
+struct Console {
+    screen: Arc<Mutex<vt100::Parser>>,
+    keys: Box<dyn Write + Send>,
+    child: Box<dyn Child + Send + Sync>,
+    /// Hangs up when it is dropped.
+    terminal: Box<dyn MasterPty + Send>,
+}
+
+impl Console {
+    fn open(url: &str) -> Self {
+        let size = PtySize { rows: 24, cols: 80, ..PtySize::default() };
+        let pair = native_pty_system().openpty(size).expect("a terminal can be made");
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_bistro"));
+        command.args(["console", "--cell", "test"]);
+        command.env("BISTRO_NATS_URL", url);
+        let child = pair.slave.spawn_command(command).expect("bistro starts");
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(24, 80, 0)));
+        let mut output = pair.master.try_clone_reader().expect("a terminal can be read");
+        let parser = screen.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut buffer) {
+                parser.lock().expect("nobody panics with it").process(&buffer[..count]);
+            }
+        });
+        let keys = pair.master.take_writer().expect("a terminal can be written");
+        Self { screen, keys, child, terminal: pair.master }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("a terminal takes keys");
+    }
+
+    fn text(&self) -> String {
+        self.screen.lock().expect("nobody panics with it").screen().contents()
+    }
+
+    async fn wait_for(&self, what: &str) {
+        wait_until(what, || self.text().contains(what)).await;
+    }
+
+    fn is_in_alternate_screen(&self) -> bool {
+        self.screen.lock().expect("nobody panics with it").screen().alternate_screen()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.process_id().expect("it runs") as i32;
+        kill(Pid::from_raw(pid), signal).expect("it runs");
+    }
+
+    async fn wait_for_end(&mut self) {
+        wait_until("the console to end", || {
+            self.child.try_wait().expect("it is our child").is_some()
+        })
+        .await;
+        wait_until("the screen to be given back", || !self.is_in_alternate_screen()).await;
+        let hidden = self.screen.lock().expect("nobody panics with it").screen().hide_cursor();
+        assert!(!hidden, "the cursor is there again");
+    }
+}
+
+async fn cell() -> Cell {
+    let cell = Cell::new().await;
+    cell.write_config(CONFIG);
+    cell.start_scheduler().await;
+    cell
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_found_read_and_killed() {
+    let cell = cell().await;
+    let script = cell.script("task", "echo hello from $1; exec sleep 600");
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for_count(TaskState::Running, 2).await;
+    let mut console = Console::open(&cell.nats.url());
+    console.wait_for("crawl").await;
+    console.wait_for("> running 2").await;
+    console.press("2");
+    console.wait_for("crawl on n1").await;
+    console.press("4t");
+    console.wait_for("state=running  1 of 2").await;
+    console.press("l");
+    console.wait_for("hello from").await;
+    console.press("\u{1b}");
+    console.wait_for("state=running  1 of 2").await;
+    console.press("K");
+    console.wait_for("Kill this attempt?").await;
+    console.press("\t\r");
+    console.wait_for("asked w1 to end crawl").await;
+    cell.wait_for_count(TaskState::Backoff, 1).await;
+    console.press("q");
+    console.wait_for_end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_grid_follows_what_happens() {
+    let cell = cell().await;
+    let script =
+        cell.script("task", "while [ ! -e \"$0.go\" ]; do sleep 0.05; done; echo done > \"$2\"");
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for_count(TaskState::Running, 2).await;
+    let mut console = Console::open(&cell.nats.url());
+    console.press("2");
+    console.wait_for(">").await;
+    std::fs::write(format!("{script}.go"), "").expect("a file can be written");
+    console.wait_for("crawl              +++").await;
+    console.press("q");
+    console.wait_for_end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_is_shown_and_survived() {
+    let mut cell = cell().await;
+    let mut console = Console::open(&cell.nats.url());
+    console.wait_for("crawl").await;
+    cell.nats.kill();
+    console.wait_for("no connection for").await;
+    assert!(console.text().contains("crawl"), "what was known stays");
+    cell.nats.restart();
+    wait_until("the connection to be back", || !console.text().contains("no connection")).await;
+    console.press("q");
+    console.wait_for_end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_terminal_is_given_back_after_a_signal() {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+        // Nothing listens there: the first screen does not need it.
+        let mut console = Console::open("nats://127.0.0.1:1");
+        console.wait_for("Jobs").await;
+        assert!(console.is_in_alternate_screen());
+        console.signal(signal);
+        console.wait_for_end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_fits_any_size() {
+    let mut console = Console::open("nats://127.0.0.1:1");
+    console.wait_for("Jobs").await;
+    for (rows, cols) in [(1, 1), (200, 500), (10, 40), (24, 80)] {
+        let size = PtySize { rows, cols, ..PtySize::default() };
+        console.terminal.resize(size).expect("a terminal has a size");
+        console.press("?");
+        console.press("?");
+    }
+    console.press("q");
+    console.wait_for_end().await;
+}
