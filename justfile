@@ -22,6 +22,18 @@ fmt:
 docs:
     cargo doc --workspace --no-deps --open
 
+# Writes the generated pages of docs/reference anew.
+docs-update:
+    UPDATE_DOCS=1 cargo test --quiet -p bistro-common -p bistro the_page_is_up_to_date
+
+# Accepts the console's screens as they are now (look at the diff).
+screens-update:
+    INSTA_UPDATE=always cargo test --quiet -p bistro every_view
+
+# Measures what docs/performance.md says, on this machine.
+bench *args:
+    scripts/bench {{args}}
+
 # What CI runs.
 ci:
     .ci/run

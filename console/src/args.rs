@@ -21,7 +21,13 @@ pub struct Args {
     )]
     pub nats: Option<String>,
     /// Which cell, if several share a NATS
-    #[arg(long, global = true, env = "BISTRO_CELL", default_value = "main")]
+    #[arg(
+        long,
+        global = true,
+        env = "BISTRO_CELL",
+        hide_env_values = true,
+        default_value = "main"
+    )]
     pub cell: String,
     #[command(subcommand)]
     pub command: Command,

@@ -5,6 +5,8 @@
 mod args;
 mod cli;
 mod client;
+#[cfg(test)]
+mod reference;
 mod text;
 mod tui;
 mod up;

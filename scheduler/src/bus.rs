@@ -1,11 +1,13 @@
 //! The scheduler's side of NATS: streams, the consumer of results, and requests to workers.
 
 use async_nats::jetstream::{self, consumer, stream};
+use async_nats::service::endpoint::Endpoint;
+use async_nats::service::{Service, ServiceExt};
 use futures_util::StreamExt;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-use bistro_common::ids::WorkerName;
+use bistro_common::ids::{SchedulerId, WorkerName};
 use bistro_common::nats::{Bus, NatsError};
 use bistro_common::protocol::assign::{Assign, AssignReply};
 use bistro_common::protocol::control::{Control, ControlAnswer, ControlReply, Order};
@@ -21,6 +23,27 @@ const FETCH: Duration = Duration::from_secs(5);
 const FETCH_MAX: usize = 256;
 const DAY: Duration = Duration::from_secs(86_400);
 const STREAM_BYTES: i64 = 1 << 30;
+
+/// Offers the verbs as a NATS service, so that `$SRV.PING` finds the cell. Every scheduler has a
+/// queue group of its own: none may answer in another's place.
+pub async fn api_service(
+    bus: &Bus,
+    cell: &Cell,
+    scheduler: SchedulerId,
+) -> Result<(Service, Endpoint), async_nats::Error> {
+    let metadata = [("cell", cell.name()), ("role", "scheduler")];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let service = bus
+        .client()
+        .service_builder()
+        .description("runs data-parallel work: one request per verb")
+        .metadata(metadata)
+        .queue_group(scheduler)
+        .start("bistro", env!("CARGO_PKG_VERSION"))
+        .await?;
+    let endpoint = service.endpoint_builder().name("api").add(cell.apis()).await?;
+    Ok((service, endpoint))
+}
 
 /// A message of the DONE stream, to be acknowledged once it is applied.
 pub struct Delivery {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use bistro_common::barrier::Barrier;
 use bistro_common::ids::SchedulerId;
 use bistro_common::lease::LeaseTerms;
-use bistro_common::nats::{Bus, NatsError};
+use bistro_common::nats::Bus;
 use bistro_common::protocol::api::ProblemReport;
 use bistro_common::protocol::event::Event;
 use bistro_common::protocol::heartbeat::{Heartbeat, SchedulerBeacon};
@@ -45,6 +45,8 @@ pub enum SchedulerError {
     Store(#[from] StoreError),
     #[error("the scheduler cannot listen on NATS: {0}")]
     Subscribe(#[from] async_nats::SubscribeError),
+    #[error("the scheduler cannot offer its service on NATS: {0}")]
+    Service(async_nats::Error),
     #[error("the store's thread has ended")]
     CommitterGone,
 }
@@ -77,7 +79,8 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     let seed = scheduler.0.as_u128() as u64;
     let core = Core::new(identity, options.terms, seed, started, opened.snapshot);
     let mut heartbeats = bus.client().subscribe(options.cell.heartbeats()).await?;
-    let mut requests = bus.client().subscribe(options.cell.apis()).await?;
+    let service = bus::api_service(&bus, &options.cell, scheduler).await;
+    let (_service, mut requests) = service.map_err(SchedulerError::Service)?;
     let (inputs, mut incoming) = mpsc::channel(INPUTS_MAX);
     let (plans_out, mut plans) = mpsc::channel(1);
     let (done_out, mut dones) = mpsc::channel(INPUTS_MAX);
@@ -111,7 +114,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
                 result?;
                 driver.release().await;
             }
-            Some(message) = requests.next() => driver.on_request(message).await,
+            Some(request) = requests.next() => driver.on_request(request).await,
             Some(delivery) = dones.recv() => driver.on_delivery(delivery),
             Some(input) = incoming.recv() => driver.step(input),
             Some(loaded) = plans.recv() => driver.on_loaded(loaded).await,
@@ -171,10 +174,8 @@ impl Driver {
         }
     }
 
-    async fn on_request(&mut self, message: async_nats::Message) {
-        let Some(reply) = message.reply else {
-            return;
-        };
+    async fn on_request(&mut self, request: async_nats::service::Request) {
+        let message = &request.message;
         let Some(verb) = self.options.cell.parse_api(&message.subject) else {
             return;
         };
@@ -194,10 +195,15 @@ impl Driver {
             // Forgiven tasks may start at once.
             self.step(Input::Tick);
         }
-        if let Err(NatsError::TooLarge { bytes, .. }) =
-            self.bus.publish(reply.to_string(), answer).await
+        let answer = match answer.len() {
+            bytes if bytes > self.bus.client().max_payload() => api::too_large(bytes),
+            _ => answer,
+        };
+        // Queued while there is no connection, it would come too late for whoever asked.
+        if self.bus.is_connected()
+            && let Err(error) = request.respond(Ok(answer.into())).await
         {
-            self.publish(reply.to_string(), api::too_large(bytes)).await;
+            tracing::debug!(%error, "an answer was not sent");
         }
     }
 

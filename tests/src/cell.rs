@@ -121,6 +121,13 @@ impl Cell {
         Process::start(&bistro(), &args, &self.nats.url())
     }
 
+    /// Asks on any subject, as a pipeline without our libraries does.
+    pub async fn request(&self, subject: &str) -> serde_json::Value {
+        let timeout = Duration::from_secs(10);
+        let bytes = self.client.request(subject.to_owned(), Vec::new(), timeout).await;
+        serde_json::from_slice(&bytes.expect("somebody answers")).expect("JSON")
+    }
+
     /// One page of a worker's task logs.
     pub async fn logs(&self, worker: &str, request: &LogRead) -> LogReadReply {
         let subject = self.name.log_read(&WorkerName::new(worker).expect("a valid name"));

@@ -2,7 +2,8 @@
 
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::api::{
-    ErrorCode, KillReply, KillRequest, Listing, TaskRow, TaskState, TasksRequest, verb,
+    ErrorCode, KillReply, KillRequest, Listing, NodeRow, NodesRequest, TaskRow, TaskState,
+    TasksRequest, verb,
 };
 use bistro_common::protocol::log::{Direction, LineId, LogRead, Stream};
 use bistro_common::protocol::task::{Kill, KillMethod};
@@ -136,6 +137,75 @@ async fn edits_take_effect_while_it_runs_and_broken_ones_are_shown() {
     cell.write_config(SMALLEST);
     let status = cell.wait_for_count(TaskState::Done, 4).await;
     assert_eq!(status.problems, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lower_limit_starts_nothing_until_there_is_room_below_it() {
+    let cell = Cell::new().await;
+    cell.write_config(SMALLEST);
+    let script = cell.script(
+        "task",
+        r#"echo "start $1" >> "$0.log"; while [ ! -e "$0.go" ]; do sleep 0.05; done
+        echo "end $1" >> "$0.log"; echo done > "$2""#,
+    );
+    cell.start_scheduler().await;
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for_count(TaskState::Running, 3).await;
+    cell.write_config(&SMALLEST.replace("\"limit\": 3", "\"limit\": 1"));
+    wait_for_limit(&cell, 1).await;
+    std::fs::write(format!("{script}.go"), "").unwrap();
+    cell.wait_for_count(TaskState::Done, 4).await;
+    let log = log_of(&script);
+    let last_start = log.iter().rposition(|line| line.starts_with("start")).unwrap();
+    let ends_before = log[..last_start].iter().filter(|line| line.starts_with("end")).count();
+    assert_eq!(ends_before, 3, "{log:?}");
+}
+
+async fn wait_for_limit(cell: &Cell, limit: i64) {
+    let request = NodesRequest { level: Some("instance".to_owned()), ..Default::default() };
+    loop {
+        let nodes: Listing<NodeRow> = cell.ask(verb::NODES, &request).await.unwrap();
+        if nodes.items[0].slots["concurrency"].limit == limit {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_added_runs_and_one_that_is_disabled_stops_starting() {
+    let cell = Cell::new().await;
+    let with = |jobs: &str| {
+        SMALLEST.replace("\"bistro_job->job\"", &format!("{jobs} \"bistro_job->job\""))
+    };
+    cell.write_config(SMALLEST);
+    let script = cell.script("task", "echo \"start $1\" >> \"$0.log\"; echo done > \"$2\"");
+    cell.start_scheduler().await;
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for_count(TaskState::Done, 4).await;
+    let disabled = "\"bistro_job->off\": {\"owner\": \"me\", \"enabled\": false},";
+    cell.write_config(&with(&format!("\"bistro_job->new\": {{\"owner\": \"me\"}}, {disabled}")));
+    cell.wait_for("the new job", |status| {
+        status.counts == [(TaskState::Done, 8), (TaskState::Disabled, 4)].into()
+    })
+    .await;
+    assert_eq!(starts(&log_of(&script)).len(), 8, "what was done did not run again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelines_find_the_cell_as_a_service_and_ask_it_without_our_libraries() {
+    let cell = Cell::new().await;
+    cell.write_config(SMALLEST);
+    cell.start_scheduler().await;
+    cell.wait_for_count(TaskState::CanRun, 4).await;
+    let ping = cell.request("$SRV.PING.bistro").await;
+    assert_eq!(ping["metadata"]["cell"], "test");
+    let info = cell.request("$SRV.INFO.bistro").await;
+    assert_eq!(info["endpoints"][0]["subject"], "bistro.test.api.*");
+    let jobs = cell.request("bistro.test.api.jobs").await;
+    assert_eq!(jobs["ok"]["items"][0]["job"], "job");
+    let stats = cell.request("$SRV.STATS.bistro").await;
+    assert!(stats["endpoints"][0]["num_requests"].as_u64() > Some(0), "{stats}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,13 +13,14 @@ use bistro_common::clock::Clock;
 use bistro_common::ids::{AttemptId, Incarnation, WorkerName};
 use bistro_common::nats::Bus;
 use bistro_common::protocol::done::Done;
-use bistro_common::protocol::heartbeat::{Capacity, ClosedReason, Heartbeat};
+use bistro_common::protocol::heartbeat::{ClosedReason, Heartbeat};
 use bistro_common::protocol::task::{Kill, OpenAttempt, Outcome, TaskResult};
 use bistro_common::protocol::{VERSION, decode, encode};
 use bistro_common::subject::Cell;
 use bistro_worker_core::{Effect, Input, LedgerRecord, WorkerCore};
 
 use crate::bus;
+use crate::capacity;
 use crate::exec::{self, Surroundings};
 use crate::guard::{self, Guard, GuardCommand, GuardError};
 use crate::ledger::{Ledger, LedgerError};
@@ -324,10 +325,7 @@ impl Driver {
             pid: std::process::id(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             started_ms: self.started,
-            capacity: Capacity {
-                cpu_cores: std::thread::available_parallelism().map_or(0, |n| n.get() as u32),
-                ram_mb: 0,
-            },
+            capacity: capacity::read(),
             floor: self.core.floor(),
             open: self.core.digest(),
             open_attempts: self.core.take_full_sync(),

@@ -1,6 +1,7 @@
 //! The worker's shell: it runs what the core admits, and decides nothing itself.
 
 mod bus;
+mod capacity;
 mod driver;
 mod exec;
 pub mod guard;

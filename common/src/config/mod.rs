@@ -9,6 +9,7 @@ mod job;
 mod model;
 mod problem;
 mod reader;
+pub mod reference;
 mod settings;
 mod tree;
 

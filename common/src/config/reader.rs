@@ -181,6 +181,11 @@ pub struct ObjectReader<'a> {
 
 impl<'a> ObjectReader<'a> {
     pub fn get(&self, key: &'static str) -> Option<Reader<'a>> {
+        #[cfg(test)]
+        assert!(
+            super::reference::KEYS.iter().any(|documented| documented.name == key),
+            "the key {key:?} is not in the reference"
+        );
         self.asked.borrow_mut().push(key);
         self.reader.child(key)
     }

@@ -17,11 +17,27 @@ pub const WAIT_MS_MAX: u64 = 20_000;
 
 /// Position of a line in a worker's log: seconds since the epoch in the upper half, a counter in
 /// the lower. Ordered by time, unique per worker. Opaque to clients.
+///
+/// On the wire it is a text of twenty digits: many languages cannot hold it as a number, and as a
+/// text it sorts the same.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct LineId(pub u64);
+
+impl From<LineId> for String {
+    fn from(id: LineId) -> Self {
+        format!("{:020}", id.0)
+    }
+}
+
+impl TryFrom<String> for LineId {
+    type Error = std::num::ParseIntError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
 
 impl LineId {
     pub const MIN: Self = Self(0);

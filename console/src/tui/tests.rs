@@ -133,7 +133,7 @@ fn every_view_at_80x24() {
     let line = |id: u64, stream: &str, text: &str, dropped: u64| Line {
         worker: "w1".to_owned(),
         line: from(json!({
-            "id": id, "time_ms": NOW, "stream": stream, "job": "scrape", "node": "db1",
+            "id": id.to_string(), "time_ms": NOW, "stream": stream, "job": "scrape", "node": "db1",
             "attempt_no": 2, "text": text, "dropped": dropped,
         })),
     };

@@ -1,0 +1,280 @@
+//! Every key of the config file, for `docs/reference/config.md`. Where a test reads a key that is
+//! not here, it fails.
+
+pub struct Key {
+    /// Where it stands: `bistro_settings`, `a job`, ...
+    pub place: &'static str,
+    pub name: &'static str,
+    pub kind: &'static str,
+    /// `required`, or what holds without it.
+    pub default: &'static str,
+    pub meaning: &'static str,
+}
+
+const fn key(
+    place: &'static str,
+    name: &'static str,
+    kind: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key { place, name, kind, default, meaning }
+}
+
+const FILE: &str = "The file";
+const SETTINGS: &str = "bistro_settings";
+const NODES: &str = "bistro_settings.nodes";
+const SOURCE: &str = "bistro_settings.nodes.node_sources[]";
+const MANUAL: &str = "prefs of the source manual";
+const RANGE: &str = "prefs of the source range_label";
+const SCRIPT: &str = "prefs of the source script";
+const RESOURCE: &str = "bistro_settings.resources.LEVEL.RESOURCE";
+const KILL: &str = "kill_subprocess";
+const SUBPROCESS: &str = "task_subprocess";
+const JOB: &str = "bistro_job->NAME";
+const FILTER: &str = "bistro_job->NAME.filters.LEVEL";
+
+const NOT_YET: &str = "Not supported yet: it is said and has no effect.";
+const NOT_YET_ERROR: &str = "Not supported yet: a job that has it cannot run.";
+const OBSOLETE: &str =
+    "Of the original; has no effect, since the scheduler follows changes at once.";
+
+pub const KEYS: &[Key] = &[
+    key(FILE, "bistro_settings", "object", "required", "What is true for all jobs."),
+    key(
+        FILE,
+        "bistro_job->NAME",
+        "object",
+        "none",
+        "A job. It runs once on every node of its level.",
+    ),
+    key(SETTINGS, "enabled", "bool", "false", "Nothing is started without it."),
+    key(
+        SETTINGS,
+        "scheduler",
+        "roundrobin, ranked_priority, randomized_priority or long_tail",
+        "roundrobin",
+        "Which job may start a task next.",
+    ),
+    key(SETTINGS, "nodes", "object", "required", "The forest of nodes."),
+    key(
+        SETTINGS,
+        "resources",
+        "object of objects",
+        "required",
+        "By level: what its nodes have to give.",
+    ),
+    key(SETTINGS, "level_for_tasks", "level", "the lowest", "The level of jobs that name none."),
+    key(
+        SETTINGS,
+        "backoff",
+        "list of seconds, last `repeat` or `fail`",
+        "[15, 30, 60, 300, 900, 3600, 7200, 21600, 86400, \"repeat\"]",
+        "How long a task waits after its first, second, ... error.",
+    ),
+    key(SETTINGS, "kill_subprocess", "object", "term, 0 ms", "How a running task is ended."),
+    key(SETTINGS, "task_subprocess", "object", "none", "How a task is run."),
+    key(SETTINGS, "working_wait", "seconds", "none", OBSOLETE),
+    key(SETTINGS, "idle_wait", "seconds", "none", OBSOLETE),
+    key(SETTINGS, "CAUTION_exit_initial_wait_before_timestamp", "int", "none", OBSOLETE),
+    key(SETTINGS, "remote_worker_selector", "text", "none", NOT_YET),
+    key(SETTINGS, "worker_resources_override", "object", "none", NOT_YET),
+    key(SETTINGS, "physical_resources", "object", "none", NOT_YET),
+    key(SETTINGS, "kill_orphan_tasks_after_sec", "seconds", "none", NOT_YET),
+    key(
+        NODES,
+        "levels",
+        "list of texts",
+        "required",
+        "From the top down. Above them is `instance`, beside them `worker`.",
+    ),
+    key(
+        NODES,
+        "node_order",
+        "random, original or lexicographic",
+        "random",
+        "In which order nodes are looked at.",
+    ),
+    key(NODES, "node_sources", "list of objects", "none", "Where nodes come from; they add up."),
+    key(
+        SOURCE,
+        "source",
+        "manual, range_label, script, add_time or empty",
+        "required",
+        "`add_time` is not supported yet: a file that has it is refused.",
+    ),
+    key(SOURCE, "prefs", "object", "none", "What the source needs, see below."),
+    key(
+        MANUAL,
+        "NODE",
+        "text, list of texts, or object",
+        "none",
+        "A node of the first level and its children.",
+    ),
+    key(
+        MANUAL,
+        "children",
+        "text, list of texts, or object",
+        "none",
+        "In the object form of a node.",
+    ),
+    key(
+        MANUAL,
+        "disabled",
+        "bool",
+        "false",
+        "In the object form of a node: nothing is started on it or below.",
+    ),
+    key(RANGE, "parent_level", "level", "required", "Every node of it gets these children."),
+    key(RANGE, "start", "int", "required", "The first number."),
+    key(RANGE, "end", "int", "required", "The last number."),
+    key(
+        RANGE,
+        "format",
+        "text",
+        "{parent}__{i}",
+        "Names, with `{parent}`, `{i}`, `{start}` and `{end}`.",
+    ),
+    key(RANGE, "enabled", "bool", "true", "Whether something may be started on these nodes."),
+    key(
+        SCRIPT,
+        "parent_level",
+        "level",
+        "required",
+        "The program is run for each of its nodes, with the name as its argument; each line that it prints is a child.",
+    ),
+    key(SCRIPT, "script", "path", "required", "The program."),
+    key(SCRIPT, "period_sec", "seconds", "300", "How often it is run."),
+    key(SCRIPT, "timeout_sec", "seconds", "60", "When it is killed. The last good nodes stay."),
+    key(RESOURCE, "limit", "int", "required", "How many slots each node of the level has."),
+    key(RESOURCE, "default", "int", "required", "How many a task takes if its job does not say."),
+    key(RESOURCE, "weight", "int", "0", "How much a slot counts when workers are compared."),
+    key(KILL, "method", "term, kill or term_wait_kill", "term", "Which signals are sent."),
+    key(KILL, "kill_wait_ms", "milliseconds", "0", "Between TERM and KILL."),
+    key(SUBPROCESS, "poll_ms", "milliseconds", "10", "The time that a quota of lines is for."),
+    key(
+        SUBPROCESS,
+        "max_log_lines_per_poll_interval",
+        "int",
+        "no limit",
+        "How many lines a task may print in that time before it has to wait.",
+    ),
+    key(SUBPROCESS, "parent_death_signal", "int", "none", NOT_YET),
+    key(SUBPROCESS, "process_group_leader", "bool", "true", NOT_YET),
+    key(SUBPROCESS, "use_canary_pipe", "bool", "true", NOT_YET),
+    key(SUBPROCESS, "cgroups", "object", "none", NOT_YET),
+    key(JOB, "owner", "text", "required", "Whom to ask."),
+    key(JOB, "enabled", "bool", "true", "Whether its tasks may be started."),
+    key(
+        JOB,
+        "level_for_tasks",
+        "level",
+        "that of the settings",
+        "It runs on every node of this level.",
+    ),
+    key(
+        JOB,
+        "command",
+        "list of texts",
+        "the worker's --worker-command",
+        "What is run: it gets the node, the path for its status, and a JSON object as three more arguments.",
+    ),
+    key(JOB, "config", "object", "{}", "Handed to the task as it is."),
+    key(JOB, "priority", "number", "1.0", "For the policies that rank jobs."),
+    key(
+        JOB,
+        "resources",
+        "object of ints",
+        "the defaults",
+        "Slots that one task takes, by resource.",
+    ),
+    key(JOB, "filters", "object of objects", "none", "By level: on which nodes it runs."),
+    key(
+        JOB,
+        "depends_on",
+        "list of jobs",
+        "none",
+        "On each node it waits until these are done there.",
+    ),
+    key(
+        JOB,
+        "backoff",
+        "as in the settings",
+        "that of the settings",
+        "How long a task waits after an error.",
+    ),
+    key(JOB, "kill_subprocess", "object", "that of the settings", "How a running task is ended."),
+    key(JOB, "task_subprocess", "object", "that of the settings", "How a task is run."),
+    key(JOB, "host_placement", "text", "none", NOT_YET_ERROR),
+    key(JOB, "level_for_host_placement", "level", "none", NOT_YET_ERROR),
+    key(JOB, "run_only_after_all_nodes_are_done_for", "list of jobs", "none", NOT_YET_ERROR),
+    key(JOB, "kill_orphan_tasks_after_sec", "seconds", "none", NOT_YET),
+    key(
+        JOB,
+        "errors",
+        "object",
+        "none",
+        "Written by the original's tools: a job that has any cannot run.",
+    ),
+    key(JOB, "create_time", "int", "none", "Written by the original's tools; has no effect."),
+    key(JOB, "modify_time", "int", "none", "Written by the original's tools; has no effect."),
+    key(JOB, "version_id", "int", "none", "Written by the original's tools; has no effect."),
+    key(FILTER, "whitelist", "list of nodes", "all", "Only these."),
+    key(FILTER, "blacklist", "list of nodes", "none", "Not these."),
+    key(
+        FILTER,
+        "whitelist_regex",
+        "regular expression",
+        "all",
+        "Only nodes whose whole name matches.",
+    ),
+    key(FILTER, "blacklist_regex", "regular expression", "none", "Not those."),
+    key(FILTER, "tag_whitelist", "list of tags", "all", "Only nodes that have one of these."),
+    key(FILTER, "fraction_of_nodes", "number from 0 to 1", "1", "A stable part of them."),
+];
+
+/// The reference page.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Config file reference\n\n\
+         Generated from `common/src/config/reference.rs`; `just docs-update` writes it anew.\n\n\
+         The file is JSON; comments and trailing commas are allowed. Unknown keys are reported and \
+         ignored. `bistro validate FILE` says what is wrong with a file, and where.\n",
+    );
+    let mut place = "";
+    for key in KEYS {
+        if key.place != place {
+            place = key.place;
+            let title = if place == FILE { place.to_owned() } else { format!("`{place}`") };
+            page +=
+                &format!("\n## {title}\n\n| key | type | default | meaning |\n|---|---|---|---|\n");
+        }
+        let Key { name, kind, default, meaning, .. } = key;
+        page += &format!("| `{name}` | {kind} | {default} | {meaning} |\n");
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_page_is_up_to_date() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/config.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, markdown()).expect("docs can be written");
+        }
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(page == markdown(), "docs/reference/config.md is stale; run `just docs-update`");
+    }
+
+    #[test]
+    fn no_key_is_there_twice() {
+        let mut places: Vec<_> = KEYS.iter().map(|key| (key.place, key.name)).collect();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), KEYS.len());
+    }
+}
