@@ -6,6 +6,7 @@
 
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, RequestErrorKind, ServerAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -16,6 +17,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The limit for everything that has no limit of its own.
 const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a new connection may take to be in force.
+const STATE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The first attempts to reconnect follow quickly, later ones every 2 s, with jitter.
 const RECONNECT_DELAY_MS_MAX: u64 = 2_000;
@@ -118,6 +122,8 @@ impl Bus {
         patience: Patience,
     ) -> Result<Self, NatsError> {
         let (sender, connections) = watch::channel(0u64);
+        let client_known = Arc::new(OnceLock::new());
+        let known = client_known.clone();
         let mut options = ConnectOptions::new()
             .name(format!("bistro {role}"))
             .ping_interval(PING_INTERVAL)
@@ -126,15 +132,7 @@ impl Bus {
             .custom_inbox_prefix(cell.inbox(role))
             .client_capacity(1_024)
             .reconnect_delay_callback(reconnect_delay)
-            .event_callback(move |event| {
-                match &event {
-                    Event::Connected => sender.send_modify(|count| *count += 1),
-                    Event::Disconnected => sender.send_modify(|_| ()),
-                    Event::Closed | Event::Draining => tracing::debug!(%event, "nats"),
-                    event => tracing::warn!(%event, "nats"),
-                }
-                std::future::ready(())
-            });
+            .event_callback(move |event| on_event(event, known.clone(), sender.clone()));
         if let Some((user, password)) = &address.credentials {
             options = options.user_and_password(user.clone(), password.clone());
         }
@@ -145,6 +143,8 @@ impl Bus {
             .connect(&address.servers[..])
             .await
             .map_err(|source| NatsError::Connect { servers: address.to_string(), source })?;
+        // It is set once.
+        let _ = client_known.set(client.clone());
         Ok(Self { client, connections })
     }
 
@@ -210,6 +210,26 @@ impl Bus {
             return Err(NatsError::TooLarge { subject: subject.to_owned(), bytes });
         }
         Ok(())
+    }
+}
+
+/// Tells the watchers of connections. An event comes a moment before the state that it announces;
+/// whoever is told of a connection must be able to use it.
+async fn on_event(event: Event, client: Arc<OnceLock<Client>>, counter: watch::Sender<u64>) {
+    match event {
+        Event::Connected => {
+            let connected = async {
+                while client.get().is_some_and(|c| c.connection_state() != State::Connected) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            // It may be lost again meanwhile.
+            let _ = tokio::time::timeout(STATE_TIMEOUT, connected).await;
+            counter.send_modify(|count| *count += 1);
+        }
+        Event::Disconnected => counter.send_modify(|_| ()),
+        Event::Closed | Event::Draining => tracing::debug!(%event, "nats"),
+        event => tracing::warn!(%event, "nats"),
     }
 }
 

@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use bistro_common::ids::WorkerName;
 use bistro_common::lease::LeaseTerms;
-use bistro_common::nats::{Address, Bus, Patience};
+use bistro_common::nats::{Address, Bus, NatsError, Patience};
 use bistro_common::protocol::api::{ApiError, ApiReply, CellStatus, TaskState, verb};
 use bistro_common::protocol::log::{LogRead, LogReadReply};
 use bistro_common::protocol::{decode, encode};
@@ -128,6 +128,13 @@ impl Cell {
         serde_json::from_slice(&bytes.expect("somebody answers")).expect("JSON")
     }
 
+    /// Does anybody listen on this subject?
+    pub async fn is_heard(&self, subject: &str) -> bool {
+        let timeout = Duration::from_secs(1);
+        let answer = self.client.request(subject.to_owned(), Vec::new(), timeout).await;
+        !matches!(answer, Err(NatsError::NoResponders { .. }))
+    }
+
     /// One page of a worker's task logs.
     pub async fn logs(&self, worker: &str, request: &LogRead) -> LogReadReply {
         let subject = self.name.log_read(&WorkerName::new(worker).expect("a valid name"));
@@ -197,13 +204,14 @@ impl Cell {
     }
 }
 
-/// The one binary. Built with the workspace's tests, next to where they lie.
+/// The one binary. Built with the workspace's tests and benches, next to where they lie.
 pub fn bistro() -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a file");
-    let directory = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
-    let binary = directory.join("bistro");
-    assert!(binary.exists(), "there is no {}; run `cargo build` first", binary.display());
-    binary
+    let this = std::env::current_exe().expect("a test has a file");
+    // target/PROFILE/deps/TEST, or target/PROFILE/bistro-bench.
+    let found = this.ancestors().skip(1).take(2).map(|directory| directory.join("bistro"));
+    found.into_iter().find(|binary| binary.is_file()).unwrap_or_else(|| {
+        panic!("there is no bistro next to {}; run `cargo build` first", this.display())
+    })
 }
 
 async fn connect(nats: &NatsServer, cell: &CellName, role: &str) -> Bus {

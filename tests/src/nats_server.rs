@@ -58,11 +58,15 @@ impl NatsServer {
     }
 }
 
+/// As durable as in production: what it has acknowledged is on the disk.
 fn spawn(data: &Path, port: &str) -> Child {
     let binary = binary();
+    let config = data.join("nats.conf");
+    let text = format!("jetstream {{ store_dir: {data:?}, sync_interval: always }}\n");
+    std::fs::write(&config, text).expect("a file can be written");
     Command::new(&binary)
-        .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
-        .arg(data)
+        .args(["-a", "127.0.0.1", "-p", port, "-c"])
+        .arg(config)
         .arg("--ports_file_dir")
         .arg(data)
         .stdin(Stdio::null())

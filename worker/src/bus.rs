@@ -2,58 +2,47 @@
 
 use async_nats::jetstream;
 use std::time::Duration;
-use tokio::sync::mpsc;
 
-use bistro_common::Millis;
 use bistro_common::nats::Bus;
 use bistro_common::protocol::done::Done;
-use bistro_common::protocol::heartbeat::{Heartbeat, HeartbeatReply};
+use bistro_common::protocol::heartbeat::{Heartbeat, HeartbeatAnswer, HeartbeatReply};
 use bistro_common::protocol::{decode, encode};
 use bistro_common::subject::Cell;
-use bistro_worker_core::Input;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Sends one heartbeat; an answer goes to the core, silence to nobody.
-pub async fn heartbeat(
-    bus: Bus,
-    cell: Cell,
-    heartbeat: Heartbeat,
-    sent: Millis,
-    out: mpsc::Sender<Input>,
-) {
+/// Sends one heartbeat and waits for its answer; none if there is no usable one.
+pub async fn heartbeat(bus: &Bus, cell: &Cell, heartbeat: &Heartbeat) -> Option<HeartbeatAnswer> {
     let subject = cell.heartbeat(&heartbeat.worker);
-    match bus.request(subject, encode(&heartbeat), TIMEOUT).await {
+    match bus.request(subject, encode(heartbeat), TIMEOUT).await {
         Ok(bytes) => match decode::<HeartbeatReply>(&bytes) {
-            // A driver that is gone needs no answer.
-            Ok(reply) => drop(out.send(Input::Heartbeat { sent, answer: reply.answer }).await),
-            Err(error) => tracing::warn!(%error, "the scheduler's answer cannot be read"),
+            Ok(reply) => Some(reply.answer),
+            Err(error) => {
+                tracing::warn!(%error, "the scheduler's answer cannot be read");
+                None
+            }
         },
-        Err(error) => tracing::debug!(%error, "no answer to a heartbeat"),
+        Err(error) => {
+            tracing::debug!(%error, "no answer to a heartbeat");
+            None
+        }
     }
 }
 
-/// Publishes results and waits for the stream to have them.
-pub async fn publish(
-    bus: Bus,
-    context: jetstream::Context,
-    cell: Cell,
-    done: Done,
-    out: mpsc::Sender<Input>,
-) {
-    let attempts: Vec<_> = done.results.iter().map(|result| result.attempt).collect();
+/// Publishes results and waits for the stream to have them; says so (false: it has not).
+pub async fn publish(bus: Bus, context: jetstream::Context, cell: Cell, done: Done) -> bool {
     let send = async {
         let acknowledged = context.publish(cell.done(&done.worker), encode(&done).into()).await?;
         acknowledged.await
     };
-    let stored = bus.is_connected()
+    bus.is_connected()
         && match tokio::time::timeout(TIMEOUT, send).await {
             Ok(Ok(_)) => true,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "results wait: the stream did not take them");
+                // A new cell has no stream yet; later it is worth a look.
+                tracing::info!(%error, "results wait: the stream did not take them");
                 false
             }
             Err(_) => false,
-        };
-    drop(out.send(Input::Published { attempts, stored }).await);
+        }
 }

@@ -1,5 +1,7 @@
 //! The loop: inputs into the core, the ledger's commit, then effects in order.
 
+mod perform;
+
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,30 +11,29 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use bistro_common::Millis;
 use bistro_common::clock::Clock;
 use bistro_common::ids::{AttemptId, Incarnation, WorkerName};
 use bistro_common::nats::Bus;
-use bistro_common::protocol::done::Done;
-use bistro_common::protocol::heartbeat::{ClosedReason, Heartbeat};
+use bistro_common::protocol::assign::Assign;
+use bistro_common::protocol::decode;
+use bistro_common::protocol::heartbeat::HeartbeatAnswer;
 use bistro_common::protocol::task::{Kill, OpenAttempt, Outcome, TaskResult};
-use bistro_common::protocol::{VERSION, decode, encode};
 use bistro_common::subject::Cell;
 use bistro_worker_core::{Effect, Input, LedgerRecord, WorkerCore};
 
-use crate::bus;
-use crate::capacity;
-use crate::exec::{self, Surroundings};
-use crate::guard::{self, Guard, GuardCommand, GuardError};
+use crate::exec::Surroundings;
+use crate::guard::{Guard, GuardCommand, GuardError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::logs::{self, Logs, LogsError};
 use crate::processes;
 
 /// Results and answers on their way to the loop.
-const INPUTS_MAX: usize = 1_024;
+const NEWS_MAX: usize = 1_024;
 /// So many inputs may share one commit.
 const GROUP_MAX: usize = 512;
-/// Orders to end one attempt; more than these change nothing.
-const KILLS_MAX: usize = 16;
+/// So many assignments may wait for a heartbeat's answer; more are refused, and come again.
+const HELD_MAX: usize = 64;
 /// How long a worker that stops tries to hand its results over.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -66,6 +67,16 @@ pub enum WorkerError {
     Leftovers(Vec<i32>),
 }
 
+/// What comes from tasks of the runtime.
+enum News {
+    Input(Input),
+    /// The heartbeat that was sent then has been answered, or will not be.
+    Heard {
+        sent: Millis,
+        answer: Option<HeartbeatAnswer>,
+    },
+}
+
 struct Driver {
     options: Options,
     bus: Bus,
@@ -76,7 +87,11 @@ struct Driver {
     here: Surroundings,
     boot: String,
     started: u64,
-    inputs: mpsc::Sender<Input>,
+    news: mpsc::Sender<News>,
+    /// Heartbeats that have not been answered yet.
+    asking: u32,
+    /// Assignments of a reign that a heartbeat's answer may be about to announce.
+    held: Vec<Input>,
     next_token: u64,
     replies: HashMap<u64, String>,
     running: HashMap<AttemptId, mpsc::Sender<Kill>>,
@@ -119,7 +134,7 @@ pub async fn run(
     let mut controls = client.subscribe(options.cell.control(&options.name)).await?;
     let mut beacons = client.subscribe(options.cell.scheduler_beacon()).await?;
     let mut connections = bus.connections();
-    let (inputs, mut incoming) = mpsc::channel(INPUTS_MAX);
+    let (news, mut incoming) = mpsc::channel(NEWS_MAX);
     let mut driver = Driver {
         here: Surroundings {
             data_dir: options.data_dir.clone(),
@@ -139,7 +154,9 @@ pub async fn run(
         ledger: opened.ledger,
         boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
         started: clock.now(),
-        inputs,
+        news,
+        asking: 0,
+        held: Vec::new(),
         next_token: 0,
         replies: HashMap::new(),
         running: HashMap::new(),
@@ -151,11 +168,11 @@ pub async fn run(
         let wake = driver.core.next_wake().map(|at| driver.clock.instant(at).into());
         let next = [wake, Some(driver.heartbeat_at), stop_by].into_iter().flatten().min();
         let tick = tokio::time::sleep_until(next.unwrap_or(driver.heartbeat_at));
-        let mut group = Vec::new();
+        let (mut group, mut heard) = (Vec::new(), Vec::new());
         tokio::select! {
             Some(message) = assigns.next() => group.extend(driver.on_assign(message)),
             Some(message) = controls.next() => group.extend(driver.on_control(message)),
-            count = incoming.recv_many(&mut group, GROUP_MAX) => debug_assert!(count > 0),
+            count = incoming.recv_many(&mut heard, GROUP_MAX) => debug_assert!(count > 0),
             Some(_) = beacons.next() => driver.heartbeat_at = Instant::now(),
             Ok(()) = connections.changed() => driver.heartbeat_at = Instant::now(),
             Ok(()) = stop.changed(), if stop_by.is_none() => {
@@ -165,6 +182,7 @@ pub async fn run(
             }
             () = tick => group.push(Input::Tick),
         }
+        heard.into_iter().for_each(|news| driver.on_news(news, &mut group));
         driver.step(group).await?;
         if driver.core.is_stopped() || stop_by.is_some_and(|by| Instant::now() >= by) {
             driver.say_goodbye().await;
@@ -214,8 +232,17 @@ impl Driver {
     }
 
     fn on_assign(&mut self, message: async_nats::Message) -> Option<Input> {
-        match decode(&message.payload) {
-            Ok(assign) => Some(Input::Assign { token: self.token(&message)?, assign }),
+        match decode::<Assign>(&message.payload) {
+            Ok(assign) => {
+                let unknown = self.core.epoch_seen() < assign.fence.epoch;
+                let input = Input::Assign { token: self.token(&message)?, assign };
+                // It may have overtaken the answer to a heartbeat, which would make it known.
+                if unknown && self.asking > 0 && self.held.len() < HELD_MAX {
+                    self.held.push(input);
+                    return None;
+                }
+                Some(input)
+            }
             // Not answered: the scheduler asks later what became of it, and hears "never started".
             Err(error) => {
                 tracing::warn!(%error, "an assignment cannot be read");
@@ -230,6 +257,17 @@ impl Driver {
             Err(error) => {
                 tracing::warn!(%error, "an order cannot be read");
                 None
+            }
+        }
+    }
+
+    fn on_news(&mut self, news: News, group: &mut Vec<Input>) {
+        match news {
+            News::Input(input) => group.push(input),
+            News::Heard { sent, answer } => {
+                self.asking -= 1;
+                group.extend(answer.map(|answer| Input::Heartbeat { sent, answer }));
+                group.append(&mut self.held);
             }
         }
     }
@@ -257,99 +295,5 @@ impl Driver {
             self.perform(effect).await?;
         }
         Ok(())
-    }
-
-    async fn perform(&mut self, effect: Effect) -> Result<(), WorkerError> {
-        match effect {
-            Effect::Persist(_) => {}
-            Effect::Deadline(at) => {
-                let left_ms = at.saturating_sub(self.clock.now());
-                self.here.guard.set_deadline(guard::boot_ms() + left_ms);
-            }
-            Effect::AssignReply { token, reply } => self.reply(token, encode(&reply)).await,
-            Effect::ControlReply { token, reply } => self.reply(token, encode(&reply)).await,
-            Effect::Spawn(assignment) => {
-                let (kills, orders) = mpsc::channel(KILLS_MAX);
-                self.running.insert(assignment.attempt, kills);
-                let (here, inputs) = (self.here.clone(), self.inputs.clone());
-                let stopping = self.stopping.clone();
-                tokio::spawn(async move {
-                    let interrupted = move || stopping.load(Ordering::Relaxed);
-                    let result = exec::run(here, assignment, orders, interrupted).await;
-                    drop(inputs.send(Input::Ended { result }).await);
-                });
-            }
-            Effect::Kill { attempt, kill } => {
-                if let Some(kills) = self.running.get(&attempt) {
-                    // A full queue has enough orders to end it already.
-                    let _ = kills.try_send(kill);
-                }
-            }
-            Effect::Publish(results) => {
-                if let Some(cell) = self.core.cell() {
-                    let (worker, incarnation) = (self.options.name.clone(), self.core.incarnation);
-                    let done = Done { v: VERSION, cell, worker, incarnation, results };
-                    let (bus, context) = (self.bus.clone(), self.context.clone());
-                    let (cell, inputs) = (self.options.cell.clone(), self.inputs.clone());
-                    tokio::spawn(bus::publish(bus, context, cell, done, inputs));
-                }
-            }
-            Effect::HeartbeatNow => self.heartbeat_at = Instant::now(),
-            Effect::Reborn => {
-                self.core.reborn(Incarnation::generate());
-                self.heartbeat_at = Instant::now();
-            }
-            Effect::Unwanted { detail } => return Err(WorkerError::Unwanted(detail)),
-        }
-        Ok(())
-    }
-
-    async fn reply(&mut self, token: u64, payload: Vec<u8>) {
-        if let Some(subject) = self.replies.remove(&token)
-            && let Err(error) = self.bus.publish(subject, payload).await
-        {
-            tracing::debug!(%error, "an answer was not sent");
-        }
-    }
-
-    fn heartbeat(&mut self) -> Heartbeat {
-        Heartbeat {
-            v: VERSION,
-            worker: self.options.name.clone(),
-            incarnation: self.core.incarnation,
-            ledger: self.core.ledger,
-            cell: self.core.cell(),
-            epoch_seen: self.core.epoch_seen(),
-            host: self.options.host.clone(),
-            boot: self.boot.trim().to_owned(),
-            pid: std::process::id(),
-            build: env!("CARGO_PKG_VERSION").to_owned(),
-            started_ms: self.started,
-            capacity: capacity::read(),
-            floor: self.core.floor(),
-            open: self.core.digest(),
-            open_attempts: self.core.take_full_sync(),
-            unsettled: self.core.unsettled(),
-            closed: self.core.closed(),
-        }
-    }
-
-    fn send_heartbeat(&mut self) {
-        self.heartbeat_at = Instant::now() + Duration::from_millis(self.core.heartbeat_ms());
-        // `Stopped` is said once, at the very end, when the results are with the stream.
-        let mut heartbeat = self.heartbeat();
-        if heartbeat.closed == Some(ClosedReason::Stopped) {
-            heartbeat.closed = Some(ClosedReason::Draining);
-        }
-        let (bus, cell, inputs) =
-            (self.bus.clone(), self.options.cell.clone(), self.inputs.clone());
-        tokio::spawn(bus::heartbeat(bus, cell, heartbeat, self.clock.now(), inputs));
-    }
-
-    async fn say_goodbye(&mut self) {
-        let heartbeat = self.heartbeat();
-        let (bus, cell, inputs) =
-            (self.bus.clone(), self.options.cell.clone(), self.inputs.clone());
-        bus::heartbeat(bus, cell, heartbeat, self.clock.now(), inputs).await;
     }
 }

@@ -1,0 +1,259 @@
+//! The scheduler's core at size: the first full pass, and a finished task and its successor.
+//!
+//! Next to it, in the same run, a pass over all tasks as the original makes it (the paper's
+//! Algorithm 1). It exists only here.
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bistro_common::config::{self, NodeOrder};
+use bistro_common::ids::{CellId, Epoch, Incarnation, LedgerId, SchedulerId, Seq, WorkerName};
+use bistro_common::lease::LeaseTerms;
+use bistro_common::protocol::VERSION;
+use bistro_common::protocol::assign::Assignment;
+use bistro_common::protocol::done::Done;
+use bistro_common::protocol::heartbeat::{Capacity, Heartbeat, OpenDigest};
+use bistro_common::protocol::task::{Outcome, TaskResult};
+use bistro_common::status::{TaskStatus, bits};
+use bistro_core::{Core, Effect, Forest, ForestBuilder, Identity, Input, Snapshot};
+
+use crate::{percentile, round};
+
+const NOW: u64 = 1_700_000_000_000;
+/// A stride that is prime to most sizes visits running tasks in no order.
+const STRIDE: usize = 7_919;
+
+#[derive(Args)]
+pub struct CoreArgs {
+    #[arg(long, default_value_t = 4_000)]
+    hosts: usize,
+    #[arg(long, default_value_t = 25)]
+    databases: usize,
+    #[arg(long, default_value_t = 10)]
+    jobs: usize,
+    /// Tasks at once per host
+    #[arg(long, default_value_t = 2)]
+    host_limit: usize,
+    /// roundrobin, ranked_priority, randomized_priority or long_tail
+    #[arg(long, default_value = "roundrobin")]
+    policy: String,
+    /// A global resource too, that every task holds and every end frees
+    #[arg(long)]
+    global: bool,
+    /// How many tasks to finish one by one
+    #[arg(long, default_value_t = 20_000)]
+    restarts: usize,
+}
+
+struct Cell {
+    core: Core,
+    running: Vec<Assignment>,
+    out: Vec<Effect>,
+}
+
+impl Cell {
+    fn step(&mut self, input: Input) {
+        self.core.step(NOW, input, &mut self.out);
+    }
+
+    fn take_assignments(&mut self) {
+        for effect in self.out.drain(..) {
+            if let Effect::Assign { assign, .. } = effect {
+                self.running.extend(assign.attempts);
+            }
+        }
+    }
+
+    /// Steps until nothing more can start.
+    fn settle(&mut self) {
+        while self.core.next_wake().is_some_and(|at| at <= NOW) {
+            self.step(Input::Tick);
+            self.take_assignments();
+        }
+    }
+}
+
+pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
+    let (nodes, tasks) =
+        (1 + args.hosts * (1 + args.databases), args.hosts * args.databases * args.jobs);
+    let empty_kb = rss_kb();
+    let started = Instant::now();
+    let forest = forest(args)?;
+    let load_s = started.elapsed().as_secs_f64();
+    let forest_kb = rss_kb();
+    let config = config::parse(&config_text(args)).config.context("the config is sound")?;
+    let mut cell = Cell { core: core(), running: Vec::new(), out: Vec::new() };
+    let started = Instant::now();
+    cell.step(Input::Plan { config: Arc::new(config), forest: forest.clone() });
+    let plan_s = started.elapsed().as_secs_f64();
+    let plan_kb = rss_kb();
+
+    let started = Instant::now();
+    cell.step(Input::Heartbeat { token: 1, heartbeat: Box::new(heartbeat()) });
+    cell.take_assignments();
+    cell.settle();
+    let first_pass_s = started.elapsed().as_secs_f64();
+    let starts = cell.running.len();
+
+    let mut restarts = restarts(&mut cell, args.restarts.min(tasks / 2));
+    restarts.sort_by(f64::total_cmp);
+    let started = Instant::now();
+    let brute_starts = brute_force_pass(args);
+    let brute_s = started.elapsed().as_secs_f64();
+    anyhow::ensure!(
+        args.global || starts == brute_starts,
+        "the core starts {starts}, a pass over all tasks {brute_starts}"
+    );
+    let per = |kb: u64, things: usize| round(kb as f64 * 1_024.0 / things as f64);
+    Ok(json!({
+        "nodes": nodes,
+        "tasks": tasks,
+        "forest_s": round(load_s),
+        "plan_s": round(plan_s),
+        "first_pass_s": round(first_pass_s),
+        "first_pass_starts": starts,
+        "starts_per_s": (starts as f64 / first_pass_s).round(),
+        "restart_us_p50": round(percentile(&restarts, 0.5)),
+        "restart_us_p99": round(percentile(&restarts, 0.99)),
+        "brute_force_pass_s": round(brute_s),
+        "rss_mb": rss_kb() / 1_024,
+        "bytes_per_node": per(forest_kb.saturating_sub(empty_kb), nodes),
+        "bytes_per_task": per(plan_kb.saturating_sub(forest_kb), tasks),
+    }))
+}
+
+/// Microseconds from a result to its successor's assignment, each.
+fn restarts(cell: &mut Cell, count: usize) -> Vec<f64> {
+    let mut times = Vec::with_capacity(count);
+    for n in 0..count {
+        if cell.running.is_empty() {
+            break;
+        }
+        let at = n.wrapping_mul(STRIDE) % cell.running.len();
+        let done = done(cell.running.swap_remove(at));
+        let started = Instant::now();
+        cell.step(Input::Done { token: 1, done });
+        times.push(started.elapsed().as_secs_f64() * 1e6);
+        cell.take_assignments();
+        cell.settle();
+    }
+    times
+}
+
+fn done(assignment: Assignment) -> Done {
+    let result = TaskResult {
+        attempt: assignment.attempt,
+        task: assignment.task,
+        attempt_no: assignment.attempt_no,
+        outcome: Outcome::Reported { status: TaskStatus::new(bits::DONE) },
+        started_ms: NOW,
+        ended_ms: NOW,
+        exit: None,
+    };
+    let (worker, incarnation) = (worker(), Incarnation::from_parts(1, [1; 10]));
+    Done { v: VERSION, cell: cell_id(), worker, incarnation, results: vec![result] }
+}
+
+/// The paper's Algorithm 1: look at every task, and start it if every node on its path has room.
+fn brute_force_pass(args: &CoreArgs) -> usize {
+    let databases = args.hosts * args.databases;
+    let mut hosts = vec![args.host_limit; args.hosts];
+    let mut free = vec![true; databases];
+    let mut done = vec![0u8; databases * args.jobs];
+    let mut starts = 0;
+    for job in 0..args.jobs {
+        for database in 0..databases {
+            let host = database / args.databases;
+            let task = job * databases + database;
+            if done[task] == 0 && free[database] && hosts[host] > 0 {
+                free[database] = false;
+                hosts[host] -= 1;
+                done[task] = 1;
+                starts += 1;
+            }
+        }
+    }
+    std::hint::black_box(done);
+    starts
+}
+
+fn forest(args: &CoreArgs) -> anyhow::Result<Arc<Forest>> {
+    let levels = ["instance", "host", "db"].map(str::to_owned).to_vec();
+    let mut builder = ForestBuilder::new(levels, "root");
+    for host in 0..args.hosts {
+        let name = format!("host{host}");
+        builder.add(1, &name, "root", true)?;
+        for database in 0..args.databases {
+            builder.add(2, &format!("{name}__{database}"), &name, true)?;
+        }
+    }
+    Ok(Arc::new(builder.build(NodeOrder::Random)?))
+}
+
+fn config_text(args: &CoreArgs) -> String {
+    let jobs: Vec<String> = (0..args.jobs)
+        .map(|n| format!(r#""bistro_job->job{n}": {{"owner": "bench", "priority": {}}}"#, n + 1))
+        .collect();
+    let global = match args.global {
+        true => format!(r#""instance": {{"all": {{"limit": {}, "default": 1}}}},"#, args.hosts),
+        false => String::new(),
+    };
+    format!(
+        r#"{{"bistro_settings": {{
+          "enabled": true, "scheduler": "{}",
+          "nodes": {{"levels": ["host", "db"], "node_sources": [{{"source": "empty"}}]}},
+          "resources": {{{global}
+            "host": {{"host_slots": {{"limit": {}, "default": 1}}}},
+            "db": {{"db_slots": {{"limit": 1, "default": 1}}}}
+          }}
+        }}, {}}}"#,
+        args.policy,
+        args.host_limit,
+        jobs.join(", ")
+    )
+}
+
+fn core() -> Core {
+    let scheduler = SchedulerId::from_parts(1, [2; 10]);
+    let identity = Identity { cell: cell_id(), scheduler, epoch: Epoch(1) };
+    Core::new(identity, LeaseTerms::PRODUCTION, 1, NOW, Snapshot::default())
+}
+
+fn cell_id() -> CellId {
+    CellId::from_parts(1, [1; 10])
+}
+
+fn worker() -> WorkerName {
+    WorkerName::new("w1").expect("a valid name")
+}
+
+fn heartbeat() -> Heartbeat {
+    Heartbeat {
+        v: VERSION,
+        worker: worker(),
+        incarnation: Incarnation::from_parts(1, [1; 10]),
+        ledger: LedgerId::from_parts(1, [1; 10]),
+        cell: None,
+        epoch_seen: Epoch(0),
+        host: "host".to_owned(),
+        boot: "boot".to_owned(),
+        pid: 1,
+        build: "bench".to_owned(),
+        started_ms: NOW,
+        capacity: Capacity::default(),
+        floor: Seq(0),
+        open: OpenDigest::default(),
+        open_attempts: None,
+        unsettled: Vec::new(),
+        closed: None,
+    }
+}
+
+fn rss_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("");
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}

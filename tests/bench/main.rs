@@ -1,0 +1,83 @@
+//! `bistro-bench`: what docs/performance.md says, measured on this machine. Build it in release.
+
+mod core;
+mod e2e;
+mod idle;
+mod start;
+
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+
+#[derive(Parser)]
+#[command(name = "bistro-bench")]
+struct Args {
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// From the start of a scheduler with an empty store to its first assignment
+    Start {
+        #[arg(long, default_value_t = 5)]
+        runs: u32,
+    },
+    /// What an idle cell costs
+    Idle {
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
+    /// Real processes from end to end, next to a bare spawn loop
+    E2e {
+        #[arg(long, default_value_t = 10_000)]
+        tasks: u32,
+    },
+    /// The scheduler's core alone, next to a pass over all tasks
+    Core(core::CoreArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let results = match args.bench {
+        Bench::Start { runs } => runtime.block_on(start::run(runs))?,
+        Bench::Idle { seconds } => runtime.block_on(idle::run(seconds))?,
+        Bench::E2e { tasks } => runtime.block_on(e2e::run(tasks))?,
+        Bench::Core(args) => core::run(&args)?,
+    };
+    print(&results, args.json);
+    Ok(())
+}
+
+fn print(results: &Value, json: bool) {
+    if json {
+        println!("{results}");
+        return;
+    }
+    for (name, value) in results.as_object().into_iter().flatten() {
+        println!("{name:<28} {value}");
+    }
+}
+
+/// The value below which this share of the sorted values lies.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let at = ((sorted.len() as f64 - 1.0) * share).round();
+    sorted.get(at as usize).copied().unwrap_or(f64::NAN)
+}
+
+/// So many digits are honest.
+fn round(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
+}
+
+/// CPU time that a process has used so far, in seconds.
+fn cpu_seconds(pid: i32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    // After the name: state is field 3, user and system time are 14 and 15, in 1/100 s.
+    let ticks = rest.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<f64>().ok());
+    ticks.sum::<f64>() / 100.0
+}

@@ -1,0 +1,121 @@
+//! Effects, carried out in order, and what the worker says of itself.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use bistro_common::ids::Incarnation;
+use bistro_common::protocol::done::Done;
+use bistro_common::protocol::heartbeat::{ClosedReason, Heartbeat};
+use bistro_common::protocol::{VERSION, encode};
+use bistro_worker_core::{Effect, Input};
+
+use super::{Driver, News, WorkerError};
+use crate::{bus, capacity, exec, guard};
+
+/// Orders to end one attempt; more than these change nothing.
+const KILLS_MAX: usize = 16;
+
+impl Driver {
+    pub(super) async fn perform(&mut self, effect: Effect) -> Result<(), WorkerError> {
+        match effect {
+            Effect::Persist(_) => {}
+            Effect::Deadline(at) => {
+                let left_ms = at.saturating_sub(self.clock.now());
+                self.here.guard.set_deadline(guard::boot_ms() + left_ms);
+            }
+            Effect::AssignReply { token, reply } => self.reply(token, encode(&reply)).await,
+            Effect::ControlReply { token, reply } => self.reply(token, encode(&reply)).await,
+            Effect::Spawn(assignment) => {
+                let (kills, orders) = mpsc::channel(KILLS_MAX);
+                self.running.insert(assignment.attempt, kills);
+                let (here, news) = (self.here.clone(), self.news.clone());
+                let stopping = self.stopping.clone();
+                tokio::spawn(async move {
+                    let interrupted = move || stopping.load(Ordering::Relaxed);
+                    let result = exec::run(here, assignment, orders, interrupted).await;
+                    drop(news.send(News::Input(Input::Ended { result })).await);
+                });
+            }
+            Effect::Kill { attempt, kill } => {
+                if let Some(kills) = self.running.get(&attempt) {
+                    // A full queue has enough orders to end it already.
+                    let _ = kills.try_send(kill);
+                }
+            }
+            Effect::Publish(results) => {
+                if let Some(cell) = self.core.cell() {
+                    let (worker, incarnation) = (self.options.name.clone(), self.core.incarnation);
+                    let done = Done { v: VERSION, cell, worker, incarnation, results };
+                    let (bus, context) = (self.bus.clone(), self.context.clone());
+                    let (cell, news) = (self.options.cell.clone(), self.news.clone());
+                    let attempts = done.results.iter().map(|result| result.attempt).collect();
+                    tokio::spawn(async move {
+                        let stored = bus::publish(bus, context, cell, done).await;
+                        drop(news.send(News::Input(Input::Published { attempts, stored })).await);
+                    });
+                }
+            }
+            Effect::HeartbeatNow => self.heartbeat_at = Instant::now(),
+            Effect::Reborn => {
+                self.core.reborn(Incarnation::generate());
+                self.heartbeat_at = Instant::now();
+            }
+            Effect::Unwanted { detail } => return Err(WorkerError::Unwanted(detail)),
+        }
+        Ok(())
+    }
+
+    async fn reply(&mut self, token: u64, payload: Vec<u8>) {
+        if let Some(subject) = self.replies.remove(&token)
+            && let Err(error) = self.bus.publish(subject, payload).await
+        {
+            tracing::debug!(%error, "an answer was not sent");
+        }
+    }
+
+    fn heartbeat(&mut self) -> Heartbeat {
+        Heartbeat {
+            v: VERSION,
+            worker: self.options.name.clone(),
+            incarnation: self.core.incarnation,
+            ledger: self.core.ledger,
+            cell: self.core.cell(),
+            epoch_seen: self.core.epoch_seen(),
+            host: self.options.host.clone(),
+            boot: self.boot.trim().to_owned(),
+            pid: std::process::id(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ms: self.started,
+            capacity: capacity::read(),
+            floor: self.core.floor(),
+            open: self.core.digest(),
+            open_attempts: self.core.take_full_sync(),
+            unsettled: self.core.unsettled(),
+            closed: self.core.closed(),
+        }
+    }
+
+    pub(super) fn send_heartbeat(&mut self) {
+        self.heartbeat_at = Instant::now() + Duration::from_millis(self.core.heartbeat_ms());
+        // `Stopped` is said once, at the very end, when the results are with the stream.
+        let mut heartbeat = self.heartbeat();
+        if heartbeat.closed == Some(ClosedReason::Stopped) {
+            heartbeat.closed = Some(ClosedReason::Draining);
+        }
+        let (bus, cell) = (self.bus.clone(), self.options.cell.clone());
+        let (sent, news) = (self.clock.now(), self.news.clone());
+        self.asking += 1;
+        tokio::spawn(async move {
+            let answer = bus::heartbeat(&bus, &cell, &heartbeat).await;
+            // A driver that is gone needs no answer.
+            drop(news.send(News::Heard { sent, answer }).await);
+        });
+    }
+
+    pub(super) async fn say_goodbye(&mut self) {
+        let heartbeat = self.heartbeat();
+        bus::heartbeat(&self.bus, &self.options.cell, &heartbeat).await;
+    }
+}
