@@ -165,11 +165,11 @@ fn brute_force_pass(args: &CoreArgs) -> usize {
     let mut done = vec![0u8; databases * args.jobs];
     let mut starts = 0;
     for job in 0..args.jobs {
-        for database in 0..databases {
+        for (database, free) in free.iter_mut().enumerate() {
             let host = database / args.databases;
             let task = job * databases + database;
-            if done[task] == 0 && free[database] && hosts[host] > 0 {
-                free[database] = false;
+            if done[task] == 0 && *free && hosts[host] > 0 {
+                *free = false;
                 hosts[host] -= 1;
                 done[task] = 1;
                 starts += 1;

@@ -164,7 +164,7 @@ async fn a_lower_limit_starts_nothing_until_there_is_room_below_it() {
 async fn wait_for_limit(cell: &Cell, limit: i64) {
     let request = NodesRequest { level: Some("instance".to_owned()), ..Default::default() };
     loop {
-        let nodes: Listing<NodeRow> = cell.ask(verb::NODES, &request).await.unwrap();
+        let nodes: Listing<NodeRow> = cell.ask(verb::NODES, &request).await.expect("the nodes");
         if nodes.items[0].slots["concurrency"].limit == limit {
             return;
         }

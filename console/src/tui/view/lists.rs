@@ -30,7 +30,7 @@ pub fn jobs(state: &State, area: Rect) -> Vec<Line<'static>> {
     let mut lines = vec![heading(&columns, state)];
     for (at, job) in shown(&state.jobs.rows, state.jobs.cursor, area) {
         let spans = job_spans(state, job, name, bar);
-        lines.push(row(spans, at == state.jobs.cursor, area.width));
+        lines.push(row(spans, at == state.jobs.cursor));
     }
     lines
 }
@@ -127,7 +127,7 @@ pub fn workers(state: &State, area: Rect) -> Vec<Line<'static>> {
     let mut lines = vec![heading(&columns, state)];
     for (at, worker) in shown(&state.workers.rows, state.workers.cursor, area) {
         let spans = worker_spans(state, worker, name);
-        lines.push(row(spans, at == state.workers.cursor, area.width));
+        lines.push(row(spans, at == state.workers.cursor));
     }
     lines
 }
@@ -173,7 +173,7 @@ pub fn tasks(state: &State, area: Rect) -> Vec<Line<'static>> {
     lines.push(heading(&columns, state));
     for (at, task) in shown(&tasks.table.rows, tasks.table.cursor, below) {
         let spans = task_spans(state, task, name);
-        lines.push(row(spans, at == tasks.table.cursor, area.width));
+        lines.push(row(spans, at == tasks.table.cursor));
     }
     lines
 }

@@ -62,6 +62,9 @@ fn header_lines(state: &State, width: u16) -> Vec<Line<'static>> {
                 status.jobs, status.nodes, status.workers_healthy, status.workers
             );
             first.push(Span::raw(text));
+            if status.finished {
+                first.push(Span::styled("  finished", theme::title()));
+            }
             second = counts_spans(&status.counts, state.colour);
         }
         None => first.push(Span::raw(" no answer yet")),
@@ -152,17 +155,12 @@ fn nothing(state: &State, what: &str) -> Vec<Line<'static>> {
     vec![Line::raw(""), Line::styled(format!("  {text}"), theme::quiet(state.colour))]
 }
 
-/// A row of a list, in the cursor's style if it is there.
-fn row(spans: Vec<Span<'static>>, here: bool, width: u16) -> Line<'static> {
-    let mut line = Line::from(spans);
-    if here {
-        let room = usize::from(width).saturating_sub(line.width());
-        line.push_span(Span::raw(" ".repeat(room)));
-        // Reversed as a whole: patches of colour would be hard to read.
-        let text: String = line.spans.iter().map(|span| span.content.as_ref()).collect();
-        return Line::styled(text, theme::cursor());
+/// A row of a list. The cursor marks its name; the rest keeps its colours, which mean something.
+fn row(mut spans: Vec<Span<'static>>, here: bool) -> Line<'static> {
+    if here && let Some(name) = spans.first_mut() {
+        name.style = theme::cursor();
     }
-    line
+    Line::from(spans)
 }
 
 /// A long line as several.
