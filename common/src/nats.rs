@@ -225,10 +225,15 @@ async fn on_event(event: Event, client: Arc<OnceLock<Client>>, counter: watch::S
             };
             // It may be lost again meanwhile.
             let _ = tokio::time::timeout(STATE_TIMEOUT, connected).await;
+            tracing::info!("connected to NATS");
             counter.send_modify(|count| *count += 1);
         }
-        Event::Disconnected => counter.send_modify(|_| ()),
-        Event::Closed | Event::Draining => tracing::debug!(%event, "nats"),
+        Event::Disconnected => {
+            tracing::warn!("the connection to NATS is lost; it is tried again until it is back");
+            counter.send_modify(|_| ());
+        }
+        // One per attempt to reconnect says nothing new.
+        Event::Closed | Event::Draining | Event::ClientError(_) => tracing::debug!(%event, "nats"),
         event => tracing::warn!(%event, "nats"),
     }
 }

@@ -50,7 +50,8 @@ where
 
 #[test]
 fn every_message_is_as_it_was() {
-    let checks: [(&str, fn(&str)); 12] = [
+    type Check = (&'static str, fn(&str));
+    let checks: [Check; 12] = [
         ("heartbeat", check::<heartbeat::Heartbeat>),
         ("heartbeat_reply", check::<heartbeat::HeartbeatReply>),
         ("scheduler_beacon", check::<heartbeat::SchedulerBeacon>),

@@ -136,8 +136,10 @@ async fn work(
     let client = Client::connect(&url, cell.clone(), Patience::FailFast).await?;
     if !console {
         let how = match Path::new(URL_FILE).canonicalize() {
-            Ok(found) if found.parent() == Some(data_dir) => "`bistro status` in this directory",
-            _ => "`bistro status --nats \"$(cat DATA_DIR/nats.url)\"`",
+            Ok(found) if found.parent() == Some(data_dir) => {
+                "`bistro status` in this directory".to_owned()
+            }
+            _ => format!("`bistro status --nats \"$(cat {}/nats.url)\"`", data_dir.display()),
         };
         let text = format!("bistro up: the cell {} runs; {how} asks it", cell.name());
         // Where nobody reads, there is nobody to tell.
@@ -256,13 +258,24 @@ async fn start_nats(data_dir: &Path, parts: &mut Vec<Part>) -> anyhow::Result<St
     let port = free_port()?;
     let password = uuid::Uuid::new_v4().simple().to_string();
     let config = directory.join("nats.conf");
+    let binary = nats_server()?;
+    let sync = match knows_sync_interval(&binary)? {
+        true => "sync_interval: always",
+        false => {
+            tracing::warn!(
+                "{} is older than 2.10: if this host crashes, results that it has acknowledged \
+                 may have to be sent again; run scripts/setup to get a newer one",
+                binary.display()
+            );
+            ""
+        }
+    };
     let text = format!(
         "listen: \"127.0.0.1:{port}\"\nauthorization {{ user: bistro, password: \"{password}\" }}\n\
-         jetstream {{ store_dir: {}, sync_interval: always }}\n",
+         jetstream {{ store_dir: {}\n{sync} }}\n",
         serde_json::to_string(&directory.join("store").display().to_string())?
     );
     write_private(&config, &text)?;
-    let binary = nats_server()?;
     let log = directory.join("nats.log");
     let args = ["-c", &config.display().to_string(), "-l", &log.display().to_string()];
     let args = args.map(str::to_owned).to_vec();
@@ -275,6 +288,19 @@ async fn start_nats(data_dir: &Path, parts: &mut Vec<Part>) -> anyhow::Result<St
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(format!("nats://bistro:{password}@127.0.0.1:{port}"))
+}
+
+/// Asks `nats-server --version`, which prints `nats-server: v2.10.1`.
+fn knows_sync_interval(binary: &Path) -> anyhow::Result<bool> {
+    let output = std::process::Command::new(binary).arg("--version").output();
+    let output = output.with_context(|| format!("cannot run {}", binary.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.trim().rsplit('v').next().unwrap_or_default();
+    let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
+    let Some(major) = numbers.next() else {
+        bail!("{} is not a nats-server: it says {:?}", binary.display(), text.trim());
+    };
+    Ok((major, numbers.next().unwrap_or(0)) >= (2, 10))
 }
 
 /// A new file that only this user can read: there is a password in it.

@@ -184,7 +184,10 @@ pub async fn run(
         }
         heard.into_iter().for_each(|news| driver.on_news(news, &mut group));
         driver.step(group).await?;
-        if driver.core.is_stopped() || stop_by.is_some_and(|by| Instant::now() >= by) {
+        // Without NATS, results that are on the disk can only be handed over by a successor.
+        let alone =
+            driver.core.is_stopping() && driver.core.running() == 0 && !driver.bus.is_connected();
+        if driver.core.is_stopped() || alone || stop_by.is_some_and(|by| Instant::now() >= by) {
             driver.say_goodbye().await;
             return Ok(());
         }

@@ -49,6 +49,11 @@ pub async fn run(client: Client, args: LogsArgs) -> anyhow::Result<ExitCode> {
         if tail.lines.is_empty() && !tail.problems.is_empty() {
             return Err(Unreachable("no worker's log could be read".to_owned()).into());
         }
+        if tail.lines.is_empty() {
+            eprintln!(
+                "no lines; `bistro tasks` says what has run, and --stream statuses how it went"
+            );
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let (sender, mut lines) = mpsc::channel(BATCHES_MAX);
