@@ -9,7 +9,13 @@ use bistro_common::protocol::log::Stream;
 
 /// Runs data-parallel work against live systems.
 #[derive(Debug, Parser)]
-#[command(name = "bistro", version, max_term_width = 100)]
+#[command(
+    name = "bistro",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 ok, 1 what was asked for failed, 2 usage, 3 no answer from the cell.\n\
+                  Start with `bistro up --help`; docs/ has the rest."
+)]
 pub struct Args {
     /// Where NATS is, such as `nats://user:password@host:4222`
     #[arg(

@@ -2,8 +2,11 @@
 //!
 //! Every child is told by the kernel when this process is gone, however it went.
 
-use anyhow::{Context, bail};
+mod nats;
+
+use anyhow::Context;
 use nix::sys::signal::Signal;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -94,6 +97,7 @@ fn spawn(program: &Path, args: &[String], url: &str, farewell: Signal) -> std::i
 pub async fn run(cell: &Cell, nats: Option<&str>, args: UpArgs) -> anyhow::Result<ExitCode> {
     make_private_directory(&args.data_dir)?;
     let data_dir = args.data_dir.canonicalize()?;
+    let _lock = lock(&data_dir)?;
     let console = !args.no_console && terminal::is_possible();
     if console {
         // That of the parts too, which inherit it.
@@ -114,6 +118,18 @@ pub async fn run(cell: &Cell, nats: Option<&str>, args: UpArgs) -> anyhow::Resul
     result
 }
 
+/// Held for as long as this process lives.
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    let file = File::create(data_dir.join("lock"))?;
+    file.try_lock().with_context(|| {
+        format!(
+            "another `bistro up` uses {}; stop it, or give another --data-dir",
+            data_dir.display()
+        )
+    })?;
+    Ok(file)
+}
+
 /// Starts the parts and does what was asked for while they run.
 async fn work(
     cell: &Cell,
@@ -126,7 +142,11 @@ async fn work(
     let started = Instant::now();
     let url = match nats {
         Some(url) => url.to_owned(),
-        None => start_nats(data_dir, parts).await?,
+        None => {
+            let (server, url) = nats::start(data_dir).await?;
+            parts.push(server);
+            url
+        }
     };
     start_scheduler(cell, args, data_dir, &url, parts)?;
     for number in 1..=args.workers {
@@ -251,58 +271,6 @@ fn absolute(command: &str) -> anyhow::Result<String> {
     Ok(found.display().to_string())
 }
 
-/// A nats-server of our own on a free loopback port, with a password that only this cell knows.
-async fn start_nats(data_dir: &Path, parts: &mut Vec<Part>) -> anyhow::Result<String> {
-    let directory = data_dir.join("nats");
-    make_private_directory(&directory)?;
-    let port = free_port()?;
-    let password = uuid::Uuid::new_v4().simple().to_string();
-    let config = directory.join("nats.conf");
-    let binary = nats_server()?;
-    let sync = match knows_sync_interval(&binary)? {
-        true => "sync_interval: always",
-        false => {
-            tracing::warn!(
-                "{} is older than 2.10: if this host crashes, results that it has acknowledged \
-                 may have to be sent again; run scripts/setup to get a newer one",
-                binary.display()
-            );
-            ""
-        }
-    };
-    let text = format!(
-        "listen: \"127.0.0.1:{port}\"\nauthorization {{ user: bistro, password: \"{password}\" }}\n\
-         jetstream {{ store_dir: {}\n{sync} }}\n",
-        serde_json::to_string(&directory.join("store").display().to_string())?
-    );
-    write_private(&config, &text)?;
-    let log = directory.join("nats.log");
-    let args = ["-c", &config.display().to_string(), "-l", &log.display().to_string()];
-    let args = args.map(str::to_owned).to_vec();
-    parts.push(Part::start("nats-server", binary, args, "", Signal::SIGTERM)?);
-    let deadline = Instant::now() + START_TIMEOUT;
-    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-        if Instant::now() >= deadline {
-            bail!("nats-server does not listen; see {}", log.display());
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(format!("nats://bistro:{password}@127.0.0.1:{port}"))
-}
-
-/// Asks `nats-server --version`, which prints `nats-server: v2.10.1`.
-fn knows_sync_interval(binary: &Path) -> anyhow::Result<bool> {
-    let output = std::process::Command::new(binary).arg("--version").output();
-    let output = output.with_context(|| format!("cannot run {}", binary.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let version = text.trim().rsplit('v').next().unwrap_or_default();
-    let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
-    let Some(major) = numbers.next() else {
-        bail!("{} is not a nats-server: it says {:?}", binary.display(), text.trim());
-    };
-    Ok((major, numbers.next().unwrap_or(0)) >= (2, 10))
-}
-
 /// A new file that only this user can read: there is a password in it.
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let write = || {
@@ -315,24 +283,4 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
         file.write_all(text.as_bytes())
     };
     write().with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn free_port() -> std::io::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
-fn nats_server() -> anyhow::Result<PathBuf> {
-    if let Some(path) = std::env::var_os("NATS_SERVER_BIN") {
-        return Ok(path.into());
-    }
-    let local = Path::new(".bistro/bin/nats-server");
-    if local.exists() {
-        return Ok(local.canonicalize()?);
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        std::env::split_paths(&path).map(|dir| dir.join("nats-server")).find(|p| p.exists());
-    found.context(
-        "there is no nats-server; run scripts/setup, set NATS_SERVER_BIN, or give --nats URL",
-    )
 }

@@ -140,6 +140,23 @@ async fn edits_take_effect_while_it_runs_and_broken_ones_are_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_workers_share_the_load() {
+    let cell = Cell::new().await;
+    cell.write_config(&SMALLEST.replace("\"enabled\": true,", "\"enabled\": false,"));
+    let script = cell.script("task", LOGGED);
+    cell.start_scheduler().await;
+    let _workers = (cell.start_worker("w1", &script).await, cell.start_worker("w2", &script).await);
+    cell.wait_for("two workers", |status| status.workers_healthy == 2).await;
+    cell.write_config(SMALLEST);
+    cell.wait_for_count(TaskState::Done, 4).await;
+    let log = log_of(&script);
+    for worker in ["w1", "w2"] {
+        let its = format!("\"worker_node\":\"{worker}\"");
+        assert_eq!(log.iter().filter(|line| line.contains(&its)).count(), 2, "{log:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lower_limit_starts_nothing_until_there_is_room_below_it() {
     let cell = Cell::new().await;
     cell.write_config(SMALLEST);
