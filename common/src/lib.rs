@@ -9,6 +9,7 @@ pub mod barrier;
 #[cfg(feature = "nats")]
 pub mod clock;
 pub mod config;
+pub mod cron;
 pub mod ids;
 pub mod lease;
 #[cfg(feature = "nats")]

@@ -9,8 +9,10 @@ mod script;
 
 use std::collections::BTreeMap;
 
-use bistro_common::config::{NodeSource, Settings, expand_format};
+use bistro_common::config::{LevelIx, NodeSource, Settings, expand_format};
+use bistro_common::cron::{self, CronError, Event};
 use bistro_core::{Forest, ForestBuilder, ForestError};
+use jiff::tz::TimeZone;
 
 pub use manual::ManualError;
 pub use script::ScriptError;
@@ -32,16 +34,20 @@ pub enum SourceError {
     Manual(#[from] ManualError),
     #[error(transparent)]
     Script(#[from] ScriptError),
+    #[error(transparent)]
+    Cron(#[from] CronError),
+    #[error("there is no time zone {name:?} on this host; expected a name such as Europe/Berlin")]
+    TimeZone { name: String },
     #[error("{0}")]
     Format(String),
 }
 
-/// Runs all sources of the settings.
-pub async fn fetch(settings: &Settings, instance: &str) -> Result<Forest, NodesError> {
+/// Runs all sources of the settings, at a time in seconds since the epoch.
+pub async fn fetch(settings: &Settings, instance: &str, now: i64) -> Result<Forest, NodesError> {
     let levels = settings.levels[..settings.node_levels()].to_vec();
     let mut builder = ForestBuilder::new(levels, instance);
     for (at, source) in settings.node_sources.iter().enumerate() {
-        run(source, &mut builder).await.map_err(|cause| NodesError::Source {
+        run(source, now, &mut builder).await.map_err(|cause| NodesError::Source {
             source_name: source.name(),
             number: at + 1,
             cause,
@@ -50,7 +56,11 @@ pub async fn fetch(settings: &Settings, instance: &str) -> Result<Forest, NodesE
     Ok(builder.build(settings.node_order)?)
 }
 
-async fn run(source: &NodeSource, builder: &mut ForestBuilder) -> Result<(), SourceError> {
+async fn run(
+    source: &NodeSource,
+    now: i64,
+    builder: &mut ForestBuilder,
+) -> Result<(), SourceError> {
     match source {
         NodeSource::Empty => Ok(()),
         NodeSource::Manual { nodes } => Ok(manual::add(nodes, builder)?),
@@ -70,6 +80,10 @@ async fn run(source: &NodeSource, builder: &mut ForestBuilder) -> Result<(), Sou
             }
             Ok(())
         }
+        NodeSource::AddTime { parent_level, format, time_zone: zone, schedule } => {
+            let events = cron::events(schedule, now, &time_zone(zone.as_deref())?)?;
+            add_time(*parent_level, format, &events, builder)
+        }
         NodeSource::Script { parent_level, script, timeout_ms, .. } => {
             for parent in names(builder, *parent_level) {
                 for child in script::children(script, &parent, *timeout_ms).await? {
@@ -78,6 +92,34 @@ async fn run(source: &NodeSource, builder: &mut ForestBuilder) -> Result<(), Sou
             }
             Ok(())
         }
+    }
+}
+
+fn add_time(
+    parent_level: LevelIx,
+    format: &str,
+    events: &BTreeMap<i64, Event>,
+    builder: &mut ForestBuilder,
+) -> Result<(), SourceError> {
+    for parent in names(builder, parent_level) {
+        for (time, event) in events {
+            let time = time.to_string();
+            let values = BTreeMap::from([("parent", parent.as_str()), ("time", &time)]);
+            let name = expand_format(format, &values).map_err(SourceError::Format)?;
+            builder.add(parent_level + 1, &name, &parent, event.enabled)?;
+            builder.set_tags(parent_level + 1, &name, event.tags.clone());
+        }
+    }
+    Ok(())
+}
+
+/// An IANA name, or the host's own zone.
+pub fn time_zone(name: Option<&str>) -> Result<TimeZone, SourceError> {
+    match name {
+        Some(name) => {
+            TimeZone::get(name).map_err(|_| SourceError::TimeZone { name: name.to_owned() })
+        }
+        None => Ok(TimeZone::system()),
     }
 }
 

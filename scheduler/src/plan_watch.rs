@@ -12,8 +12,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use bistro_common::config::{Config, NodeSource, Settings, Source, parse};
+use bistro_common::cron;
 use bistro_common::protocol::api::{ProblemReport, Severity};
 use bistro_core::Forest;
+use jiff::Timestamp;
 
 use crate::nodes;
 
@@ -79,10 +81,11 @@ impl Watch {
         let mut problems = self.config_problems.clone();
         let mut plan = None;
         if let Some(config) = self.config.clone() {
-            match nodes::fetch(&config.settings, &self.instance).await {
+            let now = Timestamp::now().as_second();
+            match nodes::fetch(&config.settings, &self.instance, now).await {
                 Ok(forest) => {
                     plan = Some((config.clone(), Arc::new(forest)));
-                    self.fetch_at = period(&config.settings).map(|p| Instant::now() + p);
+                    self.fetch_at = period(&config.settings, now).map(|p| Instant::now() + p);
                 }
                 Err(error) => {
                     problems.push(self.problem("bistro_settings.nodes", error.to_string()));
@@ -132,10 +135,16 @@ impl Watch {
     }
 }
 
-/// How often the sources run: as often as the most frequent script wants.
-fn period(settings: &Settings) -> Option<Duration> {
+/// When the sources run next: as soon as the most frequent script wants, or as events come and go.
+fn period(settings: &Settings, now: i64) -> Option<Duration> {
     let periods = settings.node_sources.iter().filter_map(|source| match source {
         NodeSource::Script { period_ms, .. } => Some(Duration::from_millis(*period_ms)),
+        NodeSource::AddTime { time_zone, schedule, .. } => {
+            // What is wrong with it has failed the fetch before.
+            let zone = nodes::time_zone(time_zone.as_deref()).ok()?;
+            let change = cron::next_change(schedule, now, &zone).ok()??;
+            Some(Duration::from_secs(u64::try_from(change - now).ok()?))
+        }
         _ => None,
     });
     periods.min().map(|period| period.min(PERIOD_MAX))

@@ -11,6 +11,7 @@ mod problem;
 mod reader;
 pub mod reference;
 mod settings;
+mod sources;
 mod tree;
 
 pub use filter::Filter;

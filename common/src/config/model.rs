@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::filter::Filter;
 use super::problem::Problem;
+use crate::cron::ScheduleItem;
 use crate::protocol::task::Kill;
 use crate::status::Backoff;
 
@@ -88,9 +89,29 @@ pub struct Resource {
 #[derive(Clone, Debug, PartialEq)]
 pub enum NodeSource {
     Empty,
-    Manual { nodes: Vec<ManualNode> },
-    RangeLabel { parent_level: LevelIx, start: i64, end: i64, format: String, enabled: bool },
-    Script { parent_level: LevelIx, script: String, timeout_ms: u64, period_ms: u64 },
+    Manual {
+        nodes: Vec<ManualNode>,
+    },
+    RangeLabel {
+        parent_level: LevelIx,
+        start: i64,
+        end: i64,
+        format: String,
+        enabled: bool,
+    },
+    Script {
+        parent_level: LevelIx,
+        script: String,
+        timeout_ms: u64,
+        period_ms: u64,
+    },
+    /// `time_zone`: an IANA name; the host's own if absent.
+    AddTime {
+        parent_level: LevelIx,
+        format: String,
+        time_zone: Option<String>,
+        schedule: Vec<ScheduleItem>,
+    },
 }
 
 impl NodeSource {
@@ -100,6 +121,7 @@ impl NodeSource {
             Self::Manual { .. } => "manual",
             Self::RangeLabel { .. } => "range_label",
             Self::Script { .. } => "script",
+            Self::AddTime { .. } => "add_time",
         }
     }
 }

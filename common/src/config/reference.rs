@@ -28,6 +28,8 @@ const SOURCE: &str = "bistro_settings.nodes.node_sources[]";
 const MANUAL: &str = "prefs of the source manual";
 const RANGE: &str = "prefs of the source range_label";
 const SCRIPT: &str = "prefs of the source script";
+const ADD_TIME: &str = "prefs of the source add_time";
+const SCHEDULE: &str = "prefs.schedule[] of the source add_time";
 const RESOURCE: &str = "bistro_settings.resources.LEVEL.RESOURCE";
 const KILL: &str = "kill_subprocess";
 const SUBPROCESS: &str = "task_subprocess";
@@ -101,7 +103,7 @@ pub const KEYS: &[Key] = &[
         "source",
         "manual, range_label, script, add_time or empty",
         "required",
-        "`add_time` is not supported yet: a file that has it is refused.",
+        "Which source.",
     ),
     key(SOURCE, "prefs", "object", "none", "What the source needs, see below."),
     key(
@@ -146,6 +148,38 @@ pub const KEYS: &[Key] = &[
     key(SCRIPT, "script", "path", "required", "The program."),
     key(SCRIPT, "period_sec", "seconds", "300", "How often it is run."),
     key(SCRIPT, "timeout_sec", "seconds", "60", "When it is killed. The last good nodes stay."),
+    key(
+        ADD_TIME,
+        "parent_level",
+        "level",
+        "required",
+        "Each of its nodes gets a child per event that is alive.",
+    ),
+    key(
+        ADD_TIME,
+        "format",
+        "text",
+        "{parent}:{time}",
+        "Names; `{time}` is in seconds since the epoch.",
+    ),
+    key(ADD_TIME, "time_zone", "IANA name", "the host's", "Whose local time the cron items mean."),
+    key(
+        ADD_TIME,
+        "schedule",
+        "list of objects",
+        "[]",
+        "What happens when. Items that make the same event share its node.",
+    ),
+    key(
+        SCHEDULE,
+        "cron",
+        "object",
+        "required",
+        "`epoch` (seconds), or `minute`, `hour`, `day_of_month` or `day_of_week`, `month`, `year` and `dst_fixes`; each a value, a list, or `start`, `end`, `period`.",
+    ),
+    key(SCHEDULE, "lifetime", "seconds", "required", "How long an event has a node."),
+    key(SCHEDULE, "enabled_lifetime", "seconds", "the lifetime", "How long its node is enabled."),
+    key(SCHEDULE, "tags", "list of texts", "[]", "Tags of its node."),
     key(RESOURCE, "limit", "int", "required", "How many slots each node of the level has."),
     key(RESOURCE, "default", "int", "required", "How many a task takes if its job does not say."),
     key(RESOURCE, "weight", "int", "0", "How much a slot counts when workers are compared."),
@@ -226,9 +260,15 @@ pub const KEYS: &[Key] = &[
         "whitelist_regex",
         "regular expression",
         "all",
-        "Only nodes whose whole name matches.",
+        "Only nodes in whose name it is found.",
     ),
-    key(FILTER, "blacklist_regex", "regular expression", "none", "Not those."),
+    key(
+        FILTER,
+        "blacklist_regex",
+        "regular expression",
+        "none",
+        "Not nodes in whose name it is found.",
+    ),
     key(FILTER, "tag_whitelist", "list of tags", "all", "Only nodes that have one of these."),
     key(FILTER, "fraction_of_nodes", "number from 0 to 1", "1", "A stable part of them."),
 ];

@@ -1,18 +1,13 @@
 //! `bistro_settings`: an error anywhere in here refuses the whole file.
 
-use std::collections::BTreeMap;
-
-use super::model::{LevelIx, ManualNode, NodeOrder, NodeSource, Policy, Resource, Settings};
+use super::model::{LevelIx, NodeOrder, Policy, Resource, Settings};
 use super::reader::Reader;
+use super::sources::read_source;
 use crate::protocol::task::{Kill, KillMethod};
 use crate::status::Backoff;
 
-/// How long a node script may run, and how often it runs, unless the config says otherwise.
-const SCRIPT_TIMEOUT_SEC: f64 = 60.0;
-const SCRIPT_PERIOD_SEC: f64 = 300.0;
-
 /// The longest wait that a config may ask for: 10 years, so that sums of times cannot overflow.
-const SECONDS_MAX: f64 = 315_360_000.0;
+pub(super) const SECONDS_MAX: f64 = 315_360_000.0;
 
 pub fn read(reader: &Reader<'_>) -> Option<Settings> {
     let errors = reader.problems().error_count();
@@ -82,7 +77,7 @@ pub fn read(reader: &Reader<'_>) -> Option<Settings> {
 }
 
 /// The level names from `instance` to `worker`.
-struct Levels(Vec<String>);
+pub(super) struct Levels(pub(super) Vec<String>);
 
 impl Default for Levels {
     fn default() -> Self {
@@ -108,12 +103,12 @@ impl Levels {
         Some(Self(names))
     }
 
-    fn lowest(&self) -> LevelIx {
+    pub(super) fn lowest(&self) -> LevelIx {
         self.0.len() - 2
     }
 
     /// A level that can have nodes.
-    fn find(&self, reader: &Reader<'_>) -> Option<LevelIx> {
+    pub(super) fn find(&self, reader: &Reader<'_>) -> Option<LevelIx> {
         let found = find_level(&self.0, reader)?;
         if found == self.0.len() - 1 {
             reader.error("no nodes live at the level \"worker\"", None);
@@ -249,118 +244,4 @@ pub fn not_negative(reader: &Reader<'_>) -> Option<i64> {
     }
     reader.error(format!("must be between 0 and {}, found {value}", u32::MAX), None);
     None
-}
-
-fn read_source(reader: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
-    let object = reader.object()?;
-    let kind = object.required("source")?;
-    let prefs = object.get("prefs");
-    object.finish();
-    let name = kind.string()?;
-    if name == "add_time" {
-        kind.error("the node source \"add_time\" is not supported yet", None);
-        return None;
-    }
-    kind.word(&[("manual", ()), ("range_label", ()), ("script", ()), ("empty", ())])?;
-    if name == "empty" {
-        return Some(NodeSource::Empty);
-    }
-    let Some(prefs) = prefs else {
-        reader.error(format!("the node source {name:?} needs \"prefs\""), None);
-        return None;
-    };
-    match name.as_str() {
-        "manual" => read_manual(&prefs),
-        "range_label" => read_range_label(&prefs, levels),
-        _ => read_script(&prefs, levels),
-    }
-}
-
-fn read_manual(prefs: &Reader<'_>) -> Option<NodeSource> {
-    let mut nodes = Vec::new();
-    for (name, entry) in prefs.object()?.entries() {
-        let mut node = ManualNode { name: name.to_owned(), children: Vec::new(), enabled: true };
-        let mut children = Some(entry.clone());
-        if entry.is_object() {
-            let object = entry.object()?;
-            children = object.get("children");
-            node.enabled = !object.get("disabled").map_or(Some(false), |r| r.bool())?;
-            object.finish();
-        }
-        node.children = match children {
-            Some(list) if matches!(list.json(), serde_json::Value::String(_)) => {
-                vec![list.string()?]
-            }
-            Some(list) => list.strings()?,
-            None => Vec::new(),
-        };
-        nodes.push(node);
-    }
-    Some(NodeSource::Manual { nodes })
-}
-
-/// The parent level of a source; the level below it must exist.
-fn read_parent_level(reader: Option<Reader<'_>>, levels: &Levels) -> Option<LevelIx> {
-    let reader = reader?;
-    let level = levels.find(&reader)?;
-    if level >= levels.lowest() {
-        reader.error(
-            format!("there is no level below {:?} for the nodes", levels.0[level]),
-            Some(format!("\"levels\" must name at least {} levels", level + 1)),
-        );
-        return None;
-    }
-    Some(level)
-}
-
-fn read_range_label(prefs: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
-    let object = prefs.object()?;
-    let parent_level = read_parent_level(object.required("parent_level"), levels);
-    let start = object.required("start").and_then(|r| r.int());
-    let end = object.required("end").and_then(|r| r.int());
-    let format_reader = object.get("format");
-    let format = match &format_reader {
-        Some(reader) => reader.string()?,
-        None => "{parent}__{i}".to_owned(),
-    };
-    let enabled = object.get("enabled").map_or(Some(true), |r| r.bool())?;
-    object.finish();
-    let (parent_level, start, end) = (parent_level?, start?, end?);
-    let sample = BTreeMap::from([("parent", "p"), ("i", "0"), ("start", "0"), ("end", "0")]);
-    if let Err(error) = super::model::expand_format(&format, &sample) {
-        format_reader.unwrap_or(prefs.clone()).error(error, None);
-        return None;
-    }
-    const NODES_MAX: i64 = 10_000_000;
-    if end.saturating_sub(start) >= NODES_MAX {
-        prefs.error_key(format!("more than {NODES_MAX} nodes for each parent"), None);
-        return None;
-    }
-    Some(NodeSource::RangeLabel { parent_level, start, end, format, enabled })
-}
-
-fn read_script(prefs: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
-    let object = prefs.object()?;
-    let parent_level = read_parent_level(object.required("parent_level"), levels);
-    let script = object.required("script").and_then(|r| r.string());
-    let seconds = |key, default: f64| {
-        let Some(reader) = object.get(key) else {
-            return Some((default * 1_000.0) as u64);
-        };
-        let seconds = reader.float()?;
-        if !(0.001..=SECONDS_MAX).contains(&seconds) {
-            reader.error("must be more than 0 seconds and at most ten years", None);
-            return None;
-        }
-        Some((seconds * 1_000.0) as u64)
-    };
-    let timeout_ms = seconds("timeout_sec", SCRIPT_TIMEOUT_SEC);
-    let period_ms = seconds("period_sec", SCRIPT_PERIOD_SEC);
-    object.finish();
-    Some(NodeSource::Script {
-        parent_level: parent_level?,
-        script: script?,
-        timeout_ms: timeout_ms?,
-        period_ms: period_ms?,
-    })
 }

@@ -3,6 +3,7 @@
 //! Immutable once built. Nodes are numbered level by level and, within a level, grouped by parent,
 //! so the children of a node are a contiguous range of numbers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use bistro_common::config::{LevelIx, NodeOrder};
@@ -59,6 +60,8 @@ pub struct Forest {
     /// are consecutive.
     child_starts: Vec<u32>,
     enabled: Vec<bool>,
+    /// Of the nodes that have any.
+    tags: BTreeMap<NodeIx, BTreeSet<String>>,
     /// Per level, its nodes in the order of their names.
     by_name: Vec<Vec<u32>>,
 }
@@ -113,6 +116,11 @@ impl Forest {
         self.enabled[node.index()]
     }
 
+    pub fn tags(&self, node: NodeIx) -> &BTreeSet<String> {
+        static NONE: BTreeSet<String> = BTreeSet::new();
+        self.tags.get(&node).unwrap_or(&NONE)
+    }
+
     /// The node and its ancestors, the instance node last.
     pub fn path_up(&self, node: NodeIx) -> impl Iterator<Item = NodeIx> + '_ {
         std::iter::successors(Some(node), |&node| self.parent(node))
@@ -130,6 +138,7 @@ struct RawNode {
     /// Position in the level above.
     parent: u32,
     enabled: bool,
+    tags: BTreeSet<String>,
 }
 
 /// Collects nodes level by level, parents first.
@@ -146,7 +155,8 @@ impl ForestBuilder {
     pub fn new(level_names: Vec<String>, instance: &str) -> Self {
         let mut levels: Vec<Vec<RawNode>> = level_names.iter().map(|_| Vec::new()).collect();
         let mut by_name: Vec<_> = level_names.iter().map(|_| Default::default()).collect();
-        let root = RawNode { name: instance.to_owned(), parent: 0, enabled: true };
+        let root =
+            RawNode { name: instance.to_owned(), parent: 0, enabled: true, tags: BTreeSet::new() };
         levels[0].push(root);
         by_name[0] = rustc_hash::FxHashMap::from_iter([(instance.to_owned(), 0)]);
         Self { level_names, levels, by_name, count: 1 }
@@ -203,9 +213,21 @@ impl ForestBuilder {
             });
         }
         self.by_name[level].insert(name.to_owned(), at);
-        self.levels[level].push(RawNode { name: name.to_owned(), parent: parent_at, enabled });
+        self.levels[level].push(RawNode {
+            name: name.to_owned(),
+            parent: parent_at,
+            enabled,
+            tags: BTreeSet::new(),
+        });
         self.count += 1;
         Ok(())
+    }
+
+    /// Gives a node its tags.
+    pub fn set_tags(&mut self, level: LevelIx, name: &str, tags: BTreeSet<String>) {
+        if let Some(&at) = self.by_name[level].get(name) {
+            self.levels[level][at as usize].tags = tags;
+        }
     }
 
     /// Numbers the nodes. Siblings keep the order in which they came, or are sorted by name.
@@ -218,6 +240,7 @@ impl ForestBuilder {
             parents: Vec::with_capacity(self.count),
             child_starts: Vec::with_capacity(self.count + 1),
             enabled: Vec::with_capacity(self.count),
+            tags: BTreeMap::new(),
             by_name: Vec::new(),
         };
         // New position in its level of each node of the level above, by old position.
@@ -237,13 +260,17 @@ impl ForestBuilder {
             });
             let mut here = vec![0; level.len()];
             for (position, &place) in places.iter().enumerate() {
-                let node = &level[place as usize];
+                let node = &mut level[place as usize];
                 here[place as usize] = position as u32;
                 forest.names.push_str(&node.name);
                 let end = u32::try_from(forest.names.len())
                     .map_err(|_| ForestError::TooMany { max: NODES_MAX })?;
                 forest.name_ends.push(end);
                 forest.parents.push(above.unwrap_or(0) + renumbered[node.parent as usize]);
+                if !node.tags.is_empty() {
+                    let ix = NodeIx(forest.enabled.len() as u32);
+                    forest.tags.insert(ix, std::mem::take(&mut node.tags));
+                }
                 forest.enabled.push(node.enabled);
             }
             forest.level_starts.push(start + level.len() as u32);

@@ -143,7 +143,6 @@ impl Core {
     fn excluded_nodes(&self, job: usize) -> Vec<Option<Gate>> {
         let job = &self.jobs[job].config;
         let mut excluded: Vec<Option<Gate>> = Vec::new();
-        let no_tags = Default::default();
         for level in 0..=job.level {
             let filter = job.filters.get(&level);
             for node in self.forest.level(level).map(|node| NodeIx(node as u32)) {
@@ -151,9 +150,9 @@ impl Core {
                     self.forest.parent(node).and_then(|parent| excluded[parent.index()]);
                 let own = if !self.forest.is_enabled(node) {
                     Some(Gate::Disabled)
-                } else if filter
-                    .is_some_and(|f| !f.passes(self.forest.name(node), &no_tags, &job.name))
-                {
+                } else if filter.is_some_and(|f| {
+                    !f.passes(self.forest.name(node), self.forest.tags(node), &job.name)
+                }) {
                     Some(Gate::Avoided)
                 } else {
                     None

@@ -14,7 +14,7 @@ fn settings(sources: &str) -> Settings {
 }
 
 async fn fetch_names(sources: &str) -> Result<Vec<String>, NodesError> {
-    let forest = fetch(&settings(sources), "root").await?;
+    let forest = fetch(&settings(sources), "root", 0).await?;
     Ok((1..forest.node_count() as u32).map(|n| forest.name(NodeIx(n)).to_owned()).collect())
 }
 
@@ -86,4 +86,24 @@ async fn a_failing_script_says_why() {
     assert!(error.contains("exit status: 3") && error.contains("no database"), "{error}");
     let error = fetch_names(&script_source("/no/such/file", "")).await.unwrap_err().to_string();
     assert!(error.contains("cannot be run"), "{error}");
+}
+
+#[tokio::test]
+async fn add_time_makes_a_node_per_event_that_is_alive() {
+    let sources = r#"[
+        {"source": "manual", "prefs": {"a": [], "b": []}},
+        {"source": "add_time", "prefs": {"parent_level": "l1", "time_zone": "Europe/Berlin",
+            "schedule": [{"lifetime": 7200, "enabled_lifetime": 3600, "tags": ["hourly"],
+                "cron": {"minute": 0, "dst_fixes": ["skip", "repeat_use_both"]}}]}}
+    ]"#;
+    let forest = fetch(&settings(sources), "root", 10_000).await.unwrap();
+    let nodes = forest.level(2).map(|node| NodeIx(node as u32));
+    let nodes: Vec<_> =
+        nodes.map(|n| (forest.name(n), forest.is_enabled(n), forest.tags(n).len())).collect();
+    let want =
+        [("a:3600", false, 1), ("a:7200", true, 1), ("b:3600", false, 1), ("b:7200", true, 1)];
+    assert_eq!(nodes, want);
+    let nowhere = sources.replace("Europe/Berlin", "Nowhere/At_All");
+    let error = fetch(&settings(&nowhere), "root", 0).await.unwrap_err();
+    assert!(error.to_string().contains("no time zone \"Nowhere/At_All\""), "{error}");
 }
