@@ -56,7 +56,8 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Where nobody reads, there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let text = text::safe_lines(&format!("{error:#}"));
+            let _ = writeln!(std::io::stderr(), "error: {text}");
             ExitCode::from(if error.is::<Unreachable>() { 3 } else { 1 })
         }
     }

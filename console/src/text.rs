@@ -21,6 +21,23 @@ pub fn safe(text: &str) -> String {
         .collect()
 }
 
+/// Several lines that cannot steer a terminal.
+pub fn safe_lines(text: &str) -> String {
+    text.split('\n').map(safe).collect::<Vec<_>>().join("\n")
+}
+
+/// JSON in which no character steers a terminal. (JSON itself leaves some of them as they are.)
+pub fn safe_json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
 /// `HH:MM:SS` in the local time zone.
 pub fn clock(ms: Millis) -> String {
     format(ms, "%H:%M:%S")
@@ -83,6 +100,8 @@ mod tests {
     fn no_text_steers_the_terminal() {
         assert_eq!(safe("a\u{1b}[31m\tb\u{202e}"), "a\u{fffd}[31m b\u{fffd}");
         assert_eq!(safe("häuser ✓"), "häuser ✓");
+        assert_eq!(safe_lines("a\u{9b}\nb"), "a\u{fffd}\nb");
+        assert_eq!(safe_json("{\n\"a\": \"\u{9b}ä\"}"), "{\n\"a\": \"\\u009bä\"}");
     }
 
     #[test]

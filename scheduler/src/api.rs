@@ -37,9 +37,9 @@ pub fn answer(
         verb::NODES => reply(parse(payload).map(|request| core.node_rows(&request))),
         verb::TASKS => reply(parse(payload).map(|request| core.task_rows(&request))),
         verb::WORKERS => reply(parse::<Page>(payload).map(|page| core.worker_rows(&page))),
-        verb::GRID => reply(parse::<GridRequest>(payload).map(|request| {
-            if request.watch {
-                watch.renew(core);
+        verb::GRID => reply(parse::<GridRequest>(payload).map(|mut request| {
+            if request.watch && !watch.renew(core) {
+                request.in_sync = false;
             }
             core.grid(&request, watch.seq())
         })),

@@ -23,12 +23,15 @@ impl GridWatch {
         self.seq
     }
 
-    /// Somebody watches from now on, for a while.
-    pub fn renew(&mut self, core: &mut Core) {
-        if self.until.is_none() {
+    /// Somebody watches from now on, for a while. False if nobody did until now: changes before
+    /// this have not been published.
+    pub fn renew(&mut self, core: &mut Core) -> bool {
+        let watched = self.until.is_some();
+        if !watched {
             core.watch(true);
         }
         self.until = Some(Instant::now() + Duration::from_millis(WATCH_MS));
+        watched
     }
 
     /// Looks for changes after a step; returns when to call [`GridWatch::flush`].

@@ -8,7 +8,7 @@ mod bus;
 mod committer;
 mod driver;
 pub mod grid_watch;
-mod nodes;
+pub mod nodes;
 mod plan_watch;
 pub mod store;
 

@@ -103,14 +103,18 @@ fn add_time(
 ) -> Result<(), SourceError> {
     for parent in names(builder, parent_level) {
         for (time, event) in events {
-            let time = time.to_string();
-            let values = BTreeMap::from([("parent", parent.as_str()), ("time", &time)]);
-            let name = expand_format(format, &values).map_err(SourceError::Format)?;
+            let name = add_time_name(format, &parent, *time).map_err(SourceError::Format)?;
             builder.add(parent_level + 1, &name, &parent, event.enabled)?;
             builder.set_tags(parent_level + 1, &name, event.tags.clone());
         }
     }
     Ok(())
+}
+
+/// The name of an event's node.
+pub fn add_time_name(format: &str, parent: &str, time: i64) -> Result<String, String> {
+    let time = time.to_string();
+    expand_format(format, &BTreeMap::from([("parent", parent), ("time", &time)]))
 }
 
 /// An IANA name, or the host's own zone.

@@ -10,7 +10,7 @@ pub enum CronItem {
     /// Seconds since the epoch; no time zone matters.
     Epoch(Selector),
     /// Minutes of local time.
-    Standard(Standard),
+    Standard(Box<Standard>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,12 +84,28 @@ impl CronItem {
                 Err(CronError::new("an item with \"epoch\" can have no other key"))
             }
             Some(spec) => Ok(Self::Epoch(Selector::parse(spec, 0, i64::MAX, &nameless)?)),
-            None => Ok(Self::Standard(standard(object)?)),
+            None => Ok(Self::Standard(Box::new(standard(object)?))),
         }
     }
 
     pub fn depends_on_time_zone(&self) -> bool {
         matches!(self, Self::Standard(_))
+    }
+}
+
+impl Standard {
+    pub fn day_of_month(&self) -> Option<&Selector> {
+        match &self.day {
+            Day::OfMonth(selector) => Some(selector),
+            Day::OfWeek(_) => None,
+        }
+    }
+
+    pub fn day_of_week(&self) -> Option<&Selector> {
+        match &self.day {
+            Day::OfWeek(selector) => Some(selector),
+            Day::OfMonth(_) => None,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ mod schedule;
 mod search;
 mod selector;
 
-pub use item::{CronItem, ForwardJump, Rewind};
+pub use item::{CronItem, Day, ForwardJump, Rewind, Standard};
 pub use schedule::{Event, ScheduleItem, events, next_change};
 pub use selector::{Selector, SelectorKind};
 

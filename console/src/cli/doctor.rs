@@ -9,6 +9,7 @@ use bistro_common::subject::Cell;
 
 use super::print::say;
 use crate::client::{Client, find_url};
+use crate::text::safe;
 
 /// Older servers cannot sync each message to the disk.
 const NATS_VERSION: (u64, u64) = (2, 10);
@@ -27,11 +28,11 @@ pub async fn run(url: Option<&str>, cell: Cell) -> anyhow::Result<ExitCode> {
     let mut bad = false;
     for finding in &findings {
         match finding {
-            Finding::Good(text) => say!("ok    {text}")?,
-            Finding::Doubtful(text, next) => say!("warn  {text}\n      next: {next}")?,
+            Finding::Good(text) => say!("ok    {}", safe(text))?,
+            Finding::Doubtful(text, next) => say!("warn  {}\n      next: {next}", safe(text))?,
             Finding::Bad(text, next) => {
                 bad = true;
-                say!("FAIL  {text}\n      next: {next}")?;
+                say!("FAIL  {}\n      next: {next}", safe(text))?;
             }
         }
     }

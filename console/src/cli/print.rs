@@ -5,14 +5,14 @@ use serde_json::Value;
 use std::io::Write;
 
 use crate::args::{Output, OutputArgs};
-use crate::text::safe;
+use crate::text::{safe, safe_json};
 
 /// Prints a listing; `columns` are those of the table and of CSV, the first one is the name.
 pub fn print_rows(listing: &Value, output: OutputArgs, columns: &[&str]) -> std::io::Result<()> {
     let empty = Vec::new();
     let items = listing["items"].as_array().unwrap_or(&empty);
     match output.output {
-        Output::Json => println!("{listing:#}"),
+        Output::Json => say!("{}", safe_json(&format!("{listing:#}")))?,
         Output::Table => {
             say!("{}", table(columns, items))?;
             let total = listing["total"].as_u64().unwrap_or(0);
@@ -69,7 +69,7 @@ impl<'a> Rows<'a> {
                     false => row,
                 }
             }
-            Output::Table | Output::Json | Output::Ndjson => item.to_string(),
+            Output::Table | Output::Json | Output::Ndjson => safe_json(&item.to_string()),
         }
     }
 }

@@ -56,9 +56,9 @@ pub async fn run(client: &Client, command: ReadCommand) -> anyhow::Result<ExitCo
             let reply: KillReply = client.ask(verb::KILL, &request).await?;
             say!(
                 "asked {} to end {} on {} (attempt {})",
-                reply.worker,
-                reply.job,
-                reply.node,
+                safe(&reply.worker),
+                safe(&reply.job),
+                safe(&reply.node),
                 reply.attempt_no
             )?;
         }

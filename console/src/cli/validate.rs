@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::print::say;
+use crate::text::{safe, safe_lines};
 use bistro_common::config::{Source, parse};
 use bistro_common::protocol::api::Severity;
 
@@ -15,9 +16,9 @@ pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let name = file.display().to_string();
     let source = Source { file: &name, text: &text };
     for problem in &parsed.problems {
-        say!("{}", source.report(problem))?;
+        say!("{}", safe(&source.report(problem).to_string()))?;
         if let Some(excerpt) = source.excerpt(problem) {
-            say!("{excerpt}")?;
+            say!("{}", safe_lines(&excerpt))?;
         }
     }
     let errors = parsed.problems.iter().filter(|p| p.severity == Severity::Error).count();

@@ -6,6 +6,7 @@ use async_nats::jetstream::{
     consumer::{DeliverPolicy, pull::OrderedConfig},
 };
 use futures_util::StreamExt;
+use std::collections::VecDeque;
 use tokio::sync::mpsc;
 
 use bistro_common::protocol::decode;
@@ -39,12 +40,11 @@ impl Client {
         };
         let consumer = stream.create_consumer(config).await.context("reading the event stream")?;
         let mut messages = consumer.messages().await.context("reading the event stream")?;
-        let mut past = Vec::new();
+        let mut past = VecDeque::new();
         let mut caught_up = stream.cached_info().state.messages == 0 || start > last;
         loop {
             if caught_up {
-                let skip = past.len().saturating_sub(count as usize);
-                for event in past.drain(..).skip(skip) {
+                for event in past.drain(..) {
                     if out.send(event).await.is_err() {
                         return Ok(());
                     }
@@ -61,12 +61,16 @@ impl Client {
                 return Ok(());
             };
             let sequence = message.info().map_or(last, |info| info.stream_sequence);
-            caught_up |= sequence >= last;
             // One that cannot be read is of a newer build, or not ours.
             if let Ok(event) = decode::<Event>(&message.payload)
                 && event.kind.starts_with(&kind)
             {
-                past.push(event);
+                past.push_back(event);
+            }
+            if !caught_up {
+                let extra = past.len().saturating_sub(count as usize);
+                past.drain(..extra);
+                caught_up = sequence >= last;
             }
         }
     }

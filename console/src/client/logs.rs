@@ -1,10 +1,11 @@
 //! Task logs of all workers as one: the last lines, and those that come.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use bistro_common::Millis;
 use bistro_common::ids::{AttemptId, WorkerName};
 use bistro_common::protocol::api::{Listing, Page, WorkerHealth, WorkerRow, verb};
 use bistro_common::protocol::log::{
@@ -131,10 +132,14 @@ impl Client {
                     }
                 }
                 Err(problem) => {
+                    // Following begins with what comes from now on.
                     tail.problems.push(problem);
-                    break;
+                    return tail;
                 }
             }
+        }
+        if count == 0 {
+            return tail;
         }
         let last = tail.lines.first().map_or(LineId::MIN, |newest| newest.line.id.next());
         tail.next.insert(worker, last);
@@ -148,13 +153,16 @@ impl Client {
         mut next: HashMap<WorkerName, LineId>,
         out: mpsc::Sender<Vec<Line>>,
     ) {
+        // Of a worker without a place to go on from, what it printed before is not news.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let begin = LineId::at(now.as_millis() as Millis);
         let mut followers = JoinSet::new();
         let mut followed = std::collections::HashSet::new();
         while !out.is_closed() {
             // Nobody to ask now is a reason to ask again.
             for worker in self.log_workers(&query).await.unwrap_or_default() {
                 if followed.insert(worker.clone()) {
-                    let from = next.remove(&worker).unwrap_or(LineId::MIN);
+                    let from = next.remove(&worker).unwrap_or(begin);
                     let (client, query, out) = (self.clone(), query.clone(), out.clone());
                     followers.spawn(client.follow_one(worker, query, from, out));
                 }

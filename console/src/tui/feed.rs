@@ -3,7 +3,7 @@
 //! The console says what it wants ([`Wants`]); everything here follows that. Nothing here waits
 //! without a limit, and an answer that does not come is tried again.
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -78,14 +78,24 @@ async fn connections(client: Client, out: mpsc::Sender<Message>) {
 async fn poll(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
     while !out.is_closed() {
         let now = wants.borrow_and_update().clone();
-        if let Err(error) = ask_once(&client, &now, &out).await {
+        if let Err(error) = ask_status(&client, &out).await {
             let _ = out.send(Message::Silence(format!("{error:#}"))).await;
+        } else if let Err(error) = ask_rows(&client, &now, &out).await {
+            // The scheduler is well; what the view asks for is not to be had.
+            let _ = out.send(Message::Refused(format!("{error:#}"))).await;
         }
         let _ = tokio::time::timeout(POLL, wants.changed()).await;
     }
 }
 
-async fn ask_once(
+async fn ask_status(client: &Client, out: &mpsc::Sender<Message>) -> anyhow::Result<()> {
+    let status: CellStatus = client.ask(verb::STATUS, &()).await?;
+    let jobs: Listing<JobRow> = client.ask(verb::JOBS, &Page::default()).await?;
+    out.send(Message::Status(status, jobs.items)).await?;
+    Ok(())
+}
+
+async fn ask_rows(
     client: &Client,
     wants: &Wants,
     out: &mpsc::Sender<Message>,
@@ -102,9 +112,6 @@ async fn ask_once(
         let rows: Listing<WorkerRow> = client.ask(verb::WORKERS, &Page::default()).await?;
         out.send(Message::Workers(rows.items)).await?;
     }
-    let status: CellStatus = client.ask(verb::STATUS, &()).await?;
-    let jobs: Listing<JobRow> = client.ask(verb::JOBS, &Page::default()).await?;
-    out.send(Message::Status(status, jobs.items)).await?;
     Ok(())
 }
 
@@ -131,7 +138,13 @@ async fn grid(
     while wanted(&mut wants, |wants| wants.grid.then_some(())).await.is_some() {
         let mut gone = wants.clone();
         tokio::select! {
-            () = watch_grid(&client, in_sync.clone(), &out) => tokio::time::sleep(RESYNC).await,
+            result = watch_grid(&client, in_sync.clone(), &out) => {
+                if let Err(error) = result {
+                    let _ = out.send(Message::GridTrouble(format!("{error:#}"))).await;
+                }
+                // What failed will not be different at once.
+                tokio::time::sleep(RENEW).await;
+            }
             () = until(&mut gone, |wants| !wants.grid) => {}
         }
     }
@@ -141,18 +154,18 @@ async fn watch_grid(
     client: &Client,
     mut in_sync: watch::Receiver<bool>,
     out: &mpsc::Sender<Message>,
-) {
-    let Ok(mut deltas) = client.bus.client().subscribe(client.cell.view_grid()).await else {
-        return;
-    };
+) -> anyhow::Result<()> {
+    let mut deltas = client.bus.client().subscribe(client.cell.view_grid()).await?;
     let mut layout = 0;
     loop {
         let request = GridRequest { watch: true, layout, in_sync: *in_sync.borrow() && layout > 0 };
-        let Ok(snapshot) = client.ask::<Grid>(verb::GRID, &request).await else { return };
+        let snapshot = client.ask::<Grid>(verb::GRID, &request).await?;
         layout = snapshot.layout;
-        if out.send(Message::Grid(snapshot)).await.is_err() {
-            return;
+        // What came before the answer belongs before it.
+        while let Some(Some(delta)) = deltas.next().now_or_never() {
+            send_delta(&delta, out).await?;
         }
+        out.send(Message::Grid(snapshot)).await?;
         let renew = tokio::time::sleep(RENEW);
         tokio::pin!(renew);
         loop {
@@ -163,16 +176,23 @@ async fn watch_grid(
                     break;
                 }
                 delta = deltas.next() => {
-                    let Some(delta) = delta else { return };
-                    if let Ok(delta) = decode::<GridDelta>(&delta.payload)
-                        && out.send(Message::GridDelta(delta)).await.is_err()
-                    {
-                        return;
-                    }
+                    let Some(delta) = delta else { return Ok(()) };
+                    send_delta(&delta, out).await?;
                 }
             }
         }
     }
+}
+
+async fn send_delta(
+    message: &async_nats::Message,
+    out: &mpsc::Sender<Message>,
+) -> anyhow::Result<()> {
+    // One that cannot be read leaves a gap, which is noticed.
+    if let Ok(delta) = decode::<GridDelta>(&message.payload) {
+        out.send(Message::GridDelta(delta)).await?;
+    }
+    Ok(())
 }
 
 async fn logs(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {

@@ -25,6 +25,8 @@ pub struct Grid {
     /// The job and the node that the cursor is on.
     pub row: usize,
     pub column: usize,
+    /// Why there is no snapshot.
+    pub trouble: Option<String>,
     /// Nodes per cell on the screen; 0: as many as make all of them fit.
     pub zoom: usize,
 }
@@ -33,6 +35,8 @@ impl Grid {
     /// Takes a snapshot. An error says what is wrong with it.
     pub fn replace(&mut self, snapshot: api::Grid) -> Result<(), String> {
         if snapshot.layout == self.layout && snapshot.jobs.is_empty() && self.in_sync {
+            // Only a renewal. All deltas up to it should be here.
+            self.in_sync = snapshot.seq == self.seq;
             return Ok(());
         }
         let levels = match snapshot.levels {
@@ -47,7 +51,7 @@ impl Grid {
             jobs.push(GridJob { job: job.job, level: job.level, cells });
         }
         (self.layout, self.seq, self.in_sync) = (snapshot.layout, snapshot.seq, true);
-        (self.levels, self.jobs) = (levels, jobs);
+        (self.levels, self.jobs, self.trouble) = (levels, jobs, None);
         self.move_by(0, 0);
         Ok(())
     }
@@ -162,6 +166,12 @@ mod tests {
         grid.replace(snapshot(1, 8)).unwrap();
         grid.apply(&delta(2, 9, 2));
         assert!(!grid.in_sync, "another layout");
+        grid.replace(snapshot(2, 9)).unwrap();
+        let renewal = |seq| api::Grid { levels: None, jobs: Vec::new(), ..snapshot(2, seq) };
+        grid.replace(renewal(9)).unwrap();
+        assert!(grid.in_sync);
+        grid.replace(renewal(10)).unwrap();
+        assert!(!grid.in_sync, "the last delta was lost");
         grid.replace(snapshot(2, 9)).unwrap();
         grid.apply(&delta(2, 10, 99));
         assert!(!grid.in_sync, "no such cell");

@@ -118,6 +118,8 @@ pub struct State {
     pub answered_ms: Option<Millis>,
     /// Why it did not, if it did not.
     pub trouble: Option<String>,
+    /// Why what the view asks for is not to be had.
+    pub refused: Option<String>,
     pub notice: Option<(Millis, String)>,
 
     pub view: View,
@@ -162,6 +164,7 @@ impl State {
             connected: false,
             answered_ms: None,
             trouble: None,
+            refused: None,
             notice: None,
             view: View::Jobs,
             back: Vec::new(),

@@ -27,6 +27,9 @@ pub enum Message {
     Status(CellStatus, Vec<JobRow>),
     /// The scheduler did not answer.
     Silence(String),
+    /// It answered that what the view asks for is not to be had.
+    Refused(String),
+    GridTrouble(String),
     Workers(Vec<WorkerRow>),
     Tasks(TasksRequest, Listing<TaskRow>),
     Task(Explanation),
@@ -63,12 +66,21 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
             state.jobs.replace(jobs);
         }
         Message::Silence(trouble) => state.trouble = Some(trouble),
+        Message::Refused(why) => {
+            state.explanation = None;
+            state.refused = Some(why);
+        }
+        Message::GridTrouble(why) => {
+            state.grid.in_sync = false;
+            state.grid.trouble = Some(why);
+        }
         Message::Workers(rows) => state.workers.replace(rows),
         Message::Tasks(request, listing) => on_tasks(state, &request, listing),
         Message::Task(explanation) => {
             let row = &explanation.task;
             if state.task.as_ref().is_some_and(|(j, n)| *j == row.job && *n == row.node) {
                 state.explanation = Some(explanation);
+                state.refused = None;
             }
         }
         Message::Grid(snapshot) => {
@@ -108,6 +120,7 @@ fn on_tasks(state: &mut State, request: &TasksRequest, listing: Listing<TaskRow>
     if *request != tasks.request() {
         return;
     }
+    state.refused = None;
     tasks.total = listing.total;
     tasks.table.replace(listing.items);
     // The list has become shorter than where the window starts.
@@ -243,6 +256,7 @@ fn on_typing_key(state: &mut State, event: KeyEvent) {
 }
 
 fn go(state: &mut State, view: View) {
+    state.refused = None;
     if state.view != view {
         state.back.push(state.view);
         // Nobody goes back further.

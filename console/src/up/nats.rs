@@ -64,7 +64,9 @@ pub async fn start(data_dir: &Path) -> anyhow::Result<(Part, String)> {
 /// The server writes its port to a file once it listens.
 async fn wait_for_port(directory: &Path, part: &mut Part, log: &Path) -> anyhow::Result<u16> {
     let pid = part.child.id().unwrap_or_default();
-    let file = directory.join(format!("nats-server_{pid}.ports"));
+    // It is named after the program, whatever that is called here.
+    let program = part.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let file = directory.join(format!("{program}_{pid}.ports"));
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
         if let Some(port) = read_port(&file) {

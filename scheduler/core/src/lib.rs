@@ -52,6 +52,9 @@ use rng::Rng;
 use tasks::{JobIx, TaskIx};
 use workers::{Rooms, Worker, WorkerIx};
 
+/// Layouts are numbered within a reign, and every reign begins above all earlier ones.
+const LAYOUT_SHIFT: u32 = 24;
+
 /// The state of a cell, as its scheduler knows it.
 pub struct Core {
     identity: Identity,
@@ -119,7 +122,8 @@ impl Core {
             now,
             forest: Arc::new(Forest::empty(vec!["instance".to_owned()], "instance")),
             planned: false,
-            layout: 0,
+            // No scheduler uses a number that another has used.
+            layout: identity.epoch.0 << LAYOUT_SHIFT,
             jobs: Vec::new(),
             job_names: FxHashMap::default(),
             resources: Resources::new(&config.settings),

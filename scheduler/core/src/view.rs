@@ -189,7 +189,7 @@ impl Core {
 
     /// A snapshot of all cells; `seq` is the last delta that it contains.
     pub fn grid(&self, request: &GridRequest, seq: u64) -> Grid {
-        let known = request.layout == self.layout && self.layout > 0;
+        let known = request.layout == self.layout;
         if known && request.in_sync {
             return Grid { layout: self.layout, seq, levels: None, jobs: Vec::new() };
         }

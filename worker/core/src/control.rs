@@ -6,6 +6,7 @@ use bistro_common::protocol::control::{Control, ControlAnswer, ControlReply, Fat
 use bistro_common::protocol::task::Kill;
 use bistro_common::protocol::{Fence, VERSION};
 
+use crate::outbox::fitting;
 use crate::{Effect, LedgerState, WorkerCore};
 
 impl WorkerCore {
@@ -38,8 +39,10 @@ impl WorkerCore {
             Ok(()) => match control.order {
                 Order::Probe { attempts, floor } => {
                     self.floor = self.floor.max(floor);
+                    // What does not fit is asked about again, when these are settled.
                     let attempts = attempts.into_iter().map(|attempt| self.fate(attempt));
-                    ControlAnswer::Probed { attempts: attempts.collect() }
+                    let attempts = fitting(attempts, |probed| probed).collect();
+                    ControlAnswer::Probed { attempts }
                 }
                 Order::Kill { attempt, kill } => self.kill(attempt, kill, out),
                 Order::Drain { on } => {

@@ -3,9 +3,12 @@
 use bistro_common::ids::AttemptId;
 use bistro_common::protocol::done::BATCH_MAX;
 use bistro_common::protocol::heartbeat::UNSETTLED_MAX;
-use bistro_common::protocol::task::TaskResult;
+use bistro_common::protocol::{MESSAGE_BYTES_MAX, encode};
 
 use crate::{Effect, LedgerRecord, LedgerState, WorkerCore};
+
+/// What is around the results in a message is small, and is left room for.
+const RESULTS_BYTES_MAX: usize = MESSAGE_BYTES_MAX - (16 << 10);
 
 /// After the stream could not take results.
 const RETRY_MS: u64 = 500;
@@ -13,21 +16,31 @@ const RETRY_MS: u64 = 500;
 /// A result that the stream took and that is still not settled after so long was lost there.
 const RESEND_MS: u64 = 10_000;
 
+/// As many of the first items as fit into a message; always one, which fits by itself (a status
+/// line has a limit).
+pub(crate) fn fitting<T, R: serde::Serialize>(
+    items: impl Iterator<Item = T>,
+    part: impl Fn(&T) -> &R,
+) -> impl Iterator<Item = T> {
+    let mut bytes = 0;
+    items.enumerate().map_while(move |(number, item)| {
+        bytes += encode(part(&item)).len() + 1;
+        (number == 0 || bytes <= RESULTS_BYTES_MAX).then_some(item)
+    })
+}
+
 impl WorkerCore {
     pub(crate) fn publish(&mut self, out: &mut Vec<Effect>) {
         // Without a cell there is no stream to publish to.
         if self.publishing || self.cell.is_none() || self.now < self.publish_after {
             return;
         }
-        let batch: Vec<TaskResult> = self
-            .unpublished
-            .iter()
-            .filter_map(|id| match &self.entries.get(id)?.state {
-                LedgerState::Finished { result, .. } => Some(result.clone()),
+        let finished =
+            self.unpublished.iter().filter_map(|id| match &self.entries.get(id)?.state {
+                LedgerState::Finished { result, .. } => Some(result),
                 LedgerState::Open { .. } => None,
-            })
-            .take(BATCH_MAX)
-            .collect();
+            });
+        let batch = fitting(finished.take(BATCH_MAX), |result| result).cloned().collect::<Vec<_>>();
         if !batch.is_empty() {
             self.publishing = true;
             out.push(Effect::Publish(batch));
@@ -78,5 +91,20 @@ impl WorkerCore {
                 .then_some(*id)
         });
         finished.take(UNSETTLED_MAX).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_go_in_messages_that_fit_and_one_goes_whatever_its_size() {
+        let large = vec!["\0".repeat(60_000); 20];
+        let batch: Vec<_> = fitting(large.iter(), |text| *text).collect();
+        assert!(batch.len() > 1 && batch.len() < large.len());
+        assert!(encode(&batch).len() <= MESSAGE_BYTES_MAX);
+        let huge = ["x".repeat(2 * MESSAGE_BYTES_MAX)];
+        assert_eq!(fitting(huge.iter(), |text| *text).count(), 1);
     }
 }

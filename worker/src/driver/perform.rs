@@ -5,14 +5,15 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use bistro_common::clock::boot_ms;
 use bistro_common::ids::Incarnation;
 use bistro_common::protocol::done::Done;
 use bistro_common::protocol::heartbeat::{ClosedReason, Heartbeat};
-use bistro_common::protocol::{VERSION, encode};
+use bistro_common::protocol::{MESSAGE_BYTES_MAX, VERSION, encode};
 use bistro_worker_core::{Effect, Input};
 
 use super::{Driver, News, WorkerError};
-use crate::{bus, capacity, exec, guard};
+use crate::{bus, capacity, exec};
 
 /// Orders to end one attempt; more than these change nothing.
 const KILLS_MAX: usize = 16;
@@ -23,7 +24,7 @@ impl Driver {
             Effect::Persist(_) => {}
             Effect::Deadline(at) => {
                 let left_ms = at.saturating_sub(self.clock.now());
-                self.here.guard.set_deadline(guard::boot_ms() + left_ms);
+                self.here.guard.set_deadline(boot_ms() + left_ms);
             }
             Effect::AssignReply { token, reply } => self.reply(token, encode(&reply)).await,
             Effect::ControlReply { token, reply } => self.reply(token, encode(&reply)).await,
@@ -103,6 +104,11 @@ impl Driver {
         let mut heartbeat = self.heartbeat();
         if heartbeat.closed == Some(ClosedReason::Stopped) {
             heartbeat.closed = Some(ClosedReason::Draining);
+        }
+        if heartbeat.open_attempts.is_some() && encode(&heartbeat).len() > MESSAGE_BYTES_MAX {
+            // The lease matters more; what became of attempts can be asked one by one.
+            tracing::warn!("the list of open attempts is too long for a heartbeat");
+            heartbeat.open_attempts = None;
         }
         let (bus, cell) = (self.bus.clone(), self.options.cell.clone());
         let (sent, news) = (self.clock.now(), self.news.clone());

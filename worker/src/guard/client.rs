@@ -180,19 +180,21 @@ impl GuardProcess {
         deadlines.mark_changed();
         loop {
             let sent = tokio::select! {
-                sent = orders.recv() => {
-                    let Some(Sent { order, pipes, reports }) = sent else { return false };
-                    if let (Order::Start(start), Some(reports)) = (&order, reports) {
-                        waiting.insert(start.attempt, reports);
-                    }
-                    self.send(&order, &pipes).await
-                }
+                // In order: a new deadline must be there before what it allows.
+                biased;
                 Ok(()) = deadlines.changed() => {
                     let deadline = *deadlines.borrow_and_update();
                     match deadline {
                         Some(boot_ms) => self.send(&Order::Deadline { boot_ms }, &[]).await,
                         None => Ok(()),
                     }
+                }
+                sent = orders.recv() => {
+                    let Some(Sent { order, pipes, reports }) = sent else { return false };
+                    if let (Order::Start(start), Some(reports)) = (&order, reports) {
+                        waiting.insert(start.attempt, reports);
+                    }
+                    self.send(&order, &pipes).await
                 }
                 report = self.receive(&mut buffer) => {
                     let Some(report) = report else { return true };

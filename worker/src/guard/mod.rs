@@ -12,7 +12,6 @@ mod client;
 mod process;
 
 use rustix::net::{RecvFlags, SendFlags};
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -35,7 +34,7 @@ pub enum Order {
         attempt: AttemptId,
         signal: TaskSignal,
     },
-    /// When everything must be dead, on [`boot_ms`]'s clock. Replaces the last one.
+    /// When everything must be dead, on [`bistro_common::clock::boot_ms`]'s clock. Replaces the last one.
     Deadline {
         boot_ms: Millis,
     },
@@ -78,12 +77,6 @@ impl Report {
             | Self::Exited { attempt, .. } => *attempt,
         }
     }
-}
-
-/// Milliseconds since the host was booted, sleep included. The same for all its processes.
-pub fn boot_ms() -> Millis {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec as Millis * 1_000 + now.tv_nsec as Millis / 1_000_000
 }
 
 fn send_packet(socket: impl AsFd, message: &impl Serialize) -> std::io::Result<()> {

@@ -13,22 +13,27 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bistro_common::Millis;
+use bistro_common::clock::boot_ms;
 use bistro_common::ids::AttemptId;
 
-use super::{
-    Order, PACKET_BYTES_MAX, Report, Start, TaskSignal, boot_ms, receive_packet, send_packet,
-};
+use super::{Order, PACKET_BYTES_MAX, Report, Start, TaskSignal, receive_packet, send_packet};
 use crate::processes::{ATTEMPT_VARIABLE, Tree, is_marked, signal};
 
 /// Between two looks at processes that are being killed.
 const SWEEP_MS: Millis = 20;
+/// The longest wait while there is a deadline: a wait does not count the time that the host sleeps,
+/// and the deadline does.
+const LOOK_MS: Millis = 1_000;
 
 struct Guard<'a> {
     socket: BorrowedFd<'a>,
     /// The tasks' first processes that have not been reaped.
     roots: HashMap<AttemptId, Pid>,
     attempts: HashMap<Pid, AttemptId>,
+    /// When everything must be dead; none once it is being seen to.
     deadline: Option<Millis>,
+    /// The deadline has passed: nothing is started until there is a new one.
+    expired: bool,
     /// Reports that the worker has not taken yet. At most two per attempt.
     reports: VecDeque<Report>,
     /// Attempts of which nothing may be left.
@@ -60,6 +65,7 @@ fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
         roots: HashMap::new(),
         attempts: HashMap::new(),
         deadline: None,
+        expired: false,
         reports: VecDeque::new(),
         sweep: BTreeSet::new(),
         sweep_all: false,
@@ -72,9 +78,7 @@ fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
         while matches!(exits.read(&mut buffer), Ok(count) if count > 0) {}
         guard.take_orders(&mut buffer)?;
         guard.reap();
-        if guard.deadline.is_some_and(|at| boot_ms() >= at) {
-            guard.sweep_all = true;
-        }
+        guard.watch_deadline();
         guard.sweep();
         guard.send_reports();
         if guard.orphaned && !guard.sweep_all {
@@ -102,7 +106,7 @@ impl Guard<'_> {
         let sweeping = self.sweep_all || !self.sweep.is_empty();
         let wait_ms = match self.deadline {
             _ if sweeping => Some(SWEEP_MS),
-            deadline => deadline.map(|at| at.saturating_sub(boot_ms())),
+            deadline => deadline.map(|at| at.saturating_sub(boot_ms()).min(LOOK_MS)),
         };
         let timeout = wait_ms.map(|ms| Timespec {
             tv_sec: (ms / 1_000) as i64,
@@ -139,6 +143,14 @@ impl Guard<'_> {
         Ok(())
     }
 
+    fn watch_deadline(&mut self) {
+        if self.deadline.is_some_and(|at| boot_ms() >= at) {
+            self.deadline = None;
+            self.expired = true;
+            self.sweep_all = true;
+        }
+    }
+
     fn on_orphaned(&mut self) {
         self.orphaned = true;
         self.sweep_all = true;
@@ -155,7 +167,10 @@ impl Guard<'_> {
                 self.reports.push_back(report);
             }
             Order::Signal { attempt, signal } => self.signal(attempt, signal),
-            Order::Deadline { boot_ms } => self.deadline = Some(boot_ms),
+            Order::Deadline { boot_ms: at } => {
+                self.deadline = Some(at);
+                self.expired = boot_ms() >= at;
+            }
         }
     }
 
@@ -163,7 +178,8 @@ impl Guard<'_> {
         let Ok([stdout, stderr, status, canary]) = <[OwnedFd; 4]>::try_from(descriptors) else {
             return Err(std::io::Error::other("the order came without its pipes"));
         };
-        if self.sweep_all || self.deadline.is_some_and(|at| boot_ms() >= at) {
+        self.watch_deadline();
+        if self.sweep_all || self.expired {
             return Err(std::io::Error::other("the worker's lease is over"));
         }
         let mut argv = start.before.iter();

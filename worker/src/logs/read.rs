@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 
-use bistro_common::protocol::VERSION;
 use bistro_common::protocol::log::{
     Direction, LineId, LogLine, LogRead, LogReadReply, PAGE_BYTES_MAX, PAGE_LINES_MAX,
 };
+use bistro_common::protocol::{VERSION, encode};
 
 use super::record::{LineRecord, Record, Records, Source};
 use super::{Logs, Segment};
@@ -59,8 +59,10 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    fn is_full(&self) -> bool {
-        self.reply.lines.len() >= self.limit || self.bytes >= PAGE_BYTES_MAX
+    /// Is there room for a line of so many bytes? Always for one.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.reply.lines.is_empty()
+            || (self.reply.lines.len() < self.limit && self.bytes + bytes <= PAGE_BYTES_MAX)
     }
 
     fn ascend(&mut self, segments: &[Segment], last: LineId) {
@@ -73,11 +75,11 @@ impl Page<'_> {
             }
             let found = self.find(segment);
             for (source, line) in found.lines().filter(|(_, line)| line.id >= from) {
-                if self.is_full() {
-                    self.reply.next = Some(line.id);
+                let id = line.id;
+                if !self.take(source, line) {
+                    self.reply.next = Some(id);
                     return;
                 }
-                self.take(source, line);
             }
         }
         self.reply.next = Some(last.next().max(from));
@@ -89,11 +91,11 @@ impl Page<'_> {
         for segment in segments[..end].iter().rev() {
             let found = self.find(segment);
             for (source, line) in found.lines().rev().filter(|(_, line)| line.id <= from) {
-                if self.is_full() {
-                    self.reply.next = Some(line.id);
+                let id = line.id;
+                if !self.take(source, line) {
+                    self.reply.next = Some(id);
                     return;
                 }
-                self.take(source, line);
             }
             if self.looked_at >= LOOKED_AT_BYTES_MAX && segment.first > LineId::MIN {
                 self.reply.next = Some(LineId(segment.first.0 - 1));
@@ -140,21 +142,27 @@ impl Page<'_> {
             && self.regex.as_ref().is_none_or(|regex| line.dropped > 0 || regex.is_match(line.text))
     }
 
-    fn take(&mut self, source: &Source, line: LineRecord<'_>) {
-        let text = String::from_utf8_lossy(line.text).into_owned();
-        // What a line costs in a message besides its text.
-        self.bytes += text.len() + source.task.job.len() + source.task.node.len() + 128;
-        self.reply.lines.push(LogLine {
+    /// Adds a line, if there is room for it as it is in a message.
+    fn take(&mut self, source: &Source, line: LineRecord<'_>) -> bool {
+        let line = LogLine {
             id: line.id,
             time_ms: line.time_ms,
             stream: line.stream,
             job: source.task.job.clone(),
             node: source.task.node.clone(),
             attempt_no: source.attempt_no,
-            text,
+            text: String::from_utf8_lossy(line.text).into_owned(),
             partial: line.partial,
             dropped: line.dropped,
-        });
+        };
+        // One control character is six there.
+        let bytes = encode(&line).len() + 1;
+        let room = self.has_room(bytes);
+        if room {
+            self.bytes += bytes;
+            self.reply.lines.push(line);
+        }
+        room
     }
 }
 
@@ -299,6 +307,24 @@ mod tests {
         let all = logs.read(&request(Direction::Ascending, LineId::MIN, 10));
         assert_eq!(texts(&all), ["a1", "a2", "b1", "a3", "c1"]);
         assert!(all.lines.is_sorted_by_key(|line| line.id));
+    }
+
+    #[tokio::test]
+    async fn a_page_of_control_characters_fits_into_a_message_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = Logs::open(directory.path().to_owned(), 1 << 30).unwrap();
+        let printer = logs.begin(source("a", "n")).await;
+        let zeros = "\0".repeat(65_000);
+        print(&printer, 1_000, Stream::Stdout, &[&zeros, &zeros, &zeros, &zeros]).await;
+        printer.end().await;
+        let (mut from, mut count) = (LineId::MIN, 0);
+        while count < 4 {
+            let page = logs.read(&request(Direction::Ascending, from, 100));
+            assert!(encode(&page).len() <= bistro_common::protocol::MESSAGE_BYTES_MAX);
+            assert!(!page.lines.is_empty());
+            count += page.lines.len();
+            from = page.next.unwrap();
+        }
     }
 
     #[tokio::test]

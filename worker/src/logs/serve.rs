@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use bistro_common::nats::Bus;
+use bistro_common::nats::{Bus, NatsError};
 use bistro_common::protocol::log::{Direction, LogRead, LogReadReply, WAIT_MS_MAX};
 use bistro_common::protocol::{VERSION, decode, encode};
 
@@ -33,7 +33,15 @@ pub async fn serve(bus: Bus, mut requests: async_nats::Subscriber, logs: Logs) {
                 (_, Err(_)) => refusal("too many readers; ask again later".to_owned()),
                 (Ok(request), Ok(_permit)) => read(&logs, &reading, request).await,
             };
-            if let Err(error) = bus.publish(subject.to_string(), encode(&reply)).await {
+            let sent = match bus.publish(subject.to_string(), encode(&reply)).await {
+                // A server that takes less than we think.
+                Err(error @ NatsError::TooLarge { .. }) => {
+                    let reply = refusal(format!("{error}; ask for fewer lines"));
+                    bus.publish(subject.to_string(), encode(&reply)).await
+                }
+                sent => sent,
+            };
+            if let Err(error) = sent {
                 tracing::debug!(%error, "a page of logs was not sent");
             }
         });

@@ -101,11 +101,17 @@ impl Writer {
             }
             self.write();
             for (source, visible) in ended {
-                self.sources.remove(&source);
-                self.lost.remove(&source);
+                self.end(source);
                 // Nobody waits for an attempt whose task was dropped.
                 let _ = visible.send(());
             }
+        }
+    }
+
+    fn end(&mut self, source: u64) {
+        let about = self.sources.remove(&source);
+        if let (Some(lost), Some(about)) = (self.lost.remove(&source), about) {
+            tracing::error!(task = %about.task, lost, "the last lines of a task's log are lost");
         }
     }
 
@@ -140,7 +146,7 @@ impl Writer {
         if self.buffered.is_empty() {
             self.first_buffered = id;
         }
-        *self.buffered.entry(source).or_default() += 1;
+        *self.buffered.entry(source).or_default() += dropped.max(1);
         self.last = id;
     }
 
@@ -150,8 +156,7 @@ impl Writer {
         }
         if let Err(error) = self.try_write() {
             tracing::error!(%error, "task logs cannot be written; lines are lost");
-            // A new file, so that half a record ends no more than the old one.
-            self.close();
+            self.undo();
             for (source, lines) in self.buffered.drain() {
                 *self.lost.entry(source).or_default() += lines;
             }
@@ -185,6 +190,24 @@ impl Writer {
             self.keep_budget();
         }
         Ok(())
+    }
+
+    /// Takes back what a failed write has left in the file; a file that cannot be mended is given
+    /// up, and read no further than it was good.
+    fn undo(&mut self) {
+        self.named.clear();
+        let mut visible = self.shared.lock();
+        let Some(grown) = visible.segments.last().filter(|_| self.file.is_some()) else {
+            return;
+        };
+        let mended = self.file.as_ref().is_some_and(|file| file.set_len(grown.bytes).is_ok());
+        if mended && grown.bytes > 0 {
+            return;
+        }
+        self.file = None;
+        if grown.bytes == 0 && std::fs::remove_file(&grown.path).is_ok() {
+            visible.segments.pop();
+        }
     }
 
     fn close(&mut self) {

@@ -24,7 +24,8 @@ pub fn grid_width(state: &State) -> usize {
 pub fn lines(state: &State, area: Rect) -> Vec<Line<'static>> {
     let grid = &state.grid;
     if grid.jobs.is_empty() {
-        return nothing(state, if grid.in_sync { "no tasks" } else { "loading the grid..." });
+        let what = if grid.in_sync { "no tasks" } else { "loading the grid..." };
+        return nothing(state, grid.trouble.as_deref().unwrap_or(what));
     }
     let width = usize::from(area.width).saturating_sub(NAME + 1).max(1);
     let per_cell = grid.nodes_per_cell(width);

@@ -148,11 +148,12 @@ fn footer_line(state: &State) -> Line<'static> {
 
 /// What an empty list says.
 fn nothing(state: &State, what: &str) -> Vec<Line<'static>> {
-    let text = match state.answered_ms {
-        None => "waiting for the scheduler...".to_owned(),
-        Some(_) => what.to_owned(),
+    let text = match (state.answered_ms, &state.refused) {
+        (None, _) => "waiting for the scheduler...",
+        (Some(_), Some(refused)) => refused,
+        (Some(_), None) => what,
     };
-    vec![Line::raw(""), Line::styled(format!("  {text}"), theme::quiet(state.colour))]
+    vec![Line::raw(""), Line::styled(format!("  {}", safe(text)), theme::quiet(state.colour))]
 }
 
 /// A row of a list. The cursor marks its name; the rest keeps its colours, which mean something.
