@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::filter::Filter;
-use super::model::{Job, Settings};
+use super::model::{Job, LevelIx, Placement, Settings};
 use super::reader::{ObjectReader, Reader};
 use super::settings::{
     find_level, not_negative, read_backoff, read_kill, read_task_subprocess, unknown_identifier,
@@ -22,6 +22,12 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
         resources: object.get("resources").map(|r| read_slots(&r, settings)).unwrap_or_default(),
         config: read_config(&object),
         filters: object.get("filters").map(|r| read_filters(&r, settings)).unwrap_or_default(),
+        worker_filter: None,
+        placement: Placement::Anywhere,
+        after_all: object
+            .get("run_only_after_all_nodes_are_done_for")
+            .and_then(|r| r.strings())
+            .unwrap_or_default(),
         depends_on: object.get("depends_on").and_then(|r| r.strings()).unwrap_or_default(),
         command: object.get("command").and_then(|r| r.strings()).unwrap_or_default(),
         backoff: object
@@ -43,14 +49,8 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
             job.level = found;
         }
     }
-    // To ignore these would start tasks where, or when, they must not run.
-    for key in
-        ["host_placement", "level_for_host_placement", "run_only_after_all_nodes_are_done_for"]
-    {
-        if let Some(value) = object.get(key) {
-            value.error_key(format!("{key:?} is not supported yet, so the job cannot run"), None);
-        }
-    }
+    job.worker_filter = job.filters.remove(&settings.worker_level());
+    job.placement = read_placement(&object, settings, job.level);
     if let Some(errors) = object.get("errors")
         && !matches!(&errors.json(), serde_json::Value::Object(object) if object.is_empty())
     {
@@ -64,6 +64,19 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
     object.finish();
     job.errors = reader.problems().errors_since(errors);
     Some(job)
+}
+
+/// A fixed host wins over a level; a level that is not on the tasks' paths places nothing.
+fn read_placement(object: &ObjectReader<'_>, settings: &Settings, of_job: LevelIx) -> Placement {
+    let host = object.get("host_placement").and_then(|r| r.string()).unwrap_or_default();
+    let level = object
+        .get("level_for_host_placement")
+        .and_then(|reader| find_level(&settings.levels, &reader));
+    match (host.is_empty(), level) {
+        (false, _) => Placement::Host(host),
+        (true, Some(level)) if level <= of_job => Placement::HostAtLevel(level),
+        (true, _) => Placement::Anywhere,
+    }
 }
 
 fn read_config(object: &ObjectReader<'_>) -> serde_json::Map<String, serde_json::Value> {
@@ -100,9 +113,6 @@ fn read_filters(reader: &Reader<'_>, settings: &Settings) -> BTreeMap<usize, Fil
     };
     for (name, entry) in object.entries() {
         match settings.level(name) {
-            Some(level) if level == settings.worker_level() => {
-                entry.error_key("filters on workers are not supported yet", None);
-            }
             Some(level) => filters.extend(Filter::read(&entry).map(|filter| (level, filter))),
             None => unknown_identifier(&entry, name, &settings.levels),
         }

@@ -16,8 +16,8 @@ mod tree;
 
 pub use filter::Filter;
 pub use model::{
-    Config, Job, LevelIx, ManualNode, NodeOrder, NodeSource, Policy, Resource, Settings,
-    expand_format,
+    Config, Job, LevelIx, ManualNode, NodeOrder, NodeSource, Placement, Policy, Resource, Settings,
+    WorkerSelector, expand_format,
 };
 pub use problem::{Problem, Problems, Source};
 

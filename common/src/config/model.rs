@@ -39,6 +39,7 @@ pub struct Settings {
     pub resources: Vec<Resource>,
     pub kill: Kill,
     pub log_lines_per_10_ms: Option<u32>,
+    pub worker_selector: WorkerSelector,
 }
 
 impl Settings {
@@ -133,6 +134,29 @@ pub struct ManualNode {
     pub enabled: bool,
 }
 
+/// On which worker's host a job's tasks must run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    #[default]
+    Anywhere,
+    Host(String),
+    /// The host that is named as the node at this level of the task's path. Never below the level
+    /// of the job.
+    HostAtLevel(LevelIx),
+}
+
+/// How a worker is chosen among those that have room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WorkerSelector {
+    /// Workers take turns.
+    #[default]
+    RoundRobin,
+    /// The one with the least left, by the weights of its resources.
+    Busiest,
+    /// The one with fewer tasks of two drawn at random.
+    TwoChoice,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     pub name: String,
@@ -144,7 +168,12 @@ pub struct Job {
     pub resources: BTreeMap<String, i64>,
     pub config: Map<String, Value>,
     pub filters: BTreeMap<LevelIx, Filter>,
+    /// On the host names of workers.
+    pub worker_filter: Option<Filter>,
+    pub placement: Placement,
     pub depends_on: Vec<String>,
+    /// All tasks of these must be done, on all their nodes, before any of this job's starts.
+    pub after_all: Vec<String>,
     /// argv before the node; empty: the worker's own command.
     pub command: Vec<String>,
     pub backoff: Backoff,

@@ -37,7 +37,6 @@ const JOB: &str = "bistro_job->NAME";
 const FILTER: &str = "bistro_job->NAME.filters.LEVEL";
 
 const NOT_YET: &str = "Not supported yet: it is said and has no effect.";
-const NOT_YET_ERROR: &str = "Not supported yet: a job that has it cannot run.";
 const OBSOLETE: &str =
     "Of the original; has no effect, since the scheduler follows changes at once.";
 
@@ -79,7 +78,13 @@ pub const KEYS: &[Key] = &[
     key(SETTINGS, "working_wait", "seconds", "none", OBSOLETE),
     key(SETTINGS, "idle_wait", "seconds", "none", OBSOLETE),
     key(SETTINGS, "CAUTION_exit_initial_wait_before_timestamp", "int", "none", OBSOLETE),
-    key(SETTINGS, "remote_worker_selector", "text", "none", NOT_YET),
+    key(
+        SETTINGS,
+        "remote_worker_selector",
+        "roundrobin, busiest or two_choice",
+        "roundrobin",
+        "Which worker is chosen among those with room: in turn, the fullest by weight, or the one with fewer tasks of two.",
+    ),
     key(SETTINGS, "worker_resources_override", "object", "none", NOT_YET),
     key(SETTINGS, "physical_resources", "object", "none", NOT_YET),
     key(SETTINGS, "kill_orphan_tasks_after_sec", "seconds", "none", NOT_YET),
@@ -222,7 +227,13 @@ pub const KEYS: &[Key] = &[
         "the defaults",
         "Slots that one task takes, by resource.",
     ),
-    key(JOB, "filters", "object of objects", "none", "By level: on which nodes it runs."),
+    key(
+        JOB,
+        "filters",
+        "object of objects",
+        "none",
+        "By level: on which nodes it runs. At the level `worker`: on workers of which hosts.",
+    ),
     key(
         JOB,
         "depends_on",
@@ -239,9 +250,21 @@ pub const KEYS: &[Key] = &[
     ),
     key(JOB, "kill_subprocess", "object", "that of the settings", "How a running task is ended."),
     key(JOB, "task_subprocess", "object", "that of the settings", "How a task is run."),
-    key(JOB, "host_placement", "text", "none", NOT_YET_ERROR),
-    key(JOB, "level_for_host_placement", "level", "none", NOT_YET_ERROR),
-    key(JOB, "run_only_after_all_nodes_are_done_for", "list of jobs", "none", NOT_YET_ERROR),
+    key(JOB, "host_placement", "host name", "none", "Its tasks run on workers of this host only."),
+    key(
+        JOB,
+        "level_for_host_placement",
+        "level",
+        "none",
+        "Each task runs on workers of the host that is named as the node at this level of its path.",
+    ),
+    key(
+        JOB,
+        "run_only_after_all_nodes_are_done_for",
+        "list of jobs",
+        "none",
+        "It starts nothing until every task of these jobs is done, or excluded by their filters.",
+    ),
     key(JOB, "kill_orphan_tasks_after_sec", "seconds", "none", NOT_YET),
     key(
         JOB,

@@ -1,6 +1,6 @@
 //! `bistro_settings`: an error anywhere in here refuses the whole file.
 
-use super::model::{LevelIx, NodeOrder, Policy, Resource, Settings};
+use super::model::{LevelIx, NodeOrder, Policy, Resource, Settings, WorkerSelector};
 use super::reader::Reader;
 use super::sources::read_source;
 use crate::protocol::task::{Kill, KillMethod};
@@ -41,18 +41,20 @@ pub fn read(reader: &Reader<'_>) -> Option<Settings> {
     let resources = object.required("resources").map(|r| read_resources(&r, &levels));
     let kill = object.get("kill_subprocess").map_or(DEFAULT_KILL, |r| read_kill(&r, DEFAULT_KILL));
     let log_lines_per_10_ms = object.get("task_subprocess").and_then(|r| read_task_subprocess(&r));
+    let worker_selector = object.get("remote_worker_selector").and_then(|r| {
+        r.word(&[
+            ("roundrobin", WorkerSelector::RoundRobin),
+            ("busiest", WorkerSelector::Busiest),
+            ("two_choice", WorkerSelector::TwoChoice),
+        ])
+    });
     object.obsolete("working_wait", "the scheduler follows changes at once");
     object.obsolete("idle_wait", "the scheduler follows changes at once");
     object.obsolete(
         "CAUTION_exit_initial_wait_before_timestamp",
         "there is no initial wait to leave",
     );
-    for key in [
-        "remote_worker_selector",
-        "worker_resources_override",
-        "physical_resources",
-        "kill_orphan_tasks_after_sec",
-    ] {
+    for key in ["worker_resources_override", "physical_resources", "kill_orphan_tasks_after_sec"] {
         object.not_yet(key);
     }
     object.finish();
@@ -73,6 +75,7 @@ pub fn read(reader: &Reader<'_>) -> Option<Settings> {
         resources: resources.unwrap_or_default(),
         kill,
         log_lines_per_10_ms,
+        worker_selector: worker_selector.unwrap_or_default(),
     })
 }
 

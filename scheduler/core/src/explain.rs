@@ -1,6 +1,7 @@
 //! Why is a task not running? Evidence from the predicates that schedule, not from a second copy
 //! of the rules.
 
+use bistro_common::config::Placement;
 use bistro_common::protocol::api::{
     ApiError, Explanation, Holder, Reason, ReasonKind, WorkerHealth,
 };
@@ -78,6 +79,10 @@ impl Core {
             let text = format!("{} is not done on this node", job.config.depends_on[at]);
             reasons.push(reason(ReasonKind::Dependency, text));
         }
+        if let Some(at) = self.awaited(task.job) {
+            let text = format!("{} is not done on all nodes", job.config.after_all[at]);
+            reasons.push(reason(ReasonKind::Dependency, text));
+        }
         match cell.phase() {
             Phase::Failed => reasons.push(reason(
                 ReasonKind::Failed,
@@ -142,8 +147,21 @@ impl Core {
     }
 
     fn missing_worker(&self, task: TaskIx) -> Option<Reason> {
+        let unplaceable = self
+            .forest
+            .path_up(task.node)
+            .find(|&node| !self.is_placeable(task.job, self.forest.level_of(node), node));
+        if let Some(node) = unplaceable {
+            let host = self.forest.name(node);
+            let text = format!("it must run on the host {host}, where no worker takes it");
+            return Some(reason(ReasonKind::NoRoomOnWorkers, text));
+        }
         if self.rooms.any(self.jobs[task.job.index()].worker_class) {
             return None;
+        }
+        if let Placement::Host(host) = &self.jobs[task.job.index()].config.placement {
+            let text = format!("it must run on the host {host}, where no worker takes it");
+            return Some(reason(ReasonKind::NoRoomOnWorkers, text));
         }
         let healthy = self.workers.iter().filter(|w| w.health == WorkerHealth::Healthy).count();
         Some(match healthy {

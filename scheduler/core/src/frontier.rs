@@ -24,7 +24,13 @@ impl Core {
         if before == cell {
             return;
         }
+        let was_complete = job.is_complete();
         job.set_cell(task.node, cell);
+        if job.is_complete() != was_complete {
+            for at in 0..self.jobs[task.job.index()].awaited_by.len() {
+                self.refresh_startable(self.jobs[task.job.index()].awaited_by[at]);
+            }
+        }
         if self.watched {
             self.changed.push(task);
         }
@@ -59,9 +65,20 @@ impl Core {
         self.classes[level].classes[class].room.get(position)
     }
 
+    /// Is there a worker with room where tasks below this node must run?
+    pub(crate) fn is_placeable(&self, job: JobIx, level: usize, node: NodeIx) -> bool {
+        match &self.jobs[job.index()].placed {
+            Some(placed) if placed.level == level => {
+                placed.room.get(node.index() - self.forest.level(level).start)
+            }
+            _ => true,
+        }
+    }
+
     fn should_be_open(&self, job: JobIx, level: usize, node: NodeIx) -> bool {
         let state = &self.jobs[job.index()];
         self.has_room(job, level, node)
+            && self.is_placeable(job, level, node)
             && if level == state.level() {
                 state.cell(node).can_run()
             } else {
@@ -70,7 +87,7 @@ impl Core {
     }
 
     /// Brings `open` up to date from a node upwards.
-    fn refresh_open(&mut self, job: JobIx, node: NodeIx) {
+    pub(crate) fn refresh_open(&mut self, job: JobIx, node: NodeIx) {
         let mut node = node;
         let mut level = self.forest.level_of(node);
         loop {
@@ -103,8 +120,16 @@ impl Core {
         let startable = self.config.settings.enabled
             && state.config.can_run()
             && state.open.get(NodeIx::INSTANCE.index())
-            && self.rooms.any(state.worker_class);
+            && self.rooms.any(state.worker_class)
+            && self.awaited(job).is_none();
         self.policy.set_startable(job, startable);
+    }
+
+    /// The first job that this one waits for as a whole.
+    pub(crate) fn awaited(&self, job: JobIx) -> Option<usize> {
+        self.jobs[job.index()].after_all.iter().position(|awaited| {
+            awaited.is_none_or(|awaited| !self.jobs[awaited.index()].is_complete())
+        })
     }
 
     /// A node on which the job, whose root is open, can start now.

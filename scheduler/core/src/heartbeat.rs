@@ -118,6 +118,7 @@ impl Core {
         if state.health == WorkerHealth::Suspect {
             state.paused_until = now;
         }
+        let old_host = (state.host != heartbeat.host).then(|| state.host.clone());
         state.note(&heartbeat);
         state.health = WorkerHealth::Healthy;
         state.answered = Some(now);
@@ -128,6 +129,10 @@ impl Core {
             let state = &mut self.workers[worker.index()];
             state.probe_wait_ms = 0;
             state.probe_at = Some(now);
+        }
+        if let Some(old_host) = old_host {
+            self.index_hosts();
+            self.refresh_host(&old_host);
         }
         let full_sync = match heartbeat.open_attempts {
             Some(open) => {

@@ -5,7 +5,9 @@ use rustc_hash::FxHashMap;
 use crate::Core;
 use crate::forest::NodeIx;
 use crate::resources::fits;
-use crate::tasks::{JobIx, Phase, TaskIx};
+use crate::tasks::{JobIx, Phase, TaskCell, TaskIx};
+use bistro_common::config::Placement;
+use bistro_common::protocol::api::TaskState;
 
 impl Core {
     /// Panics with a description of the first thing that is wrong.
@@ -69,13 +71,29 @@ impl Core {
                 } else {
                     self.forest.children(node).any(|child| state.open.get(child))
                 };
-                assert_eq!(state.open.get(index), room && below, "{job:?} at {node:?}");
+                let placeable = match &state.config.placement {
+                    Placement::HostAtLevel(placed) if *placed == level => {
+                        self.host_has_room(job, self.forest.name(node))
+                    }
+                    _ => true,
+                };
+                let open = room && placeable && below;
+                assert_eq!(state.open.get(index), open, "{job:?} at {node:?}");
             }
         }
         let startable = self.config.settings.enabled
             && state.config.can_run()
             && state.open.get(0)
-            && self.rooms.any(state.worker_class);
+            && self.rooms.any(state.worker_class)
+            && state.config.after_all.iter().all(|name| {
+                let job = self.job_names.get(name).map(|job| &self.jobs[job.index()]);
+                job.is_some_and(|job| {
+                    let over = |cell: TaskCell| {
+                        matches!(job.state_of(cell), TaskState::Done | TaskState::Avoided)
+                    };
+                    job.config.can_run() && job.cells().all(|(_, cell)| over(cell))
+                })
+            });
         assert_eq!(self.policy.is_startable(job), startable, "{job:?} is startable");
     }
 }

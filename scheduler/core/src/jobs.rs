@@ -18,6 +18,11 @@ pub struct JobState {
     /// Its class at each level down to its own.
     pub classes: Vec<ClassIx>,
     pub worker_class: ClassIx,
+    pub placed: Option<Placed>,
+    /// Jobs all of whose tasks must be done first; `None` for a name that is not a job.
+    pub after_all: Vec<Option<JobIx>>,
+    /// Jobs that wait for all of this one's tasks.
+    pub awaited_by: Vec<JobIx>,
     /// Number of the first node of its level.
     first: usize,
     cells: Vec<TaskCell>,
@@ -26,6 +31,14 @@ pub struct JobState {
     /// The frontier: a node is open if the job's demand fits there and something below (at the
     /// job's own level: the task itself) can start.
     pub open: Bits,
+}
+
+/// Tasks that run on the host that a node on their path is named after.
+#[derive(Debug)]
+pub struct Placed {
+    pub level: LevelIx,
+    /// For which nodes of the level (numbered from its first) a worker there has room.
+    pub room: Bits,
 }
 
 impl JobState {
@@ -38,6 +51,9 @@ impl JobState {
             dependents: Vec::new(),
             classes: Vec::new(),
             worker_class: ClassIx(0),
+            placed: None,
+            after_all: Vec::new(),
+            awaited_by: Vec::new(),
             first: nodes.start,
             cells: vec![TaskCell::default(); nodes.len()],
             counts,
@@ -97,6 +113,12 @@ impl JobState {
             }
         }
         counts
+    }
+
+    /// Is every task done that a filter does not exclude? Never for a job that cannot run.
+    pub fn is_complete(&self) -> bool {
+        let over = self.count(TaskState::Done) + self.count(TaskState::Avoided);
+        self.config.can_run() && over == self.cells.len() as u64
     }
 
     /// How many tasks are in a state, whatever the job's own.

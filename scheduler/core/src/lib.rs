@@ -89,6 +89,10 @@ pub struct Core {
 
     workers: Vec<Worker>,
     worker_names: FxHashMap<WorkerName, WorkerIx>,
+    /// By host name.
+    hosts: FxHashMap<String, Vec<WorkerIx>>,
+    /// Jobs whose tasks must run on hosts that nodes are named after.
+    placed_jobs: Vec<JobIx>,
     worker_checks: BTreeSet<(Millis, WorkerIx)>,
     rooms: Rooms,
     fenced: BTreeSet<Incarnation>,
@@ -137,6 +141,8 @@ impl Core {
             open_by_task: FxHashMap::default(),
             workers: Vec::new(),
             worker_names: FxHashMap::default(),
+            hosts: FxHashMap::default(),
+            placed_jobs: Vec::new(),
             worker_checks: BTreeSet::new(),
             rooms: Rooms::default(),
             fenced: snapshot.fenced.into_iter().collect(),
@@ -213,6 +219,7 @@ fn nothing_configured() -> Config {
             resources: Vec::new(),
             kill: Kill { method: KillMethod::Term, wait_ms: 0 },
             log_lines_per_10_ms: None,
+            worker_selector: Default::default(),
         },
         jobs: Vec::new(),
     }

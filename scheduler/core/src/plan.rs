@@ -2,17 +2,29 @@
 
 use std::sync::Arc;
 
-use bistro_common::config::Config;
+use bistro_common::config::{Config, Job, Placement};
 use bistro_common::protocol::api::WorkerHealth;
 
 use crate::Core;
 use crate::attempts::Stage;
+use crate::bits::Bits;
 use crate::forest::{Forest, NodeIx};
-use crate::jobs::JobState;
+use crate::jobs::{JobState, Placed};
 use crate::policy::Policy;
 use crate::record::{AttemptRecord, WorkerRecord};
-use crate::resources::{Classes, Resources};
+use crate::resources::{Classes, Resources, Wanted};
 use crate::tasks::{Gate, JobIx, Phase, TaskIx};
+
+/// What a job wants of workers besides room.
+fn wanted(job: &Job) -> Wanted {
+    Wanted {
+        host: match &job.placement {
+            Placement::Host(host) => Some(host.clone()),
+            Placement::Anywhere | Placement::HostAtLevel(_) => None,
+        },
+        filter: job.worker_filter.clone().map(|filter| (filter, job.name.clone())),
+    }
+}
 
 impl Core {
     /// Puts back what was open when the last scheduler ended. How long its workers may still run
@@ -84,11 +96,22 @@ impl Core {
             let ix = JobIx(i as u32);
             for level in 0..=job.level {
                 let demand = self.resources.demand(job, level);
-                let class = self.classes[level].join(ix, demand);
+                let class = self.classes[level].join(ix, demand, Wanted::default());
                 self.jobs[i].classes.push(class);
             }
             let demand = self.resources.demand(job, config.settings.worker_level());
-            self.jobs[i].worker_class = self.rooms.classes.join(ix, demand);
+            self.jobs[i].worker_class = self.rooms.classes.join(ix, demand, wanted(job));
+            if let Placement::HostAtLevel(level) = job.placement {
+                let room = Bits::new(forest.level(level).len());
+                self.jobs[i].placed = Some(Placed { level, room });
+            }
+            for name in &job.after_all {
+                let awaited = self.job_names.get(name).copied();
+                self.jobs[i].after_all.push(awaited);
+                if let Some(awaited) = awaited {
+                    self.jobs[awaited.index()].awaited_by.push(ix);
+                }
+            }
             for name in &job.depends_on {
                 let dependency = self.job_names.get(name).copied();
                 self.jobs[i].depends_on.push(dependency);
@@ -100,6 +123,8 @@ impl Core {
         for (level, classes) in self.classes.iter_mut().enumerate() {
             classes.fill(level, &forest, &self.resources);
         }
+        let placed = (0..self.jobs.len()).filter(|&job| self.jobs[job].placed.is_some());
+        self.placed_jobs = placed.map(|job| JobIx(job as u32)).collect();
         // Tasks that attach below find bit sets of the right size; all is set anew at the end.
         self.policy = Policy::new(config.settings.policy, &self.jobs);
         self.fill_rooms();

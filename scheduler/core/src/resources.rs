@@ -4,8 +4,9 @@
 //! whether the demand fits. Slots in use are stored only for nodes where something runs.
 
 use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 
-use bistro_common::config::{Job, LevelIx, Settings};
+use bistro_common::config::{Filter, Job, LevelIx, Settings};
 use bistro_common::protocol::api::SlotUse;
 
 use crate::bits::Bits;
@@ -28,6 +29,7 @@ pub struct Limit {
     pub name: String,
     pub limit: i64,
     pub default: i64,
+    pub weight: i64,
 }
 
 /// The limits of every level, `worker` last, and what tasks hold of them on nodes.
@@ -55,6 +57,7 @@ impl Resources {
                 name: resource.name.clone(),
                 limit: resource.limit,
                 default: resource.default,
+                weight: resource.weight,
             });
         }
         Self { limits, used: FxHashMap::default() }
@@ -116,9 +119,29 @@ pub struct Classes {
     pub classes: Vec<Class>,
 }
 
+/// On which workers a demand may be met, whatever their room.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    pub host: Option<String>,
+    /// A filter on host names, and the job that it is of.
+    pub filter: Option<(Filter, String)>,
+}
+
+impl Wanted {
+    pub fn is_on(&self, host: &str) -> bool {
+        self.host.as_ref().is_none_or(|wanted| wanted == host)
+            && self
+                .filter
+                .as_ref()
+                .is_none_or(|(filter, job)| filter.passes(host, &BTreeSet::new(), job))
+    }
+}
+
 #[derive(Debug)]
 pub struct Class {
     pub demand: Vec<i64>,
+    /// For workers; for nodes it wants nothing.
+    pub wanted: Wanted,
     pub jobs: Vec<JobIx>,
     /// For node levels: on which nodes of the level (numbered from its first) the demand fits.
     pub room: Bits,
@@ -126,11 +149,13 @@ pub struct Class {
 
 impl Classes {
     /// The class of a demand, new or old, with the job in it. Its bits are set by the caller.
-    pub fn join(&mut self, job: JobIx, demand: Vec<i64>) -> ClassIx {
-        let at = match self.classes.iter().position(|class| class.demand == demand) {
+    pub fn join(&mut self, job: JobIx, demand: Vec<i64>, wanted: Wanted) -> ClassIx {
+        let same = |class: &Class| class.demand == demand && class.wanted == wanted;
+        let at = match self.classes.iter().position(same) {
             Some(at) => at,
             None => {
-                self.classes.push(Class { demand, jobs: Vec::new(), room: Bits::default() });
+                let (jobs, room) = (Vec::new(), Bits::default());
+                self.classes.push(Class { demand, wanted, jobs, room });
                 self.classes.len() - 1
             }
         };

@@ -43,11 +43,9 @@ impl Core {
 
     fn start_one(&mut self, job: JobIx, out: &mut Vec<Effect>) {
         let node = self.pick_node(job);
-        let class = self.jobs[job.index()].worker_class;
         let worker = self
-            .rooms
-            .next(class, self.workers.len())
-            .expect("a startable job has a worker with room");
+            .choose_worker(job, node)
+            .expect("a job that can start on a node has a worker with room for it");
         let task = TaskIx { job, node };
         let record = self.records.entry(task).or_default();
         record.attempt_no += 1;

@@ -1,6 +1,7 @@
 //! The core driven by hand and by chance, with every invariant checked after every step.
 
 use super::*;
+use bistro_common::config::WorkerSelector;
 use bistro_common::ids::Seq;
 use bistro_common::ids::{CellId, Epoch, LedgerId, SchedulerId};
 use bistro_common::protocol::VERSION;
@@ -187,7 +188,8 @@ fn heartbeat(worker: &str, incarnation: u8, core: &Core) -> Heartbeat {
         ledger: LedgerId::from_parts(1, [worker.len() as u8; 10]),
         cell: None,
         epoch_seen: Epoch(0),
-        host: "host".to_owned(),
+        // "w" and "www" are on h1, "ww" is on h0.
+        host: format!("h{}", worker.len() % 2),
         boot: "boot".to_owned(),
         pid: 1,
         build: "test".to_owned(),
@@ -409,6 +411,67 @@ fn ranked_priority_starts_the_highest_first() {
     assert!(cell.assigned().iter().all(|a| a.task.job == "high"));
 }
 
+/// Jobs that do not run just anywhere, or at any time.
+const CHOOSY: &str = r#"
+    "bistro_job->placed": {"owner": "o", "level_for_host_placement": "host"},
+    "bistro_job->pinned": {"owner": "o", "host_placement": "h1"},
+    "bistro_job->picky": {"owner": "o", "filters": {"worker": {"blacklist": ["h1"]}}},
+    "bistro_job->last": {"owner": "o", "run_only_after_all_nodes_are_done_for": ["a"]}"#;
+
+impl Cell {
+    fn check_choosy(&self, assignment: &Assignment) {
+        let Some(attempt) = self.core.attempts.get(&assignment.attempt) else {
+            return;
+        };
+        let host = self.core.worker(attempt.worker).host.as_str();
+        match assignment.task.job.as_str() {
+            "placed" => assert_eq!(host, assignment.path[1].node),
+            "pinned" => assert_eq!(host, "h1"),
+            "picky" => assert_ne!(host, "h1"),
+            "last" => {
+                let counts = self.core.jobs[self.core.job_names["a"].index()].counts();
+                assert_eq!(counts.keys().collect::<Vec<_>>(), [&TaskState::Done]);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn placed_jobs_run_where_they_must_and_a_dead_host_stops_nobody_else() {
+    let mut cell = Cell::new(two_levels("{}", CHOOSY), forest(2, 2));
+    // On h1 only.
+    cell.heartbeat("w", 1);
+    let assigned = cell.assigned();
+    assigned.iter().for_each(|assignment| cell.check_choosy(assignment));
+    let of = |job: &str| assigned.iter().filter(|a| a.task.job == job).count();
+    assert_eq!(["placed", "pinned", "picky", "last"].map(of), [2, 4, 0, 0]);
+    let explanation = cell.core.explain("placed", "h0d0").unwrap();
+    let texts: Vec<_> = explanation.reasons.iter().map(|r| r.text.as_str()).collect();
+    assert!(texts.contains(&"it must run on the host h0, where no worker takes it"), "{texts:?}");
+    let explanation = cell.core.explain("last", "h0d0").unwrap();
+    assert_eq!(explanation.reasons[0].text, "a is not done on all nodes");
+    cell.heartbeat("ww", 1);
+    let assigned = cell.assigned();
+    assigned.iter().for_each(|assignment| cell.check_choosy(assignment));
+    let of = |job: &str| assigned.iter().filter(|a| a.task.job == job).count();
+    assert_eq!(["placed", "pinned", "picky", "last"].map(of), [2, 0, 4, 0]);
+}
+
+#[test]
+fn the_fullest_worker_is_chosen_if_that_is_wanted() {
+    let limits = r#"{"worker": {"cpu": {"limit": 4, "default": 1, "weight": 1}}}"#;
+    let jobs = r#""bistro_job->a": {"owner": "o"}"#;
+    let mut config = (*two_levels(limits, jobs)).clone();
+    config.settings.worker_selector = WorkerSelector::Busiest;
+    let mut cell = Cell::new(Arc::new(config), forest(1, 6));
+    cell.heartbeat("w", 1);
+    cell.heartbeat("ww", 1);
+    let running =
+        |cell: &Cell| cell.core.workers.iter().map(|w| w.attempts.len()).collect::<Vec<_>>();
+    assert_eq!(running(&cell), [4, 2]);
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Heartbeat(u8),
@@ -439,7 +502,8 @@ proptest! {
     /// attempts, and a task reported done is never assigned again.
     #[test]
     fn promises_hold_under_any_sequence(acts in prop::collection::vec(act(), 1..80)) {
-        let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(2, 3));
+        let jobs = format!("{JOBS}, {CHOOSY}");
+        let mut cell = Cell::new(two_levels(LIMITS, &jobs), forest(2, 3));
         let mut incarnations = [1u8, 1, 1];
         let mut sent: Vec<Assignment> = Vec::new();
         let mut ids = BTreeSet::new();
@@ -483,6 +547,7 @@ proptest! {
             for assignment in cell.assigned() {
                 prop_assert!(ids.insert(assignment.attempt), "an attempt is assigned once");
                 prop_assert!(!finished.contains(&assignment.task), "{} is done", assignment.task);
+                cell.check_choosy(&assignment);
                 sent.push(assignment);
             }
             let open = cell.core.attempts.values().map(|a| a.open.task.clone());

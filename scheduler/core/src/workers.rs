@@ -9,8 +9,11 @@ use bistro_common::protocol::heartbeat::{Capacity, ClosedReason, Heartbeat, Open
 
 use crate::Core;
 use crate::bits::Bits;
+use crate::forest::NodeIx;
 use crate::record::WorkerRecord;
 use crate::resources::{ClassIx, Classes, fits};
+use crate::tasks::JobIx;
+use bistro_common::config::WorkerSelector;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerIx(pub u32);
@@ -129,6 +132,7 @@ impl Core {
         self.worker_names.insert(record.name.clone(), worker);
         let resources = self.resources.worker_limits().len();
         self.workers.push(Worker::from_record(record, health, resources));
+        self.index_hosts();
         // Bit sets have a fixed size: make all of them anew.
         self.fill_rooms();
         worker
@@ -161,6 +165,7 @@ impl Core {
             let of_class = &mut self.rooms.classes.classes[class];
             let limits = self.resources.worker_limits();
             let room = takes_work
+                && of_class.wanted.is_on(&self.workers[worker.index()].host)
                 && fits(limits, Some(&self.workers[worker.index()].used), &of_class.demand);
             let before = of_class.room.is_empty();
             of_class.room.set(worker.index(), room);
@@ -168,6 +173,84 @@ impl Core {
                 self.refresh_class(class);
             }
         }
+        if !self.placed_jobs.is_empty() {
+            let host = self.workers[worker.index()].host.clone();
+            self.refresh_host(&host);
+        }
+    }
+
+    /// Brings up to date which jobs that are placed on this host can start there.
+    pub(crate) fn refresh_host(&mut self, host: &str) {
+        for at in 0..self.placed_jobs.len() {
+            let job = self.placed_jobs[at];
+            let Some(level) = self.jobs[job.index()].placed.as_ref().map(|placed| placed.level)
+            else {
+                continue;
+            };
+            let Some(node) = self.forest.find(level, host) else {
+                continue;
+            };
+            let room = self.host_has_room(job, host);
+            let position = node.index() - self.forest.level(level).start;
+            let placed = self.jobs[job.index()].placed.as_mut().expect("was just looked at");
+            if placed.room.set(position, room) {
+                self.refresh_open(job, node);
+            }
+        }
+    }
+
+    pub(crate) fn host_has_room(&self, job: JobIx, host: &str) -> bool {
+        self.on_host(job, host).next().is_some()
+    }
+
+    /// The workers of a host that can take one more task of the job.
+    fn on_host<'a>(&'a self, job: JobIx, host: &'a str) -> impl Iterator<Item = WorkerIx> + 'a {
+        let class = self.jobs[job.index()].worker_class;
+        let room = &self.rooms.classes.classes[class.index()].room;
+        let here = self.hosts.get(host).into_iter().flatten();
+        here.copied().filter(move |worker| room.get(worker.index()))
+    }
+
+    /// Which workers are on which host.
+    pub(crate) fn index_hosts(&mut self) {
+        self.hosts.clear();
+        for (worker, state) in self.workers.iter().enumerate() {
+            self.hosts.entry(state.host.clone()).or_default().push(WorkerIx(worker as u32));
+        }
+    }
+
+    /// The worker for a task on this node; there is one, since the task can start.
+    pub(crate) fn choose_worker(&mut self, job: JobIx, node: NodeIx) -> Option<WorkerIx> {
+        if let Some(placed) = &self.jobs[job.index()].placed {
+            let level = placed.level;
+            let on_path = self.forest.path_up(node).find(|&n| self.forest.level_of(n) == level)?;
+            return self
+                .on_host(job, self.forest.name(on_path))
+                .min_by_key(|&worker| (self.worker(worker).attempts.len(), worker));
+        }
+        let class = self.jobs[job.index()].worker_class;
+        let room = &self.rooms.classes.classes[class.index()].room;
+        match self.config.settings.worker_selector {
+            WorkerSelector::RoundRobin => self.rooms.next(class, self.workers.len()),
+            WorkerSelector::Busiest => {
+                let workers = room.iter().map(|worker| WorkerIx(worker as u32));
+                workers.min_by_key(|&worker| (self.left_by_weight(worker), worker))
+            }
+            WorkerSelector::TwoChoice => {
+                let all = 0..self.workers.len();
+                let draws = [self.rng.below(all.len()), self.rng.below(all.len())];
+                let found = draws.into_iter().filter_map(|from| room.first_from(all.clone(), from));
+                let found = found.map(|worker| WorkerIx(worker as u32));
+                found.min_by_key(|&worker| (self.worker(worker).attempts.len(), worker))
+            }
+        }
+    }
+
+    /// What the worker has left, by the weights of the resources.
+    fn left_by_weight(&self, worker: WorkerIx) -> i64 {
+        let used = &self.worker(worker).used;
+        let limits = self.resources.worker_limits().iter();
+        limits.zip(used).map(|(limit, used)| limit.weight * (limit.limit - used)).sum()
     }
 
     pub(crate) fn change_worker_slots(&mut self, worker: WorkerIx, amounts: &[(usize, i64)]) {

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-use bistro_common::config::{Config, NodeOrder, Parsed, Policy, parse as parse_text};
+use bistro_common::config::{
+    Config, NodeOrder, Parsed, Policy, WorkerSelector, parse as parse_text,
+};
 
 use super::{Answer, field};
 
@@ -25,11 +27,17 @@ fn describe(config: &Config) -> Value {
         NodeOrder::Original => "original",
         NodeOrder::Lexicographic => "lexicographic",
     };
+    let selector = match settings.worker_selector {
+        WorkerSelector::RoundRobin => "roundrobin",
+        WorkerSelector::Busiest => "busiest",
+        WorkerSelector::TwoChoice => "two_choice",
+    };
     json!({
         "ok": true,
         "enabled": settings.enabled,
         "scheduler": policy,
         "node_order": order,
+        "remote_worker_selector": selector,
         "levels": settings.levels,
         "level_for_tasks": settings.levels[settings.level_for_tasks],
         "jobs": config.jobs.iter().map(|job| &job.name).collect::<Vec<_>>(),
