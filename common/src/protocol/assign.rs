@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 use super::Fence;
 use super::task::{Kill, PathNode, Slots};
@@ -26,8 +27,8 @@ pub struct Assignment {
     pub command: Vec<String>,
     /// The job's `config`, verbatim.
     pub config: Map<String, Value>,
-    pub path: Vec<PathNode>,
-    pub worker_slots: Slots,
+    pub path: Arc<[PathNode]>,
+    pub worker_slots: Arc<Slots>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prev_status: Option<Value>,
     /// What to do when the worker has to end the task on its own.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::Millis;
 use crate::ids::{AttemptId, TaskName};
@@ -65,14 +66,18 @@ pub struct OpenAttempt {
     pub attempt_no: u32,
     pub started_ms: Millis,
     /// From the instance node down to the task's node, with the slots taken at each.
-    pub path: Vec<PathNode>,
-    pub worker_slots: Slots,
+    pub path: Arc<[PathNode]>,
+    pub worker_slots: Arc<Slots>,
 }
 
 /// One node on a task's path, and what the attempt holds there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathNode {
     pub node: String,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub slots: Slots,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub slots: Arc<Slots>,
+}
+
+fn is_empty(slots: &Arc<Slots>) -> bool {
+    slots.is_empty()
 }

@@ -65,7 +65,8 @@ fn negated(amounts: &[(usize, i64)]) -> Vec<(usize, i64)> {
 }
 
 impl Core {
-    /// Enters an attempt: its slots are taken and its task is running, or unsure.
+    /// Enters an attempt: its slots are taken and its task is running, or unsure. Whoever knows
+    /// its task says so, since a search by name is what costs most.
     pub(crate) fn open_attempt(
         &mut self,
         open: OpenAttempt,
@@ -73,6 +74,7 @@ impl Core {
         incarnation: Incarnation,
         seq: Seq,
         stage: Stage,
+        task: Option<TaskIx>,
     ) {
         let id = open.attempt;
         let attempt = Attempt {
@@ -90,13 +92,27 @@ impl Core {
         of_worker.digest.add(id);
         of_worker.last_seq = of_worker.last_seq.max(seq);
         self.attempts.insert(id, attempt);
-        self.attach(id);
+        match task {
+            Some(task) => self.attach_at(id, Some(task), self.charges_at(task)),
+            None => self.attach(id),
+        }
+    }
+
+    /// What a task of the present plan takes on its path.
+    fn charges_at(&self, task: TaskIx) -> Vec<Charge> {
+        let classes = &self.jobs[task.job.index()].classes;
+        let up = self.forest.path_up(task.node).zip(classes.iter().enumerate().rev());
+        let charges = up.filter_map(|(node, (level, class))| {
+            let demand = &self.classes[level].classes[class.index()].demand;
+            let amounts: Vec<_> = demand.iter().copied().enumerate().collect();
+            (!amounts.is_empty()).then_some(Charge { level, node, amounts })
+        });
+        charges.collect()
     }
 
     /// Connects an attempt to the present plan: finds its task and takes its slots.
     pub(crate) fn attach(&mut self, id: AttemptId) {
         let attempt = &self.attempts[&id];
-        let (stage, worker) = (attempt.stage, attempt.worker);
         let task = self.find_task(&attempt.open.task.job, &attempt.open.task.node);
         let mut charges = Vec::new();
         for (level, on_path) in attempt.open.path.iter().enumerate() {
@@ -108,6 +124,12 @@ impl Core {
                 charges.push(Charge { level, node, amounts });
             }
         }
+        self.attach_at(id, task, charges);
+    }
+
+    fn attach_at(&mut self, id: AttemptId, task: Option<TaskIx>, charges: Vec<Charge>) {
+        let attempt = &self.attempts[&id];
+        let (stage, worker) = (attempt.stage, attempt.worker);
         let worker_charges = numbered(self.resources.worker_limits(), &attempt.open.worker_slots);
         let attempt_no = attempt.open.attempt_no;
         for charge in &charges {

@@ -205,7 +205,7 @@ impl Core {
             }
             let id = attempt.attempt;
             let seq = self.worker(worker).last_seq;
-            self.open_attempt(attempt, worker, incarnation, seq, Stage::Running);
+            self.open_attempt(attempt, worker, incarnation, seq, Stage::Running, None);
             let attempt = self.attempts[&id].record(self);
             out.push(Effect::Persist(Record::AttemptOpened { attempt }));
             let text = "adopted: the worker runs it, though the store does not know it";

@@ -25,7 +25,7 @@ impl Core {
         for attempt in self.attempts.values() {
             for (level, on_path) in attempt.open.path.iter().enumerate() {
                 let Some(node) = self.forest.find(level, &on_path.node) else { continue };
-                for (name, amount) in &on_path.slots {
+                for (name, amount) in on_path.slots.iter() {
                     *used.entry((level, node)).or_default().entry(name.clone()).or_default() +=
                         amount;
                 }

@@ -2,6 +2,8 @@
 
 use bistro_common::config::{Job, LevelIx};
 use bistro_common::protocol::api::{Counts, TaskState};
+use bistro_common::protocol::task::Slots;
+use std::sync::Arc;
 
 use crate::bits::Bits;
 use crate::forest::{Forest, NodeIx};
@@ -18,6 +20,9 @@ pub struct JobState {
     /// Its class at each level down to its own.
     pub classes: Vec<ClassIx>,
     pub worker_class: ClassIx,
+    /// What a task takes, by name: at each level down to the job's own, and on its worker.
+    pub slots: Vec<Arc<Slots>>,
+    pub worker_slots: Arc<Slots>,
     pub placed: Option<Placed>,
     /// Jobs all of whose tasks must be done first; `None` for a name that is not a job.
     pub after_all: Vec<Option<JobIx>>,
@@ -51,6 +56,8 @@ impl JobState {
             dependents: Vec::new(),
             classes: Vec::new(),
             worker_class: ClassIx(0),
+            slots: Vec::new(),
+            worker_slots: Arc::default(),
             placed: None,
             after_all: Vec::new(),
             awaited_by: Vec::new(),

@@ -28,8 +28,9 @@ impl Core {
                 .hint("look at the task again: it may be over, or running as another attempt"));
         };
         let worker = self.worker(attempt.worker);
-        let job = self.config.job(&attempt.open.task.job);
-        let configured = job.map_or(self.config.settings.kill, |job| job.kill);
+        let job = self.job_names.get(&attempt.open.task.job);
+        let configured =
+            job.map_or(self.config.settings.kill, |job| self.jobs[job.index()].config.kill);
         let kill = request.kill.unwrap_or(configured);
         let order = Order::Kill { attempt: request.attempt, kill };
         let control = Control { fence: self.identity.fence(worker.incarnation), order };

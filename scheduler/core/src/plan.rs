@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bistro_common::config::{Config, Job, Placement};
 use bistro_common::protocol::api::WorkerHealth;
+use bistro_common::protocol::task::Slots;
 
 use crate::Core;
 use crate::attempts::Stage;
@@ -12,8 +13,13 @@ use crate::forest::{Forest, NodeIx};
 use crate::jobs::{JobState, Placed};
 use crate::policy::Policy;
 use crate::record::{AttemptRecord, WorkerRecord};
-use crate::resources::{Classes, Resources, Wanted};
+use crate::resources::{Classes, Limit, Resources, Wanted};
 use crate::tasks::{Gate, JobIx, Phase, TaskIx};
+
+/// A demand by the names of the resources.
+fn named(limits: &[Limit], demand: &[i64]) -> Slots {
+    limits.iter().map(|limit| limit.name.clone()).zip(demand.iter().copied()).collect()
+}
 
 /// What a job wants of workers besides room.
 fn wanted(job: &Job) -> Wanted {
@@ -48,6 +54,7 @@ impl Core {
                 attempt.incarnation,
                 attempt.seq,
                 Stage::Unsure,
+                None,
             );
         }
     }
@@ -96,10 +103,12 @@ impl Core {
             let ix = JobIx(i as u32);
             for level in 0..=job.level {
                 let demand = self.resources.demand(job, level);
+                self.jobs[i].slots.push(Arc::new(named(self.resources.limits(level), &demand)));
                 let class = self.classes[level].join(ix, demand, Wanted::default());
                 self.jobs[i].classes.push(class);
             }
             let demand = self.resources.demand(job, config.settings.worker_level());
+            self.jobs[i].worker_slots = Arc::new(named(self.resources.worker_limits(), &demand));
             self.jobs[i].worker_class = self.rooms.classes.join(ix, demand, wanted(job));
             if let Placement::HostAtLevel(level) = job.placement {
                 let room = Bits::new(forest.level(level).len());

@@ -109,7 +109,8 @@ impl Core {
 
     /// Section 5.6 of the reference, with the configured wait remembered across attempts.
     fn record_status(&self, record: &mut TaskRecord, job: &str, mut status: TaskStatus) {
-        let backoff = self.config.job(job).map_or(&self.config.settings.backoff, |j| &j.backoff);
+        let job = self.job_names.get(job).map(|job| &self.jobs[job.index()].config);
+        let backoff = job.map_or(&self.config.settings.backoff, |job| &job.backoff);
         if status.has(bits::USES_BACKOFF) {
             let next = backoff.next(record.backoff_seconds);
             let advances = !status.has(bits::DOES_NOT_ADVANCE_BACKOFF);

@@ -1,12 +1,13 @@
 //! Starting tasks, and what becomes of assignments.
 
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 use bistro_common::ids::{AttemptId, Incarnation, Seq, WorkerName};
 use bistro_common::protocol::assign::{
     Assign, AssignAnswer, AssignReply, Assignment, BATCH_MAX, RejectedReason,
 };
-use bistro_common::protocol::task::{OpenAttempt, Outcome, PathNode, Slots, TaskResult};
+use bistro_common::protocol::task::{OpenAttempt, Outcome, PathNode, TaskResult};
 use bistro_common::status::{TaskStatus, bits};
 
 use crate::Core;
@@ -58,7 +59,7 @@ impl Core {
             attempt_no,
             started_ms: self.now,
             path: self.path_with_slots(job, node),
-            worker_slots: self.slots(job, self.config.settings.worker_level()),
+            worker_slots: self.jobs[job.index()].worker_slots.clone(),
         };
         let seq = self.next_seq(worker);
         let config = &self.jobs[job.index()].config;
@@ -77,7 +78,7 @@ impl Core {
         };
         let incarnation = self.worker(worker).incarnation;
         let id = open.attempt;
-        self.open_attempt(open, worker, incarnation, seq, Stage::Assigned);
+        self.open_attempt(open, worker, incarnation, seq, Stage::Assigned, Some(task));
         let attempt = self.attempts[&id].record(self);
         out.push(Effect::Persist(Record::AttemptOpened { attempt }));
         self.outbox.entry(worker).or_default().push(assignment);
@@ -88,23 +89,14 @@ impl Core {
         Seq(self.worker(worker).last_seq.0.max(self.identity.epoch.0 << EPOCH_SHIFT) + 1)
     }
 
-    fn slots(&self, job: JobIx, level: usize) -> Slots {
-        let demand = self.resources.demand(&self.jobs[job.index()].config, level);
-        let limits = self.resources.limits(level);
-        limits.iter().map(|limit| limit.name.clone()).zip(demand).collect()
-    }
-
-    fn path_with_slots(&self, job: JobIx, node: NodeIx) -> Vec<PathNode> {
-        let mut path: Vec<PathNode> = self
-            .forest
-            .path_up(node)
-            .map(|node| PathNode { node: self.forest.name(node).to_owned(), slots: Slots::new() })
-            .collect();
+    fn path_with_slots(&self, job: JobIx, node: NodeIx) -> Arc<[PathNode]> {
+        let slots = &self.jobs[job.index()].slots;
+        let name = |node| self.forest.name(node).to_owned();
+        let up = self.forest.path_up(node).zip(slots.iter().rev());
+        let mut path: Vec<PathNode> =
+            up.map(|(node, slots)| PathNode { node: name(node), slots: slots.clone() }).collect();
         path.reverse();
-        for (level, on_path) in path.iter_mut().enumerate() {
-            on_path.slots = self.slots(job, level);
-        }
-        path
+        path.into()
     }
 
     pub(crate) fn flush_outbox(&mut self, out: &mut Vec<Effect>) {

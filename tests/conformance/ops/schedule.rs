@@ -201,9 +201,9 @@ fn open_attempt(task: TaskName, tree: &Tree, resources: &Value) -> AttemptRecord
     let on = |node: &str, level: &str| {
         let of_level = resources[level].as_object().into_iter().flatten();
         let slots = of_level.filter_map(|(name, r)| Some((name.clone(), r["default"].as_i64()?)));
-        PathNode { node: node.to_owned(), slots: slots.collect() }
+        PathNode { node: node.to_owned(), slots: Arc::new(slots.collect()) }
     };
-    let path = vec![on("root", "instance"), on(parent, "host"), on(&task.node, "db")];
+    let path = Arc::from([on("root", "instance"), on(parent, "host"), on(&task.node, "db")]);
     let open = OpenAttempt {
         attempt: AttemptId::generate(),
         task,

@@ -3,7 +3,7 @@
 use super::*;
 use bistro_common::protocol::assign::{AssignAnswer, RejectedReason};
 use bistro_common::protocol::control::{ControlAnswer, Fate, Order};
-use bistro_common::protocol::task::{KillMethod, Outcome, Slots};
+use bistro_common::protocol::task::{KillMethod, Outcome};
 use bistro_common::protocol::{Fence, VERSION};
 use bistro_common::status::TaskStatus;
 
@@ -77,8 +77,8 @@ fn assignment(n: u8) -> Assignment {
         attempt_no: 1,
         command: Vec::new(),
         config: Default::default(),
-        path: Vec::new(),
-        worker_slots: Slots::new(),
+        path: [].into(),
+        worker_slots: Default::default(),
         prev_status: None,
         kill: Kill { method: KillMethod::Term, wait_ms: 0 },
         log_lines_per_10_ms: None,
