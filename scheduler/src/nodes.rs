@@ -13,9 +13,10 @@ use bistro_common::config::{LevelIx, NodeSource, Settings, expand_format};
 use bistro_common::cron::{self, CronError, Event};
 use bistro_core::{Forest, ForestBuilder, ForestError};
 use jiff::tz::TimeZone;
+use std::time::Duration;
 
 pub use manual::ManualError;
-pub use script::ScriptError;
+pub use script::{ScriptError, Scripts};
 
 /// Why a source has no nodes to offer.
 #[derive(Debug, thiserror::Error)]
@@ -42,17 +43,24 @@ pub enum SourceError {
     Format(String),
 }
 
-/// Runs all sources of the settings, at a time in seconds since the epoch.
-pub async fn fetch(settings: &Settings, instance: &str, now: i64) -> Result<Forest, NodesError> {
+/// Runs all sources of the settings, at a time in seconds since the epoch. A script that fails is
+/// taken to say what it said last, if it ever did; [`Scripts::take_problems`] tells.
+pub async fn fetch(
+    settings: &Settings,
+    instance: &str,
+    now: i64,
+    scripts: &mut Scripts,
+) -> Result<Forest, NodesError> {
     let levels = settings.levels[..settings.node_levels()].to_vec();
     let mut builder = ForestBuilder::new(levels, instance);
     for (at, source) in settings.node_sources.iter().enumerate() {
-        run(source, now, &mut builder).await.map_err(|cause| NodesError::Source {
+        run(source, now, &mut builder, scripts).await.map_err(|cause| NodesError::Source {
             source_name: source.name(),
             number: at + 1,
             cause,
         })?;
     }
+    scripts.forget_unused();
     Ok(builder.build(settings.node_order)?)
 }
 
@@ -60,6 +68,7 @@ async fn run(
     source: &NodeSource,
     now: i64,
     builder: &mut ForestBuilder,
+    scripts: &mut Scripts,
 ) -> Result<(), SourceError> {
     match source {
         NodeSource::Empty => Ok(()),
@@ -84,9 +93,10 @@ async fn run(
             let events = cron::events(schedule, now, &time_zone(zone.as_deref())?)?;
             add_time(*parent_level, format, &events, builder)
         }
-        NodeSource::Script { parent_level, script, timeout_ms, .. } => {
+        NodeSource::Script { parent_level, script, timeout_ms, period_ms } => {
+            let period = Duration::from_millis(*period_ms);
             for parent in names(builder, *parent_level) {
-                for child in script::children(script, &parent, *timeout_ms).await? {
+                for child in scripts.children(script, &parent, *timeout_ms, period).await? {
                     builder.add(parent_level + 1, &child, &parent, true)?;
                 }
             }

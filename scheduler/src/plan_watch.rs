@@ -17,7 +17,7 @@ use bistro_common::protocol::api::{ProblemReport, Severity};
 use bistro_core::Forest;
 use jiff::Timestamp;
 
-use crate::nodes;
+use crate::nodes::{self, Scripts};
 
 /// How soon an edit is seen.
 const POLL: Duration = Duration::from_millis(500);
@@ -44,6 +44,7 @@ struct Watch {
     config: Option<Arc<Config>>,
     config_problems: Vec<ProblemReport>,
     fetch_at: Option<Instant>,
+    scripts: Scripts,
 }
 
 /// Sends what has changed for as long as somebody listens.
@@ -68,6 +69,7 @@ impl Watch {
             config: None,
             config_problems: Vec::new(),
             fetch_at: None,
+            scripts: Scripts::default(),
         }
     }
 
@@ -78,14 +80,21 @@ impl Watch {
         if !changed && !due {
             return None;
         }
+        if changed {
+            self.scripts.expire();
+        }
         let mut problems = self.config_problems.clone();
         let mut plan = None;
         if let Some(config) = self.config.clone() {
             let now = Timestamp::now().as_second();
-            match nodes::fetch(&config.settings, &self.instance, now).await {
+            match nodes::fetch(&config.settings, &self.instance, now, &mut self.scripts).await {
                 Ok(forest) => {
                     plan = Some((config.clone(), Arc::new(forest)));
                     self.fetch_at = period(&config.settings, now).map(|p| Instant::now() + p);
+                    for problem in self.scripts.take_problems() {
+                        problems.push(self.problem("bistro_settings.nodes", problem));
+                        self.fetch_at = Some(Instant::now() + RETRY);
+                    }
                 }
                 Err(error) => {
                     problems.push(self.problem("bistro_settings.nodes", error.to_string()));

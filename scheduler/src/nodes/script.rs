@@ -1,7 +1,8 @@
 //! The source `script`: a program that prints the children of a node, one a line.
 
+use std::collections::HashMap;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
@@ -31,12 +32,72 @@ pub enum ScriptError {
     NotUtf8 { script: String, parent: String },
 }
 
+/// What scripts have said. Each is asked again after its own period, and what it said last holds
+/// while it fails.
+#[derive(Default)]
+pub struct Scripts {
+    /// By script and parent.
+    said: HashMap<(String, String), Said>,
+    problems: Vec<String>,
+}
+
+struct Said {
+    /// `None`: ask again, however recent it is.
+    at: Option<Instant>,
+    children: Vec<String>,
+    /// The present forest needs it.
+    used: bool,
+}
+
+impl Scripts {
+    /// Everything is to be asked again.
+    pub fn expire(&mut self) {
+        self.said.values_mut().for_each(|said| said.at = None);
+    }
+
+    /// What failed since the last call while something older held.
+    pub fn take_problems(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.problems)
+    }
+
+    /// Forgets what the forest that was just made did not need.
+    pub(super) fn forget_unused(&mut self) {
+        self.said.retain(|_, said| std::mem::take(&mut said.used));
+    }
+
+    pub(super) async fn children(
+        &mut self,
+        script: &str,
+        parent: &str,
+        timeout_ms: u64,
+        period: Duration,
+    ) -> Result<Vec<String>, ScriptError> {
+        let key = (script.to_owned(), parent.to_owned());
+        if let Some(said) = self.said.get_mut(&key)
+            && said.at.is_some_and(|at| at.elapsed() < period)
+        {
+            said.used = true;
+            return Ok(said.children.clone());
+        }
+        match (children(script, parent, timeout_ms).await, self.said.get_mut(&key)) {
+            (Ok(children), _) => {
+                let at = Some(Instant::now());
+                let said = Said { at, children: children.clone(), used: true };
+                self.said.insert(key, said);
+                Ok(children)
+            }
+            (Err(error), Some(said)) => {
+                said.used = true;
+                self.problems.push(format!("{error}; the nodes that it listed last stay"));
+                Ok(said.children.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+}
+
 /// Runs the script for one parent. Whatever happens, it is gone when this returns.
-pub async fn children(
-    script: &str,
-    parent: &str,
-    timeout_ms: u64,
-) -> Result<Vec<String>, ScriptError> {
+async fn children(script: &str, parent: &str, timeout_ms: u64) -> Result<Vec<String>, ScriptError> {
     let names = || (script.to_owned(), parent.to_owned());
     let started = Command::new(script)
         .arg(parent)

@@ -14,7 +14,7 @@ fn settings(sources: &str) -> Settings {
 }
 
 async fn fetch_names(sources: &str) -> Result<Vec<String>, NodesError> {
-    let forest = fetch(&settings(sources), "root", 0).await?;
+    let forest = fetch(&settings(sources), "root", 0, &mut Scripts::default()).await?;
     Ok((1..forest.node_count() as u32).map(|n| forest.name(NodeIx(n)).to_owned()).collect())
 }
 
@@ -96,7 +96,7 @@ async fn add_time_makes_a_node_per_event_that_is_alive() {
             "schedule": [{"lifetime": 7200, "enabled_lifetime": 3600, "tags": ["hourly"],
                 "cron": {"minute": 0, "dst_fixes": ["skip", "repeat_use_both"]}}]}}
     ]"#;
-    let forest = fetch(&settings(sources), "root", 10_000).await.unwrap();
+    let forest = fetch(&settings(sources), "root", 10_000, &mut Scripts::default()).await.unwrap();
     let nodes = forest.level(2).map(|node| NodeIx(node as u32));
     let nodes: Vec<_> =
         nodes.map(|n| (forest.name(n), forest.is_enabled(n), forest.tags(n).len())).collect();
@@ -104,6 +104,32 @@ async fn add_time_makes_a_node_per_event_that_is_alive() {
         [("a:3600", false, 1), ("a:7200", true, 1), ("b:3600", false, 1), ("b:7200", true, 1)];
     assert_eq!(nodes, want);
     let nowhere = sources.replace("Europe/Berlin", "Nowhere/At_All");
-    let error = fetch(&settings(&nowhere), "root", 0).await.unwrap_err();
+    let error = fetch(&settings(&nowhere), "root", 0, &mut Scripts::default()).await.unwrap_err();
     assert!(error.to_string().contains("no time zone \"Nowhere/At_All\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_script_is_asked_again_after_its_period_and_what_it_said_last_holds_while_it_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = script(directory.path(), "echo a");
+    let settings = settings(&script_source(&path, ""));
+    let mut scripts = Scripts::default();
+    let mut nodes = async || {
+        let forest = fetch(&settings, "root", 0, &mut scripts).await.unwrap();
+        let names = (1..forest.node_count() as u32).map(|n| forest.name(NodeIx(n)).to_owned());
+        let (names, problems) = (names.collect::<Vec<_>>(), scripts.take_problems());
+        scripts.expire();
+        (names, problems.len())
+    };
+    assert_eq!(nodes().await, (vec!["a".to_owned()], 0));
+    script(directory.path(), "exit 3");
+    assert_eq!(nodes().await, (vec!["a".to_owned()], 1));
+    script(directory.path(), "echo b");
+    assert_eq!(nodes().await, (vec!["b".to_owned()], 0));
+    let mut scripts = Scripts::default();
+    for _ in 0..2 {
+        fetch(&settings, "root", 0, &mut scripts).await.unwrap();
+        script(directory.path(), "exit 3");
+    }
+    assert_eq!(scripts.take_problems(), Vec::<String>::new(), "not asked within its period");
 }

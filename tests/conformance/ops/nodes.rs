@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use bistro_common::config::{NodeSource, Settings, parse};
 use bistro_common::cron;
 use bistro_core::{Forest, NodeIx};
+use bistro_scheduler::nodes::{Scripts, fetch as fetch_nodes};
 
 use super::cron::zone;
 use super::{Answer, field};
@@ -62,7 +63,8 @@ pub fn fetch(given: &Value) -> Answer {
     let instance = given["instance"].as_str().unwrap_or("instance");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    let forest = runtime.block_on(bistro_scheduler::nodes::fetch(&settings, instance, 0));
+    let mut scripts = Scripts::default();
+    let forest = runtime.block_on(fetch_nodes(&settings, instance, 0, &mut scripts));
     Ok(describe(&forest.map_err(|error| error.to_string())?))
 }
 
