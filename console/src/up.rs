@@ -95,6 +95,11 @@ fn spawn(program: &Path, args: &[String], url: &str, farewell: Signal) -> std::i
 }
 
 pub async fn run(cell: &Cell, nats: Option<&str>, args: UpArgs) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        args.config.is_file(),
+        "there is no file {}; configs/ has examples, and `bistro validate FILE` checks one",
+        args.config.display()
+    );
     make_private_directory(&args.data_dir)?;
     let data_dir = args.data_dir.canonicalize()?;
     let _lock = lock(&data_dir)?;

@@ -50,6 +50,14 @@ fn the_smallest_config_ends_with_a_summary_and_leaves_nothing_running() {
 }
 
 #[test]
+fn a_config_that_is_not_there_is_said_at_once() {
+    let output = bistro(&["up", "--config", "no-such-file.json", "--no-console"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("there is no file no-such-file.json"), "{text}");
+}
+
+#[test]
 fn failed_tasks_make_it_fail() {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let output = up(directory.path(), "configs/smallest.json", "echo failed > \"$2\"");
