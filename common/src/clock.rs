@@ -34,3 +34,11 @@ pub fn boot_ms() -> Millis {
     let now = clock_gettime(ClockId::Boottime);
     now.tv_sec as Millis * 1_000 + now.tv_nsec as Millis / 1_000_000
 }
+
+/// Waits until a moment; for ever if there is none.
+pub async fn sleep_until(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

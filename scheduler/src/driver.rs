@@ -4,7 +4,6 @@ use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use bistro_common::barrier::Barrier;
 use bistro_common::ids::SchedulerId;
@@ -23,7 +22,7 @@ use crate::committer::Committer;
 use crate::grid_watch::GridWatch;
 use crate::plan_watch::{self, Loaded};
 use crate::store::{Store, StoreError};
-use bistro_common::clock::Clock;
+use bistro_common::clock::{Clock, sleep_until};
 
 /// Answers on their way to the loop; whoever has more waits.
 const INPUTS_MAX: usize = 1_024;
@@ -119,18 +118,11 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
             Some(input) = incoming.recv() => driver.step(input),
             Some(loaded) = plans.recv() => driver.on_loaded(loaded).await,
             Ok(()) = connections.changed() => driver.announce().await,
-            () = at(wake) => driver.step(Input::Tick),
-            () = at(flush) => driver.publish_grid().await,
+            () = sleep_until(wake) => driver.step(Input::Tick),
+            () = sleep_until(flush) => driver.publish_grid().await,
             else => return Err(SchedulerError::CommitterGone),
         }
         driver.begin_commit().await;
-    }
-}
-
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
 

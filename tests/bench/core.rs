@@ -10,19 +10,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bistro_common::config::{self, NodeOrder};
-use bistro_common::ids::{CellId, Epoch, Incarnation, LedgerId, SchedulerId, Seq, WorkerName};
-use bistro_common::lease::LeaseTerms;
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::assign::Assignment;
 use bistro_common::protocol::done::Done;
-use bistro_common::protocol::heartbeat::{Capacity, Heartbeat, OpenDigest};
+use bistro_common::protocol::heartbeat::OpenDigest;
 use bistro_common::protocol::task::{Outcome, TaskResult};
 use bistro_common::status::{TaskStatus, bits};
-use bistro_core::{Core, Effect, Forest, ForestBuilder, Identity, Input, Snapshot};
+use bistro_core::{Core, Effect, Forest, ForestBuilder, Input, Snapshot};
+use bistro_tests::bare_core::{NOW, cell_id, core, heartbeat, incarnation, worker};
 
 use crate::{percentile, round};
 
-const NOW: u64 = 1_700_000_000_000;
 /// A stride that is prime to most sizes visits running tasks in no order.
 const STRIDE: usize = 7_919;
 
@@ -85,14 +83,15 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
     let load_s = started.elapsed().as_secs_f64();
     let forest_kb = rss_kb();
     let config = config::parse(&config_text(args)).config.context("the config is sound")?;
-    let mut cell = Cell { core: core(), running: Vec::new(), out: Vec::new() };
+    let mut cell =
+        Cell { core: core(1, Snapshot::default()), running: Vec::new(), out: Vec::new() };
     let started = Instant::now();
     cell.step(Input::Plan { config: Arc::new(config), forest: forest.clone() });
     let plan_s = started.elapsed().as_secs_f64();
     let plan_kb = rss_kb();
 
     let started = Instant::now();
-    cell.step(Input::Heartbeat { token: 1, heartbeat: Box::new(heartbeat()) });
+    cell.step(Input::Heartbeat { token: 1, heartbeat: Box::new(heartbeat(OpenDigest::default())) });
     cell.take_assignments();
     cell.settle();
     let first_pass_s = started.elapsed().as_secs_f64();
@@ -153,7 +152,7 @@ fn done(assignment: Assignment) -> Done {
         ended_ms: NOW,
         exit: None,
     };
-    let (worker, incarnation) = (worker(), Incarnation::from_parts(1, [1; 10]));
+    let (worker, incarnation) = (worker(), incarnation());
     Done { v: VERSION, cell: cell_id(), worker, incarnation, results: vec![result] }
 }
 
@@ -214,42 +213,6 @@ fn config_text(args: &CoreArgs) -> String {
         args.host_limit,
         jobs.join(", ")
     )
-}
-
-fn core() -> Core {
-    let scheduler = SchedulerId::from_parts(1, [2; 10]);
-    let identity = Identity { cell: cell_id(), scheduler, epoch: Epoch(1) };
-    Core::new(identity, LeaseTerms::PRODUCTION, 1, NOW, Snapshot::default())
-}
-
-fn cell_id() -> CellId {
-    CellId::from_parts(1, [1; 10])
-}
-
-fn worker() -> WorkerName {
-    WorkerName::new("w1").expect("a valid name")
-}
-
-fn heartbeat() -> Heartbeat {
-    Heartbeat {
-        v: VERSION,
-        worker: worker(),
-        incarnation: Incarnation::from_parts(1, [1; 10]),
-        ledger: LedgerId::from_parts(1, [1; 10]),
-        cell: None,
-        epoch_seen: Epoch(0),
-        host: "host".to_owned(),
-        boot: "boot".to_owned(),
-        pid: 1,
-        build: "bench".to_owned(),
-        started_ms: NOW,
-        capacity: Capacity::default(),
-        floor: Seq(0),
-        open: OpenDigest::default(),
-        open_attempts: None,
-        unsettled: Vec::new(),
-        closed: None,
-    }
 }
 
 fn rss_kb() -> u64 {

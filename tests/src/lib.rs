@@ -1,9 +1,12 @@
 //! What tests of several crates share: a real `nats-server`, and a cell of real parts on it.
 
+pub mod bare_core;
 mod cell;
 mod nats_server;
+mod packages;
 mod process;
 
 pub use cell::{Cell, Worker, bistro};
 pub use nats_server::NatsServer;
+pub use packages::packages;
 pub use process::{Process, children_of, is_running, wait_until};

@@ -2,18 +2,8 @@
 
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::process::Command;
 
-fn packages() -> Vec<Value> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--locked"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .output()
-        .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
-    metadata["packages"].as_array().expect("a list of packages").clone()
-}
+use bistro_tests::packages;
 
 /// What a package needs in a normal build with its default features.
 fn dependencies(package: &Value) -> BTreeSet<&str> {
@@ -28,7 +18,7 @@ fn package<'a>(packages: &'a [Value], name: &str) -> &'a Value {
 
 #[test]
 fn cores_reach_no_network_no_disk_and_no_runtime() {
-    let packages = packages();
+    let packages = packages(&["--no-deps"]);
     let forbidden = ["tokio", "async-nats", "redb", "rand", "nix"];
     for name in ["bistro-core", "bistro-worker-core", "bistro-common"] {
         let dependencies = dependencies(package(&packages, name));
@@ -39,7 +29,7 @@ fn cores_reach_no_network_no_disk_and_no_runtime() {
 
 #[test]
 fn cores_depend_on_common_and_on_no_other_crate_of_ours() {
-    let packages = packages();
+    let packages = packages(&["--no-deps"]);
     for name in ["bistro-core", "bistro-worker-core"] {
         let core = package(&packages, name);
         let ours: Vec<_> =
@@ -54,7 +44,7 @@ fn cores_depend_on_common_and_on_no_other_crate_of_ours() {
 
 #[test]
 fn nothing_depends_on_the_tests() {
-    for package in packages() {
+    for package in packages(&["--no-deps"]) {
         assert!(!dependencies(&package).contains("bistro-tests"), "{}", package["name"]);
     }
 }

@@ -1,20 +1,8 @@
 //! What we build on: licences, sources and crates we do not want, as deny.toml has them.
 
-use serde_json::Value;
-use std::process::Command;
+use bistro_tests::packages;
 
 const POLICY: &str = include_str!("../../deny.toml");
-
-fn packages() -> Vec<Value> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .output()
-        .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
-    metadata["packages"].as_array().expect("a list of packages").clone()
-}
 
 /// The texts of a list of the policy.
 fn list(name: &str) -> Vec<&'static str> {
@@ -47,7 +35,7 @@ fn expressions_are_understood() {
 fn every_dependency_is_licensed_known_and_wanted() {
     let (allowed, banned) = (list("allow"), list("deny"));
     assert!(allowed.contains(&"MIT") && banned.contains(&"openssl"), "the policy is read");
-    for package in packages() {
+    for package in packages(&[]) {
         let name = package["name"].as_str().expect("packages have names");
         let license = package["license"].as_str().unwrap_or("");
         assert!(is_allowed(license, &allowed), "{name} has the licence {license:?}");
@@ -61,7 +49,7 @@ fn every_dependency_is_licensed_known_and_wanted() {
 #[test]
 fn there_is_one_nats_client_and_one_terminal_library() {
     for name in ["async-nats", "tokio", "crossterm", "ratatui", "redb", "rustix"] {
-        let versions = packages().iter().filter(|package| package["name"] == name).count();
+        let versions = packages(&[]).iter().filter(|package| package["name"] == name).count();
         assert_eq!(versions, 1, "{name}");
     }
 }

@@ -1,6 +1,5 @@
 //! A real scheduler, real workers and real processes on a real NATS.
 
-use bistro_common::protocol::VERSION;
 use bistro_common::protocol::api::{
     ErrorCode, KillReply, KillRequest, Listing, NodeRow, NodesRequest, TaskRow, TaskState,
     TasksRequest, verb,
@@ -275,16 +274,10 @@ async fn output_is_kept_in_order_and_bounded_and_a_child_that_holds_it_keeps_the
     let _worker = cell.start_worker("w1", &script).await;
     cell.wait_for_count(TaskState::Done, 4).await;
     let of = |node: &str, direction, from| LogRead {
-        v: VERSION,
         streams: vec![Stream::Stdout, Stream::Stderr],
         job: Some("job".to_owned()),
         node: Some(node.to_owned()),
-        attempt: None,
-        from,
-        direction,
-        limit: 5_000,
-        regex: None,
-        wait_ms: 0,
+        ..LogRead::page(from, direction, 5_000)
     };
     let first = |node| of(node, Direction::Ascending, LineId::MIN);
     let page = cell.logs("w1", &first("node11")).await;
@@ -329,16 +322,10 @@ async fn what_happened_to_an_attempt_is_in_its_log_and_a_reader_can_wait_for_it(
     let (mut events, mut from) = (Vec::new(), LineId::MIN);
     while events.len() < 4 {
         let request = LogRead {
-            v: VERSION,
             streams: vec![Stream::Statuses],
-            job: None,
             node: Some("node11".to_owned()),
-            attempt: None,
-            from,
-            direction: Direction::Ascending,
-            limit: 1,
-            regex: None,
             wait_ms: 5_000,
+            ..LogRead::page(from, Direction::Ascending, 1)
         };
         let page = cell.logs("w1", &request).await;
         let texts = page.lines.iter().map(|line| serde_json::from_str(&line.text).unwrap());

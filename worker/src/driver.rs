@@ -128,8 +128,9 @@ pub async fn run(
     let logs = Logs::open(options.data_dir.join("logs"), options.log_bytes)?;
     let client = bus.client().clone();
     let log_requests = client.subscribe(options.cell.log_read(&options.name)).await?;
-    let log_server = tokio::spawn(logs::serve(bus.clone(), log_requests, logs.clone()));
-    let _log_server = AbortOnDrop(log_server);
+    // Ends with this function.
+    let mut servers = tokio::task::JoinSet::new();
+    servers.spawn(logs::serve(bus.clone(), log_requests, logs.clone()));
     let mut assigns = client.subscribe(options.cell.assign(&options.name)).await?;
     let mut controls = client.subscribe(options.cell.control(&options.name)).await?;
     let mut beacons = client.subscribe(options.cell.scheduler_beacon()).await?;
@@ -217,14 +218,6 @@ fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Within the hard limit this cannot fail.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Driver {

@@ -8,7 +8,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use bistro_common::clock::Clock;
+use bistro_common::clock::{Clock, sleep_until};
 use bistro_common::protocol::assign::Assignment;
 use bistro_common::protocol::log::Stream;
 use bistro_common::protocol::task::{Kill, KillMethod, Outcome, TaskResult};
@@ -321,7 +321,7 @@ impl Running {
                 () = self.canary.readable(), if open => drop(self.canary.read(&mut buffer)),
                 () = tokio::time::sleep(LineQuota::PERIOD), if !open => {}
                 Some(kill) = kills.recv() => self.kill(kill).await,
-                () = at(self.kill_at) => {
+                () = sleep_until(self.kill_at) => {
                     self.kill_at = None;
                     self.guard.signal(self.assignment.attempt, TaskSignal::Kill).await;
                 }
@@ -359,13 +359,6 @@ impl Running {
                 self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
             }
         }
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::VERSION;
 use crate::Millis;
 use crate::ids::AttemptId;
 
@@ -108,6 +109,24 @@ pub struct LogRead {
     /// Ascending only: wait so long for a first line.
     #[serde(default)]
     pub wait_ms: u64,
+}
+
+impl LogRead {
+    /// A page of everything that there is; what is not wanted is left out by setting more.
+    pub fn page(from: LineId, direction: Direction, limit: u32) -> Self {
+        Self {
+            v: VERSION,
+            streams: Vec::new(),
+            job: None,
+            node: None,
+            attempt: None,
+            from,
+            direction,
+            limit,
+            regex: None,
+            wait_ms: 0,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

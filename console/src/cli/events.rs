@@ -6,10 +6,10 @@ use tokio::sync::mpsc;
 
 use bistro_common::protocol::event::Event;
 
-use super::print::{Rows, print_line, say};
+use super::print::{Rows, print_document, print_line};
 use crate::args::{EventsArgs, Output};
 use crate::client::Client;
-use crate::text::{clock, safe, safe_json};
+use crate::text::{clock, safe};
 
 const COLUMNS: &[&str] =
     &["kind", "time_ms", "job", "node", "attempt_no", "worker", "actor", "text"];
@@ -32,7 +32,7 @@ pub async fn run(client: Client, args: EventsArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if args.output == Output::Json {
-        say!("{}", safe_json(&format!("{:#}", json!({"items": all}))))?;
+        print_document(&json!({"items": all}))?;
     }
     reading.await??;
     Ok(ExitCode::SUCCESS)

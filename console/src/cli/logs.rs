@@ -7,11 +7,11 @@ use tokio::sync::mpsc;
 
 use bistro_common::protocol::log::Stream;
 
-use super::print::{Rows, print_line, say};
+use super::print::{Rows, print_document, print_line};
 use crate::args::{LogsArgs, Output};
 use crate::client::logs::{Line, Query};
 use crate::client::{Client, Unreachable};
-use crate::text::{clock_ms, safe, safe_json};
+use crate::text::{clock_ms, safe};
 
 const COLUMNS: &[&str] = &["node", "job", "worker", "time_ms", "stream", "attempt_no", "text"];
 /// Batches of followed lines that wait for a slow reader.
@@ -33,7 +33,7 @@ pub async fn run(client: Client, args: LogsArgs) -> anyhow::Result<ExitCode> {
     let tail = client.tail_logs(&query, args.lines).await?;
     if args.output == Output::Json {
         anyhow::ensure!(!args.follow, "-o json is one document; with --follow use -o ndjson");
-        say!("{}", safe_json(&format!("{:#}", json!({"items": tail.lines}))))?;
+        print_document(&json!({"items": tail.lines}))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut print = Print {

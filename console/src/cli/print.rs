@@ -12,7 +12,7 @@ pub fn print_rows(listing: &Value, output: OutputArgs, columns: &[&str]) -> std:
     let empty = Vec::new();
     let items = listing["items"].as_array().unwrap_or(&empty);
     match output.output {
-        Output::Json => say!("{}", safe_json(&format!("{listing:#}")))?,
+        Output::Json => print_document(listing)?,
         Output::Table => {
             say!("{}", table(columns, items))?;
             let total = listing["total"].as_u64().unwrap_or(0);
@@ -79,6 +79,11 @@ macro_rules! say {
     ($($arg:tt)*) => { $crate::cli::print::print_line(&format!($($arg)*)) };
 }
 pub(crate) use say;
+
+/// Prints one JSON document.
+pub fn print_document(document: &Value) -> std::io::Result<()> {
+    print_line(&safe_json(&format!("{document:#}")))
+}
 
 /// Prints a line now, and says whether anybody still reads.
 pub fn print_line(text: &str) -> std::io::Result<()> {

@@ -11,7 +11,7 @@ use bistro_common::protocol::api::{Listing, Page, WorkerHealth, WorkerRow, verb}
 use bistro_common::protocol::log::{
     Direction, LineId, LogLine, LogRead, LogReadReply, PAGE_LINES_MAX, Stream,
 };
-use bistro_common::protocol::{VERSION, decode, encode};
+use bistro_common::protocol::{decode, encode};
 
 use super::Client;
 
@@ -53,16 +53,13 @@ pub struct Tail {
 impl Query {
     fn request(&self, from: LineId, direction: Direction, limit: u32, wait_ms: u64) -> LogRead {
         LogRead {
-            v: VERSION,
             streams: self.streams.clone(),
             job: self.job.clone(),
             node: self.node.clone(),
             attempt: self.attempt,
-            from,
-            direction,
-            limit,
             regex: self.regex.clone(),
             wait_ms,
+            ..LogRead::page(from, direction, limit)
         }
     }
 }

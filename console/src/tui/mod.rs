@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use bistro_common::clock::Clock;
+use bistro_common::clock::{Clock, sleep_until};
 
 use crate::client::Client;
 use crate::ended_by_signal;
@@ -52,12 +52,6 @@ pub async fn run(client: Client, read_only: bool) -> anyhow::Result<ExitCode> {
     tokio::pin!(ended);
     let mut draw_at: Option<Instant> = None;
     while !state.quit {
-        let draw = async {
-            match draw_at {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         let (message, soon) = tokio::select! {
             event = input.next() => match event {
                 Some(Ok(event)) => (translate(event), true),
@@ -66,7 +60,7 @@ pub async fn run(client: Client, read_only: bool) -> anyhow::Result<ExitCode> {
             },
             Some(message) = messages.recv() => (Some(message), false),
             _ = seconds.tick() => (Some(Message::Time(clock.now())), false),
-            () = draw => {
+            () = sleep_until(draw_at) => {
                 draw_at = None;
                 terminal.draw(|frame| view::draw(&state, frame))?;
                 continue;

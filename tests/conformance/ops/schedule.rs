@@ -5,20 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bistro_common::config::{NodeOrder, parse};
-use bistro_common::ids::{
-    AttemptId, CellId, Epoch, Incarnation, LedgerId, SchedulerId, Seq, TaskName, WorkerName,
-};
-use bistro_common::lease::LeaseTerms;
-use bistro_common::protocol::VERSION;
-use bistro_common::protocol::heartbeat::{Capacity, Heartbeat, OpenDigest};
+use bistro_common::ids::{AttemptId, Seq, TaskName};
 use bistro_common::protocol::task::{OpenAttempt, PathNode};
-use bistro_core::{
-    AttemptRecord, Core, Effect, ForestBuilder, Identity, Input, Phase, Snapshot, TaskRecord,
-};
+use bistro_core::{AttemptRecord, Effect, ForestBuilder, Input, Phase, Snapshot, TaskRecord};
+use bistro_tests::bare_core::{NOW, core, heartbeat, incarnation, worker};
 
 use super::{Answer, field};
-
-const NOW: u64 = 1_700_000_000_000;
 
 /// Two levels of nodes below the instance: children by parent.
 type Tree = BTreeMap<String, Vec<String>>;
@@ -43,12 +35,9 @@ fn start_all(
         }
     }
     let forest = builder.build(NodeOrder::Random).map_err(|error| error.to_string())?;
-    let cell = CellId::from_parts(1, [1; 10]);
-    let scheduler = SchedulerId::from_parts(1, [2; 10]);
-    let identity = Identity { cell, scheduler, epoch: Epoch(1) };
     // The worker still runs what a former scheduler had it start.
     let open = snapshot.attempts.iter().map(|attempt| attempt.open.attempt).collect();
-    let mut core = Core::new(identity, LeaseTerms::PRODUCTION, seed, NOW, snapshot);
+    let mut core = core(seed, snapshot);
     let mut out = Vec::new();
     core.step(NOW, Input::Plan { config: Arc::new(config), forest: Arc::new(forest) }, &mut out);
     core.step(NOW, Input::Heartbeat { token: 1, heartbeat: Box::new(heartbeat(open)) }, &mut out);
@@ -60,32 +49,6 @@ fn start_all(
         _ => None,
     });
     Ok(assigned.flatten().map(|attempt| (attempt.task.job, attempt.task.node)).collect())
-}
-
-fn worker() -> WorkerName {
-    WorkerName::new("w1").expect("a valid name")
-}
-
-fn heartbeat(open: OpenDigest) -> Heartbeat {
-    Heartbeat {
-        v: VERSION,
-        worker: worker(),
-        incarnation: Incarnation::from_parts(1, [1; 10]),
-        ledger: LedgerId::from_parts(1, [1; 10]),
-        cell: None,
-        epoch_seen: Epoch(0),
-        host: "host".to_owned(),
-        boot: "boot".to_owned(),
-        pid: 1,
-        build: "test".to_owned(),
-        started_ms: NOW,
-        capacity: Capacity::default(),
-        floor: Seq(0),
-        open,
-        open_attempts: None,
-        unsettled: Vec::new(),
-        closed: None,
-    }
 }
 
 /// The forest and the config of a policy case: hosts give `h`, databases give `d`.
@@ -212,7 +175,7 @@ fn open_attempt(task: TaskName, tree: &Tree, resources: &Value) -> AttemptRecord
         path,
         worker_slots: Default::default(),
     };
-    let (worker, incarnation) = (worker(), Incarnation::from_parts(1, [1; 10]));
+    let (worker, incarnation) = (worker(), incarnation());
     AttemptRecord { open, worker, incarnation, seq: Seq(1) }
 }
 

@@ -228,21 +228,6 @@ mod tests {
         printer.print(time_ms, lines).await;
     }
 
-    fn request(direction: Direction, from: LineId, limit: u32) -> LogRead {
-        LogRead {
-            v: VERSION,
-            streams: Vec::new(),
-            job: None,
-            node: None,
-            attempt: None,
-            from,
-            direction,
-            limit,
-            regex: None,
-            wait_ms: 0,
-        }
-    }
-
     fn texts(reply: &LogReadReply) -> Vec<&str> {
         assert_eq!(reply.error, None);
         reply.lines.iter().map(|line| line.text.as_str()).collect()
@@ -263,15 +248,15 @@ mod tests {
     async fn pages_go_both_ways_and_meet() {
         let directory = tempfile::tempdir().unwrap();
         let logs = filled(directory.path()).await;
-        let first = logs.read(&request(Direction::Ascending, LineId::MIN, 3));
+        let first = logs.read(&LogRead::page(LineId::MIN, Direction::Ascending, 3));
         assert_eq!(texts(&first), ["a1", "a2", "b1"]);
-        let rest = logs.read(&request(Direction::Ascending, first.next.unwrap(), 3));
+        let rest = logs.read(&LogRead::page(first.next.unwrap(), Direction::Ascending, 3));
         assert_eq!(texts(&rest), ["a3"]);
-        let none = logs.read(&request(Direction::Ascending, rest.next.unwrap(), 3));
+        let none = logs.read(&LogRead::page(rest.next.unwrap(), Direction::Ascending, 3));
         assert_eq!((texts(&none), none.next), (vec![], rest.next));
-        let last = logs.read(&request(Direction::Descending, LineId::MAX, 3));
+        let last = logs.read(&LogRead::page(LineId::MAX, Direction::Descending, 3));
         assert_eq!(texts(&last), ["a3", "b1", "a2"]);
-        let first = logs.read(&request(Direction::Descending, last.next.unwrap(), 3));
+        let first = logs.read(&LogRead::page(last.next.unwrap(), Direction::Descending, 3));
         assert_eq!((texts(&first), first.next), (vec!["a1"], None));
     }
 
@@ -279,7 +264,7 @@ mod tests {
     async fn filters_are_applied_where_the_lines_are() {
         let directory = tempfile::tempdir().unwrap();
         let logs = filled(directory.path()).await;
-        let all = request(Direction::Ascending, LineId::MIN, 10);
+        let all = LogRead::page(LineId::MIN, Direction::Ascending, 10);
         let of_job = LogRead { job: Some("b".to_owned()), ..all.clone() };
         assert_eq!(texts(&logs.read(&of_job)), ["b1"]);
         let of_stream = LogRead { streams: vec![Stream::Stderr], ..all.clone() };
@@ -304,7 +289,7 @@ mod tests {
         let printer = logs.begin(source("c", "n")).await;
         print(&printer, 500, Stream::Stdout, &["c1"]).await;
         printer.end().await;
-        let all = logs.read(&request(Direction::Ascending, LineId::MIN, 10));
+        let all = logs.read(&LogRead::page(LineId::MIN, Direction::Ascending, 10));
         assert_eq!(texts(&all), ["a1", "a2", "b1", "a3", "c1"]);
         assert!(all.lines.is_sorted_by_key(|line| line.id));
     }
@@ -319,7 +304,7 @@ mod tests {
         printer.end().await;
         let (mut from, mut count) = (LineId::MIN, 0);
         while count < 4 {
-            let page = logs.read(&request(Direction::Ascending, from, 100));
+            let page = logs.read(&LogRead::page(from, Direction::Ascending, 100));
             assert!(encode(&page).len() <= bistro_common::protocol::MESSAGE_BYTES_MAX);
             assert!(!page.lines.is_empty());
             count += page.lines.len();
@@ -340,7 +325,7 @@ mod tests {
         let files = std::fs::read_dir(directory.path()).unwrap();
         let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
         assert!(bytes < 32 << 20, "{bytes}");
-        let page = logs.read(&request(Direction::Ascending, LineId::MIN, 5_000));
+        let page = logs.read(&LogRead::page(LineId::MIN, Direction::Ascending, 5_000));
         assert_eq!(page.error, None);
         assert_eq!(page.removed_before, Some(page.lines[0].id));
         assert!(page.lines.len() < 100, "a page has a size");
