@@ -1,5 +1,7 @@
 //! What this host has to give, as far as its cgroup allows.
 
+use std::path::Path;
+
 use bistro_common::protocol::heartbeat::Capacity;
 
 pub fn read() -> Capacity {
@@ -9,7 +11,26 @@ pub fn read() -> Capacity {
         // Knows affinity and cgroup quotas.
         cpu_cores: std::thread::available_parallelism().map_or(0, |n| n.get() as u32),
         ram_mb: ram_mb(&meminfo, &limit),
+        gpus: gpus(Path::new("/proc/driver/nvidia/gpus")),
     }
+}
+
+/// The driver has a directory per card, with its model among other things.
+fn gpus(directory: &Path) -> Vec<String> {
+    let Ok(cards) = std::fs::read_dir(directory) else {
+        // No driver, no cards.
+        return Vec::new();
+    };
+    let files = cards.flatten().map(|card| card.path().join("information"));
+    let texts = files.filter_map(|file| std::fs::read_to_string(file).ok());
+    let mut models: Vec<String> =
+        texts.filter_map(|text| model(&text).map(str::to_owned)).collect();
+    models.sort_unstable();
+    models
+}
+
+fn model(information: &str) -> Option<&str> {
+    information.lines().find_map(|line| line.strip_prefix("Model:")).map(str::trim)
 }
 
 /// From `/proc/meminfo` and the cgroup's `memory.max` (bytes, or `max`). 0: unknown.
@@ -34,5 +55,19 @@ mod tests {
         assert_eq!(ram_mb(meminfo, "1073741824\n"), 1_024);
         assert_eq!(ram_mb(meminfo, ""), 16_000);
         assert_eq!(ram_mb("", ""), 0);
+    }
+
+    #[test]
+    fn each_card_of_the_driver_is_a_gpu() {
+        let directory = tempfile::tempdir().unwrap();
+        for (card, text) in
+            [("0000:01:00.0", "Model: \t A100\nIRQ: 3\n"), ("0000:02:00.0", "Model: T4\n")]
+        {
+            let card = directory.path().join(card);
+            std::fs::create_dir(&card).unwrap();
+            std::fs::write(card.join("information"), text).unwrap();
+        }
+        assert_eq!(gpus(directory.path()), ["A100", "T4"]);
+        assert_eq!(gpus(&directory.path().join("nothing")), [""; 0]);
     }
 }

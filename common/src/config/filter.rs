@@ -49,6 +49,32 @@ impl Filter {
         (reader.problems().error_count() == errors).then_some(filter)
     }
 
+    /// Only what restricts something.
+    pub(super) fn export(&self) -> serde_json::Value {
+        let mut filter = serde_json::Map::new();
+        let sets = [
+            ("whitelist", &self.whitelist),
+            ("blacklist", &self.blacklist),
+            ("tag_whitelist", &self.tag_whitelist),
+        ];
+        for (key, set) in sets.into_iter().filter(|(_, set)| !set.is_empty()) {
+            filter.insert(key.to_owned(), serde_json::json!(set));
+        }
+        let patterns = [
+            ("whitelist_regex", &self.whitelist_regex),
+            ("blacklist_regex", &self.blacklist_regex),
+        ];
+        for (key, regex) in patterns {
+            if let Some(regex) = regex {
+                filter.insert(key.to_owned(), regex.as_str().into());
+            }
+        }
+        if let Some(fraction) = self.fraction_of_nodes {
+            filter.insert("fraction_of_nodes".to_owned(), fraction.into());
+        }
+        serde_json::Value::Object(filter)
+    }
+
     /// Does the job run below (or on) this node, as far as this level is concerned?
     pub fn passes(&self, node: &str, tags: &BTreeSet<String>, job: &str) -> bool {
         (self.whitelist.is_empty() || self.whitelist.contains(node))

@@ -1,13 +1,14 @@
 //! `bistro_job->NAME`: an error disables the job and nothing else.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::errors::{PRE_EXISTING, errors_object};
 use super::filter::Filter;
 use super::model::{Job, LevelIx, Placement, Settings};
 use super::reader::{ObjectReader, Reader};
-use super::settings::{
-    find_level, not_negative, read_backoff, read_kill, read_task_subprocess, unknown_identifier,
-};
+use super::settings::{find_level, not_negative, read_backoff, unknown_identifier};
+use super::subprocess::{read_kill, read_orphan_delay, read_subprocess};
 
 /// `None` only if the entry is not an object at all.
 pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job> {
@@ -35,10 +36,19 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
             .and_then(|r| read_backoff(&r))
             .unwrap_or_else(|| settings.backoff.clone()),
         kill: object.get("kill_subprocess").map_or(settings.kill, |r| read_kill(&r, settings.kill)),
-        log_lines_per_10_ms: object
-            .get("task_subprocess")
-            .map_or(settings.log_lines_per_10_ms, |r| read_task_subprocess(&r)),
+        subprocess: match object.get("task_subprocess") {
+            Some(reader) => Arc::new(read_subprocess(&reader, &settings.subprocess)),
+            None => settings.subprocess.clone(),
+        },
+        kill_orphans_after_ms: object
+            .get("kill_orphan_tasks_after_sec")
+            .and_then(|r| read_orphan_delay(&r))
+            .unwrap_or(settings.kill_orphans_after_ms),
+        create_time: read_number(&object, "create_time").filter(|&time| time > 0),
+        modify_time: read_number(&object, "modify_time").filter(|&time| time > 0),
+        version_id: read_number(&object, "version_id").filter(|&version| version >= 0),
         errors: Vec::new(),
+        errors_object: None,
     };
     if let Some(level) = object.get("level_for_tasks")
         && let Some(found) = find_level(&settings.levels, &level)
@@ -54,16 +64,18 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
     if let Some(errors) = object.get("errors")
         && !matches!(&errors.json(), serde_json::Value::Object(object) if object.is_empty())
     {
-        errors
-            .error_key("Pre-existing errors", Some("remove \"errors\" when all is mended".into()));
-    }
-    object.not_yet("kill_orphan_tasks_after_sec");
-    for informational in ["create_time", "modify_time", "version_id"] {
-        object.get(informational);
+        errors.error_key(PRE_EXISTING, Some("remove \"errors\" when all is mended".into()));
     }
     object.finish();
     job.errors = reader.problems().errors_since(errors);
+    if !job.errors.is_empty() {
+        job.errors_object = Some(Box::new(errors_object(&job.errors, &reader.json())));
+    }
     Some(job)
+}
+
+fn read_number(object: &ObjectReader<'_>, key: &'static str) -> Option<i64> {
+    object.get(key).and_then(|r| r.int())
 }
 
 /// A fixed host wins over a level; a level that is not on the tasks' paths places nothing.

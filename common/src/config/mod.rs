@@ -4,14 +4,18 @@
 //! in a job disables that job and keeps everything else. Every problem knows its place.
 //! Nothing here reads files or the clock.
 
+mod errors;
+mod export;
 mod filter;
 mod job;
 mod model;
+mod physical;
 mod problem;
 mod reader;
 pub mod reference;
 mod settings;
 mod sources;
+mod subprocess;
 mod tree;
 
 pub use filter::Filter;
@@ -19,7 +23,9 @@ pub use model::{
     Config, Job, LevelIx, ManualNode, NodeOrder, NodeSource, Placement, Policy, Resource, Settings,
     WorkerSelector, expand_format,
 };
+pub use physical::{Enforcement, Physical, PhysicalKind, WorkerOverrides};
 pub use problem::{Problem, Problems, Source};
+pub use subprocess::{Cgroups, Subprocess};
 
 use reader::Reader;
 use tree::Tree;

@@ -2,9 +2,12 @@
 
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::filter::Filter;
+use super::physical::{Physical, WorkerOverrides};
 use super::problem::Problem;
+use super::subprocess::Subprocess;
 use crate::cron::ScheduleItem;
 use crate::protocol::task::Kill;
 use crate::status::Backoff;
@@ -38,7 +41,17 @@ pub struct Settings {
     /// In the order of the file; names are unique over all levels.
     pub resources: Vec<Resource>,
     pub kill: Kill,
-    pub log_lines_per_10_ms: Option<u32>,
+    /// What tasks inherit; shared with the jobs that change nothing of it.
+    pub subprocess: Arc<Subprocess>,
+    /// When tasks are ended whose job or node is gone; `None`: never.
+    pub kill_orphans_after_ms: Option<u64>,
+    pub worker_overrides: WorkerOverrides,
+    pub physical: Vec<Physical>,
+    /// Where a limit is lowered below what runs, the newest tasks are ended and requeued.
+    pub preempt: bool,
+    /// Of the original: read, exported, and of no effect.
+    pub working_wait_ms: i64,
+    pub idle_wait_ms: i64,
     pub worker_selector: WorkerSelector,
 }
 
@@ -178,9 +191,17 @@ pub struct Job {
     pub command: Vec<String>,
     pub backoff: Backoff,
     pub kill: Kill,
-    pub log_lines_per_10_ms: Option<u32>,
+    pub subprocess: Arc<Subprocess>,
+    /// `None`: never.
+    pub kill_orphans_after_ms: Option<u64>,
+    /// For whoever keeps jobs elsewhere; they change nothing here.
+    pub create_time: Option<i64>,
+    pub modify_time: Option<i64>,
+    pub version_id: Option<i64>,
     /// Why it cannot run. What could be read is kept all the same.
     pub errors: Vec<Problem>,
+    /// The same in the original's shape.
+    pub errors_object: Option<Box<Value>>,
 }
 
 impl Job {

@@ -14,6 +14,8 @@ pub struct Problem {
     /// Absent where the problem is in no single place of the text.
     pub range: Option<Range<usize>>,
     pub message: String,
+    /// The key that is not there, where that is the problem.
+    pub missing_key: Option<&'static str>,
     pub hint: Option<String>,
 }
 

@@ -31,7 +31,8 @@ impl<'a> Reader<'a> {
             _ => self.tree.range.clone(),
         };
         let path = self.path.clone();
-        self.problems.push(Problem { severity, path, range: Some(range), message, hint });
+        let range = Some(range);
+        self.problems.push(Problem { severity, path, range, message, missing_key: None, hint });
     }
 
     pub fn error(&self, message: impl Into<String>, hint: Option<String>) {
@@ -41,6 +42,18 @@ impl<'a> Reader<'a> {
     /// An error about an object as a whole points at its key, or at its first brace.
     pub fn error_key(&self, message: impl Into<String>, hint: Option<String>) {
         self.report(Severity::Error, true, message.into(), hint);
+    }
+
+    fn missing(&self, key: &'static str) {
+        let range = self.key_range.clone().or_else(|| Some(self.tree.range.clone()));
+        self.problems.push(Problem {
+            severity: Severity::Error,
+            path: self.path.clone(),
+            range,
+            message: format!("the key {key:?} is missing"),
+            missing_key: Some(key),
+            hint: None,
+        });
     }
 
     pub fn warn(&self, message: impl Into<String>, hint: Option<String>) {
@@ -193,7 +206,7 @@ impl<'a> ObjectReader<'a> {
     pub fn required(&self, key: &'static str) -> Option<Reader<'a>> {
         let found = self.get(key);
         if found.is_none() {
-            self.reader.error_key(format!("the key {key:?} is missing"), None);
+            self.reader.missing(key);
         }
         found
     }
@@ -208,13 +221,6 @@ impl<'a> ObjectReader<'a> {
             let reader = self.reader.at(&member.key, Some(member.key_range.clone()), &member.value);
             (member.key.as_str(), reader)
         })
-    }
-
-    /// A key of the original that this version does not act on yet.
-    pub fn not_yet(&self, key: &'static str) {
-        if let Some(value) = self.get(key) {
-            value.warn_key(format!("{key:?} is not supported yet and has no effect"), None);
-        }
     }
 
     /// A key that is understood, and that a scheduler which follows change does not need.

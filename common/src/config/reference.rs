@@ -36,7 +36,9 @@ const SUBPROCESS: &str = "task_subprocess";
 const JOB: &str = "bistro_job->NAME";
 const FILTER: &str = "bistro_job->NAME.filters.LEVEL";
 
-const NOT_YET: &str = "Not supported yet: it is said and has no effect.";
+const NO_EFFECT: &str = "Of the original; read and exported, of no effect here.";
+const PHYSICAL: &str = "bistro_settings.physical_resources.KIND";
+const CGROUPS: &str = "task_subprocess.cgroups";
 const OBSOLETE: &str =
     "Of the original; has no effect, since the scheduler follows changes at once.";
 
@@ -85,9 +87,34 @@ pub const KEYS: &[Key] = &[
         "roundrobin",
         "Which worker is chosen among those with room: in turn, the fullest by weight, or the one with fewer tasks of two.",
     ),
-    key(SETTINGS, "worker_resources_override", "object", "none", NOT_YET),
-    key(SETTINGS, "physical_resources", "object", "none", NOT_YET),
-    key(SETTINGS, "kill_orphan_tasks_after_sec", "seconds", "none", NOT_YET),
+    key(
+        SETTINGS,
+        "worker_resources_override",
+        "object of objects of ints",
+        "none",
+        "By worker (`HOST:PID`, else its host, else its name): slots in place of limits of the level `worker`.",
+    ),
+    key(
+        SETTINGS,
+        "physical_resources",
+        "object",
+        "none",
+        "By `ram_mb`, `cpu_core` or `gpu_card`: which slots of a worker come from what it measures.",
+    ),
+    key(
+        SETTINGS,
+        "kill_orphan_tasks_after_sec",
+        "bool or seconds",
+        "false",
+        "When running tasks are ended whose job is gone, disabled or broken, or whose node is gone or disabled. `true` is at once, `false` or less than 0 is never.",
+    ),
+    key(
+        SETTINGS,
+        "preempt",
+        "bool",
+        "false",
+        "Where a limit is lowered below what runs, the newest tasks over it are ended and run again later; that is no failure.",
+    ),
     key(
         NODES,
         "levels",
@@ -195,13 +222,33 @@ pub const KEYS: &[Key] = &[
         SUBPROCESS,
         "max_log_lines_per_poll_interval",
         "int",
-        "no limit",
-        "How many lines a task may print in that time before it has to wait.",
+        "50",
+        "0 or less: no limit. How many lines a task may print in that time before it has to wait.",
     ),
-    key(SUBPROCESS, "parent_death_signal", "int", "none", NOT_YET),
-    key(SUBPROCESS, "process_group_leader", "bool", "true", NOT_YET),
-    key(SUBPROCESS, "use_canary_pipe", "bool", "true", NOT_YET),
-    key(SUBPROCESS, "cgroups", "object", "none", NOT_YET),
+    key(SUBPROCESS, "parent_death_signal", "int", "9", NO_EFFECT),
+    key(SUBPROCESS, "process_group_leader", "bool", "false", NO_EFFECT),
+    key(SUBPROCESS, "use_canary_pipe", "bool", "true", NO_EFFECT),
+    key(SUBPROCESS, "cgroups", "object", "none", NO_EFFECT),
+    key(CGROUPS, "root", "path", "empty", NO_EFFECT),
+    key(CGROUPS, "slice", "path", "empty", NO_EFFECT),
+    key(CGROUPS, "subsystems", "list of texts", "[]", NO_EFFECT),
+    key(CGROUPS, "kill_without_freezer", "bool", "false", NO_EFFECT),
+    key(
+        PHYSICAL,
+        "logical_resource",
+        "resource",
+        "required",
+        "The resource of the level `worker` whose limit it replaces. One that is named `GPU: ` and the name of a card gets a slot per such card.",
+    ),
+    key(PHYSICAL, "multiply_logical_by", "number", "1", "Physical units per slot."),
+    key(PHYSICAL, "physical_reserve_amount", "number", "0", "Physical units that no task gets."),
+    key(
+        PHYSICAL,
+        "enforcement",
+        "none, soft (cpu_core) or hard (ram_mb)",
+        "none",
+        "Whether the kernel holds tasks to it. Read and exported; workers do not act on it yet.",
+    ),
     key(JOB, "owner", "text", "required", "Whom to ask."),
     key(JOB, "enabled", "bool", "true", "Whether its tasks may be started."),
     key(
@@ -265,7 +312,13 @@ pub const KEYS: &[Key] = &[
         "none",
         "It starts nothing until every task of these jobs is done, or excluded by their filters.",
     ),
-    key(JOB, "kill_orphan_tasks_after_sec", "seconds", "none", NOT_YET),
+    key(
+        JOB,
+        "kill_orphan_tasks_after_sec",
+        "bool or seconds",
+        "that of the settings",
+        "As in the settings.",
+    ),
     key(
         JOB,
         "errors",
@@ -273,9 +326,9 @@ pub const KEYS: &[Key] = &[
         "none",
         "Written by the original's tools: a job that has any cannot run.",
     ),
-    key(JOB, "create_time", "int", "none", "Written by the original's tools; has no effect."),
-    key(JOB, "modify_time", "int", "none", "Written by the original's tools; has no effect."),
-    key(JOB, "version_id", "int", "none", "Written by the original's tools; has no effect."),
+    key(JOB, "create_time", "int", "none", "For tools that keep jobs; exported, of no effect."),
+    key(JOB, "modify_time", "int", "none", "For tools that keep jobs; exported, of no effect."),
+    key(JOB, "version_id", "int", "none", "For tools that keep jobs; exported, of no effect."),
     key(FILTER, "whitelist", "list of nodes", "all", "Only these."),
     key(FILTER, "blacklist", "list of nodes", "none", "Not these."),
     key(

@@ -1,9 +1,12 @@
 //! `bistro_settings`: an error anywhere in here refuses the whole file.
 
+use std::sync::Arc;
+
 use super::model::{LevelIx, NodeOrder, Policy, Resource, Settings, WorkerSelector};
+use super::physical::{read_overrides, read_physical};
 use super::reader::Reader;
 use super::sources::read_source;
-use crate::protocol::task::{Kill, KillMethod};
+use super::subprocess::{DEFAULT_KILL, Subprocess, read_kill, read_orphan_delay, read_subprocess};
 use crate::status::Backoff;
 
 /// The longest wait that a config may ask for: 10 years, so that sums of times cannot overflow.
@@ -40,7 +43,10 @@ pub fn read(reader: &Reader<'_>) -> Option<Settings> {
         object.get("level_for_tasks").and_then(|r| levels.find(&r)).unwrap_or(levels.lowest());
     let resources = object.required("resources").map(|r| read_resources(&r, &levels));
     let kill = object.get("kill_subprocess").map_or(DEFAULT_KILL, |r| read_kill(&r, DEFAULT_KILL));
-    let log_lines_per_10_ms = object.get("task_subprocess").and_then(|r| read_task_subprocess(&r));
+    let subprocess = match object.get("task_subprocess") {
+        Some(reader) => read_subprocess(&reader, &Subprocess::default()),
+        None => Subprocess::default(),
+    };
     let worker_selector = object.get("remote_worker_selector").and_then(|r| {
         r.word(&[
             ("roundrobin", WorkerSelector::RoundRobin),
@@ -48,15 +54,33 @@ pub fn read(reader: &Reader<'_>) -> Option<Settings> {
             ("two_choice", WorkerSelector::TwoChoice),
         ])
     });
-    object.obsolete("working_wait", "the scheduler follows changes at once");
-    object.obsolete("idle_wait", "the scheduler follows changes at once");
+    let wait_ms = |key, default_ms| {
+        object.obsolete(key, "the scheduler follows changes at once");
+        let seconds = object.get(key).and_then(|r| r.float());
+        seconds.map_or(default_ms, |seconds| (seconds * 1_000.0) as i64)
+    };
+    let (working_wait_ms, idle_wait_ms) =
+        (wait_ms("working_wait", 500), wait_ms("idle_wait", 5_000));
     object.obsolete(
         "CAUTION_exit_initial_wait_before_timestamp",
         "there is no initial wait to leave",
     );
-    for key in ["worker_resources_override", "physical_resources", "kill_orphan_tasks_after_sec"] {
-        object.not_yet(key);
+    if let Some(reader) = object.get("CAUTION_exit_initial_wait_before_timestamp") {
+        reader.int();
     }
+    let resources = resources.unwrap_or_default();
+    let worker = levels.0.len() - 1;
+    let worker_overrides = object
+        .get("worker_resources_override")
+        .map(|r| read_overrides(&r, worker, &resources))
+        .unwrap_or_default();
+    let physical = object
+        .get("physical_resources")
+        .map(|r| read_physical(&r, worker, &resources))
+        .unwrap_or_default();
+    let kill_orphans_after_ms =
+        object.get("kill_orphan_tasks_after_sec").and_then(|r| read_orphan_delay(&r)).flatten();
+    let preempt = object.get("preempt").and_then(|r| r.bool()).unwrap_or(false);
     object.finish();
     if !enabled && object.get("enabled").is_none() {
         reader.warn_key(
@@ -72,9 +96,15 @@ pub fn read(reader: &Reader<'_>) -> Option<Settings> {
         node_order,
         node_sources,
         level_for_tasks,
-        resources: resources.unwrap_or_default(),
+        resources,
+        worker_overrides,
+        physical,
+        preempt,
         kill,
-        log_lines_per_10_ms,
+        subprocess: Arc::new(subprocess),
+        kill_orphans_after_ms,
+        working_wait_ms,
+        idle_wait_ms,
         worker_selector: worker_selector.unwrap_or_default(),
     })
 }
@@ -133,9 +163,13 @@ pub fn find_level(levels: &[String], reader: &Reader<'_>) -> Option<LevelIx> {
 
 pub fn unknown_identifier(reader: &Reader<'_>, name: &str, known: &[String]) {
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    let hint = super::reader::did_you_mean(name, &known)
-        .or_else(|| (!known.is_empty()).then(|| format!("known here: {}", known.join(", "))));
-    reader.error_key(format!("Unknown identifier {name:?}"), hint);
+    let hint = match super::reader::did_you_mean(name, &known) {
+        Some(near) => format!("{name:?} is not known; {near}"),
+        None if known.is_empty() => format!("{name:?} is not known, nor is any other"),
+        None => format!("{name:?} is not known; known here: {}", known.join(", ")),
+    };
+    // The words are the original's: tools look for them.
+    reader.error_key("Unknown identifier", Some(hint));
 }
 
 fn read_policy(reader: &Reader<'_>) -> Option<Policy> {
@@ -157,48 +191,6 @@ fn read_order(reader: &Reader<'_>) -> Option<NodeOrder> {
 
 pub fn read_backoff(reader: &Reader<'_>) -> Option<Backoff> {
     Backoff::from_json(&reader.json()).map_err(|error| reader.error(error.to_string(), None)).ok()
-}
-
-const DEFAULT_KILL: Kill = Kill { method: KillMethod::Term, wait_ms: 0 };
-
-/// Field by field over `base`.
-pub fn read_kill(reader: &Reader<'_>, base: Kill) -> Kill {
-    let Some(object) = reader.object() else {
-        return base;
-    };
-    let method = object.get("method").and_then(|r| {
-        r.word(&[
-            ("term", KillMethod::Term),
-            ("kill", KillMethod::Kill),
-            ("term_wait_kill", KillMethod::TermWaitKill),
-        ])
-    });
-    let wait_ms = object.get("kill_wait_ms").and_then(|r| {
-        let wait_ms = r.int()?;
-        match u64::try_from(wait_ms) {
-            Ok(wait_ms) if wait_ms as f64 <= SECONDS_MAX * 1_000.0 => Some(wait_ms),
-            _ => {
-                r.error("the wait must be between 0 and ten years", None);
-                None
-            }
-        }
-    });
-    object.finish();
-    Kill { method: method.unwrap_or(base.method), wait_ms: wait_ms.unwrap_or(base.wait_ms) }
-}
-
-/// The line quota, if one is given: the only option of the original's that workers act on yet.
-pub fn read_task_subprocess(reader: &Reader<'_>) -> Option<u32> {
-    let object = reader.object()?;
-    for key in ["parent_death_signal", "process_group_leader", "use_canary_pipe", "cgroups"] {
-        object.not_yet(key);
-    }
-    let poll_ms = object.get("poll_ms").and_then(|r| r.int()).unwrap_or(10).max(1);
-    let quota = object.get("max_log_lines_per_poll_interval").and_then(|r| r.int());
-    object.finish();
-    // Zero or less means "no limit"; a quota per poll becomes a quota per 10 ms.
-    let quota = quota.filter(|&lines| lines > 0)?;
-    Some((quota.saturating_mul(10) / poll_ms).clamp(1, i64::from(u32::MAX)) as u32)
 }
 
 fn read_resources(reader: &Reader<'_>, levels: &Levels) -> Vec<Resource> {

@@ -95,12 +95,15 @@ fn a_broken_job_is_kept_and_cannot_run() {
         messages,
         [
             "the key \"owner\" is missing",
-            "Unknown identifier \"concurency\"",
+            "Unknown identifier",
             "Must be an object",
             "backoff times must be in increasing order: 1 comes after 2",
         ]
     );
-    assert_eq!(job.errors[1].hint.as_deref(), Some("did you mean \"concurrency\"?"));
+    assert_eq!(
+        job.errors[1].hint.as_deref(),
+        Some("\"concurency\" is not known; did you mean \"concurrency\"?")
+    );
 }
 
 #[test]

@@ -79,7 +79,14 @@ impl Tree {
 }
 
 fn syntax(range: Range<usize>, message: String) -> Problem {
-    Problem { severity: Severity::Error, path: Vec::new(), range: Some(range), message, hint: None }
+    Problem {
+        severity: Severity::Error,
+        path: Vec::new(),
+        range: Some(range),
+        message,
+        missing_key: None,
+        hint: None,
+    }
 }
 
 fn convert(ast: &Ast<'_>) -> Result<Tree, Problem> {

@@ -50,10 +50,14 @@ pub enum ClosedReason {
 }
 
 /// What the worker's machine has, cgroup limits included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
+    /// 0: unknown, as is `ram_mb` of 0.
     pub cpu_cores: u32,
     pub ram_mb: u64,
+    /// The models of its GPUs, one entry per card.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
 }
 
 /// The attempts a worker holds, in a few bytes: equal sets have equal digests.

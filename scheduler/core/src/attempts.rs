@@ -31,16 +31,16 @@ pub struct Attempt {
     /// The task in the present plan, if its job and node are in it.
     pub task: Option<TaskIx>,
     /// What it holds on nodes of the present plan.
-    charges: Vec<Charge>,
-    worker_charges: Vec<(usize, i64)>,
+    pub charges: Vec<Charge>,
+    pub worker_charges: Vec<(usize, i64)>,
 }
 
 /// Slots held at one node, by the numbers of the resources.
 #[derive(Debug)]
-struct Charge {
-    level: usize,
-    node: NodeIx,
-    amounts: Vec<(usize, i64)>,
+pub struct Charge {
+    pub level: usize,
+    pub node: NodeIx,
+    pub amounts: Vec<(usize, i64)>,
 }
 
 impl Attempt {

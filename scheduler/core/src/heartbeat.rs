@@ -119,6 +119,7 @@ impl Core {
             state.paused_until = now;
         }
         let old_host = (state.host != heartbeat.host).then(|| state.host.clone());
+        let same_host = state.host == heartbeat.host && state.capacity == heartbeat.capacity;
         state.note(&heartbeat);
         state.health = WorkerHealth::Healthy;
         state.answered = Some(now);
@@ -129,6 +130,9 @@ impl Core {
             let state = &mut self.workers[worker.index()];
             state.probe_wait_ms = 0;
             state.probe_at = Some(now);
+        }
+        if !same_host {
+            self.refresh_worker_slots(worker);
         }
         if let Some(old_host) = old_host {
             self.index_hosts();
@@ -185,6 +189,7 @@ impl Core {
         open: Vec<OpenAttempt>,
         out: &mut Vec<Effect>,
     ) {
+        let known = self.attempts.len();
         for attempt in open {
             if self.attempts.contains_key(&attempt.attempt) {
                 continue;
@@ -210,6 +215,9 @@ impl Core {
             out.push(Effect::Persist(Record::AttemptOpened { attempt }));
             let text = "adopted: the worker runs it, though the store does not know it";
             out.push(Effect::Publish(Event { text: text.to_owned(), ..event }));
+        }
+        if self.attempts.len() > known {
+            self.condemn(out);
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod attempts;
 pub mod bits;
+mod condemned;
 mod explain;
 pub mod forest;
 mod frontier;
@@ -45,6 +46,7 @@ pub use record::{AttemptRecord, Record, Snapshot, WorkerRecord};
 pub use tasks::{Phase, TaskRecord};
 
 use attempts::Attempt;
+use condemned::Sentence;
 use jobs::JobState;
 use policy::Policy;
 use resources::{Classes, Resources};
@@ -86,6 +88,11 @@ pub struct Core {
 
     attempts: FxHashMap<AttemptId, Attempt>,
     open_by_task: FxHashMap<TaskIx, AttemptId>,
+
+    /// Attempts that are to end, and why.
+    condemned: BTreeMap<AttemptId, Sentence>,
+    /// When to ask their workers (again).
+    executions: BTreeSet<(Millis, AttemptId)>,
 
     workers: Vec<Worker>,
     worker_names: FxHashMap<WorkerName, WorkerIx>,
@@ -139,6 +146,8 @@ impl Core {
             backoffs: BTreeSet::new(),
             attempts: FxHashMap::default(),
             open_by_task: FxHashMap::default(),
+            condemned: BTreeMap::new(),
+            executions: BTreeSet::new(),
             workers: Vec::new(),
             worker_names: FxHashMap::default(),
             hosts: FxHashMap::default(),
@@ -160,7 +169,7 @@ impl Core {
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Effect>) {
         self.now = self.now.max(now);
         match input {
-            Input::Plan { config, forest } => self.on_plan(config, forest),
+            Input::Plan { config, forest } => self.on_plan(config, forest, out),
             Input::Heartbeat { token, heartbeat } => self.on_heartbeat(token, heartbeat, out),
             Input::AssignReply { worker, incarnation, attempts, reply } => {
                 self.on_assign_reply(&worker, incarnation, &attempts, reply, out);
@@ -188,7 +197,8 @@ impl Core {
         }
         let backoff = self.backoffs.first().map(|&(at, _)| at);
         let check = self.worker_checks.first().map(|&(at, _)| at);
-        [backoff, check].into_iter().flatten().min()
+        let execution = self.executions.first().map(|&(at, _)| at);
+        [backoff, check, execution].into_iter().flatten().min()
     }
 
     pub(crate) fn find_task(&self, job: &str, node: &str) -> Option<TaskIx> {
@@ -218,7 +228,13 @@ fn nothing_configured() -> Config {
             level_for_tasks: 0,
             resources: Vec::new(),
             kill: Kill { method: KillMethod::Term, wait_ms: 0 },
-            log_lines_per_10_ms: None,
+            subprocess: Default::default(),
+            kill_orphans_after_ms: None,
+            worker_overrides: Default::default(),
+            physical: Vec::new(),
+            preempt: false,
+            working_wait_ms: 500,
+            idle_wait_ms: 5_000,
             worker_selector: Default::default(),
         },
         jobs: Vec::new(),

@@ -6,9 +6,11 @@ use bistro_common::protocol::api::{
 };
 use bistro_common::protocol::control::{Control, Order};
 use bistro_common::protocol::event::Event;
+use bistro_common::protocol::task::Kill;
 use bistro_common::status::bits;
 
 use crate::Core;
+use crate::attempts::Attempt;
 use crate::io::Effect;
 use crate::record::Record;
 use crate::tasks::{Phase, TaskIx};
@@ -28,19 +30,13 @@ impl Core {
                 .hint("look at the task again: it may be over, or running as another attempt"));
         };
         let worker = self.worker(attempt.worker);
-        let job = self.job_names.get(&attempt.open.task.job);
-        let configured =
-            job.map_or(self.config.settings.kill, |job| self.jobs[job.index()].config.kill);
-        let kill = request.kill.unwrap_or(configured);
-        let order = Order::Kill { attempt: request.attempt, kill };
-        let control = Control { fence: self.identity.fence(worker.incarnation), order };
         let reply = KillReply {
             job: attempt.open.task.job.clone(),
             node: attempt.open.task.node.clone(),
             attempt_no: attempt.open.attempt_no,
             worker: worker.name.to_string(),
         };
-        out.push(Effect::Control { worker: worker.name.clone(), control });
+        out.push(self.kill_order(attempt, request.kill));
         out.push(Effect::Publish(Event {
             job: Some(reply.job.clone()),
             node: Some(reply.node.clone()),
@@ -52,6 +48,18 @@ impl Core {
             ..self.event("audit.kill")
         }));
         Ok(reply)
+    }
+
+    /// Ends an attempt, as its job says if nothing else is given; as the settings say where the
+    /// job is gone.
+    pub(crate) fn kill_order(&self, attempt: &Attempt, kill: Option<Kill>) -> Effect {
+        let worker = self.worker(attempt.worker);
+        let job = self.job_names.get(&attempt.open.task.job);
+        let configured =
+            job.map_or(self.config.settings.kill, |job| self.jobs[job.index()].config.kill);
+        let order = Order::Kill { attempt: attempt.open.attempt, kill: kill.unwrap_or(configured) };
+        let control = Control { fence: self.identity.fence(worker.incarnation), order };
+        Effect::Control { worker: worker.name.clone(), control }
     }
 
     /// Lets failed tasks run again, and ends the waits of those in backoff.

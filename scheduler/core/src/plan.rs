@@ -10,11 +10,13 @@ use crate::Core;
 use crate::attempts::Stage;
 use crate::bits::Bits;
 use crate::forest::{Forest, NodeIx};
+use crate::io::Effect;
 use crate::jobs::{JobState, Placed};
 use crate::policy::Policy;
 use crate::record::{AttemptRecord, WorkerRecord};
 use crate::resources::{Classes, Limit, Resources, Wanted};
 use crate::tasks::{Gate, JobIx, Phase, TaskIx};
+use crate::workers::WorkerIx;
 
 /// A demand by the names of the resources.
 fn named(limits: &[Limit], demand: &[i64]) -> Slots {
@@ -59,7 +61,12 @@ impl Core {
         }
     }
 
-    pub(crate) fn on_plan(&mut self, config: Arc<Config>, forest: Arc<Forest>) {
+    pub(crate) fn on_plan(
+        &mut self,
+        config: Arc<Config>,
+        forest: Arc<Forest>,
+        out: &mut Vec<Effect>,
+    ) {
         self.park_records();
         self.planned = true;
         self.layout += 1;
@@ -80,6 +87,7 @@ impl Core {
         for job in 0..self.jobs.len() {
             self.fill_open(JobIx(job as u32));
         }
+        self.condemn(out);
     }
 
     fn park_records(&mut self) {
@@ -198,8 +206,9 @@ impl Core {
     }
 
     fn attach_all(&mut self) {
-        for worker in &mut self.workers {
-            worker.used = vec![0; self.resources.worker_limits().len()];
+        for worker in 0..self.workers.len() {
+            self.workers[worker].used = vec![0; self.resources.worker_limits().len()];
+            self.refresh_worker_slots(WorkerIx(worker as u32));
         }
         let mut ids: Vec<_> = self.attempts.keys().copied().collect();
         ids.sort_unstable();

@@ -94,6 +94,19 @@ impl Resources {
         }
     }
 
+    /// Nodes that hold more than their limits now allow: node, resource, and by how much.
+    pub fn overused<'a>(
+        &'a self,
+        level_of: impl Fn(NodeIx) -> LevelIx + 'a,
+    ) -> impl Iterator<Item = (NodeIx, usize, i64)> + 'a {
+        self.used.iter().flat_map(move |(&node, used)| {
+            let limits = self.limits(level_of(node)).iter().zip(used).enumerate();
+            limits
+                .filter(|(_, (limit, used))| **used > limit.limit)
+                .map(move |(resource, (limit, used))| (node, resource, used - limit.limit))
+        })
+    }
+
     pub fn node_slots(
         &self,
         level: LevelIx,
@@ -111,6 +124,11 @@ pub fn slot_uses<'a>(
     limits.iter().enumerate().map(move |(r, limit)| {
         (limit.name.as_str(), SlotUse { used: used.map_or(0, |u| u[r]), limit: limit.limit })
     })
+}
+
+/// The same for a worker, whose slots are its own.
+pub fn fits_in(slots: &[i64], used: &[i64], demand: &[i64]) -> bool {
+    slots.iter().zip(used).zip(demand).all(|((slots, used), demand)| *demand <= slots - used)
 }
 
 /// The classes of one level.

@@ -74,7 +74,7 @@ impl Core {
             worker_slots: open.worker_slots.clone(),
             prev_status,
             kill: config.kill,
-            log_lines_per_10_ms: config.log_lines_per_10_ms,
+            log_lines_per_10_ms: config.subprocess.log_lines_per_10_ms(),
         };
         let incarnation = self.worker(worker).incarnation;
         let id = open.attempt;

@@ -557,3 +557,5 @@ proptest! {
         prop_assert!(cell.core.workers.iter().all(|w| w.health != WorkerHealth::Unheard || w.lease_end > 0));
     }
 }
+
+mod condemned;

@@ -33,6 +33,7 @@ impl Core {
         {
             self.check_worker(worker, out);
         }
+        self.execute(out);
     }
 
     fn check_worker(&mut self, worker: WorkerIx, out: &mut Vec<Effect>) {

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::api::{
     Counts, Grid, GridJob, GridRequest, JobRow, Listing, NodeRow, NodesRequest, Page, RunningRow,
-    TaskRow, TaskState, TasksRequest, WorkerHealth, WorkerRow,
+    SlotUse, TaskRow, TaskState, TasksRequest, WorkerHealth, WorkerRow,
 };
 use bistro_common::protocol::view::{CellChange, GridDelta};
 
 use crate::Core;
 use crate::forest::NodeIx;
-use crate::resources::slot_uses;
-use crate::tasks::{JobIx, TaskIx};
+use crate::tasks::{JobIx, TaskIx, TaskRecord};
 
 /// More changes than this between two looks are a new snapshot rather than a delta.
 const CHANGES_MAX: usize = 10_000;
@@ -170,6 +169,11 @@ impl Core {
         }
     }
 
+    /// What is kept of a task of the present plan.
+    pub fn task_record(&self, job: &str, node: &str) -> Option<TaskRecord> {
+        self.records.get(&self.find_task(job, node)?).cloned()
+    }
+
     pub fn worker_rows(&self, page: &Page) -> Listing<WorkerRow> {
         let limits = self.resources.worker_limits();
         page_of(self.workers.iter(), page, |worker| WorkerRow {
@@ -180,9 +184,13 @@ impl Core {
             running: worker.attempts.len() as u64,
             last_heartbeat_ms: worker.answered,
             build: worker.build.clone(),
-            capacity: worker.capacity,
-            slots: slot_uses(limits, Some(&worker.used))
-                .map(|(name, slots)| (name.to_owned(), slots))
+            capacity: worker.capacity.clone(),
+            slots: limits
+                .iter()
+                .zip(worker.slots.iter().zip(&worker.used))
+                .map(|(limit, (&limit_here, &used))| {
+                    (limit.name.clone(), SlotUse { used, limit: limit_here })
+                })
                 .collect(),
         })
     }

@@ -11,7 +11,7 @@ use crate::Core;
 use crate::bits::Bits;
 use crate::forest::NodeIx;
 use crate::record::WorkerRecord;
-use crate::resources::{ClassIx, Classes, fits};
+use crate::resources::{ClassIx, Classes, fits_in};
 use crate::tasks::JobIx;
 use bistro_common::config::WorkerSelector;
 
@@ -44,7 +44,8 @@ pub struct Worker {
     pub probe_at: Option<Millis>,
     pub probe_wait_ms: u64,
     pub last_seq: Seq,
-    /// Slots in use, one per worker resource.
+    /// Slots that it has, one per worker resource, and those in use.
+    pub slots: Vec<i64>,
     pub used: Vec<i64>,
     pub attempts: BTreeSet<AttemptId>,
     pub digest: OpenDigest,
@@ -71,6 +72,7 @@ impl Worker {
             probe_at: None,
             probe_wait_ms: 0,
             last_seq: Seq(0),
+            slots: vec![0; resources],
             used: vec![0; resources],
             attempts: BTreeSet::new(),
             digest: OpenDigest::default(),
@@ -91,7 +93,7 @@ impl Worker {
     pub fn note(&mut self, heartbeat: &Heartbeat) {
         self.build.clone_from(&heartbeat.build);
         self.host.clone_from(&heartbeat.host);
-        self.capacity = heartbeat.capacity;
+        self.capacity.clone_from(&heartbeat.capacity);
         self.closed = heartbeat.closed;
     }
 
@@ -132,10 +134,19 @@ impl Core {
         self.worker_names.insert(record.name.clone(), worker);
         let resources = self.resources.worker_limits().len();
         self.workers.push(Worker::from_record(record, health, resources));
+        self.refresh_worker_slots(worker);
         self.index_hosts();
         // Bit sets have a fixed size: make all of them anew.
         self.fill_rooms();
         worker
+    }
+
+    /// What the worker has of each resource, by the present plan.
+    pub(crate) fn refresh_worker_slots(&mut self, worker: WorkerIx) {
+        let state = &mut self.workers[worker.index()];
+        let (name, host) = (state.name.to_string(), state.host.as_str());
+        let keys = [&format!("{host}:{name}"), host, &name];
+        state.slots = self.config.settings.worker_slots(&state.capacity, keys);
     }
 
     /// Sets all rooms from scratch.
@@ -163,10 +174,10 @@ impl Core {
         let takes_work = state.takes_work(self.now);
         for class in 0..self.rooms.classes.classes.len() {
             let of_class = &mut self.rooms.classes.classes[class];
-            let limits = self.resources.worker_limits();
+            let state = &self.workers[worker.index()];
             let room = takes_work
-                && of_class.wanted.is_on(&self.workers[worker.index()].host)
-                && fits(limits, Some(&self.workers[worker.index()].used), &of_class.demand);
+                && of_class.wanted.is_on(&state.host)
+                && fits_in(&state.slots, &state.used, &of_class.demand);
             let before = of_class.room.is_empty();
             of_class.room.set(worker.index(), room);
             if of_class.room.is_empty() != before {
@@ -248,9 +259,14 @@ impl Core {
 
     /// What the worker has left, by the weights of the resources.
     fn left_by_weight(&self, worker: WorkerIx) -> i64 {
-        let used = &self.worker(worker).used;
-        let limits = self.resources.worker_limits().iter();
-        limits.zip(used).map(|(limit, used)| limit.weight * (limit.limit - used)).sum()
+        let state = self.worker(worker);
+        let left = state.slots.iter().zip(&state.used).map(|(slots, used)| slots - used);
+        self.resources
+            .worker_limits()
+            .iter()
+            .zip(left)
+            .map(|(limit, left)| limit.weight * left)
+            .sum()
     }
 
     pub(crate) fn change_worker_slots(&mut self, worker: WorkerIx, amounts: &[(usize, i64)]) {

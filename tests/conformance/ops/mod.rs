@@ -1,6 +1,7 @@
 //! The ops, each by the project's own code.
 
 mod config;
+mod core;
 mod cron;
 mod nodes;
 mod schedule;
@@ -27,6 +28,21 @@ pub fn run(op: &str, given: &Value) -> Option<Answer> {
         "backoff_next" => status::backoff_next(given),
         "backoff_default" => status::backoff_default(),
         "status_parse" => status::parse(given),
+        "filter_export" => config::filter_export(given),
+        "required_host" => config::required_host(given),
+        "worker_filter" => config::worker_filter(given),
+        "physical_to_logical" => config::physical_to_logical(given),
+        "worker_capacity" => config::worker_capacity(given),
+        "status_sequence" => core::status_sequence(given),
+        "apply_after_running" => core::apply_after_running(given),
+        "is_in_backoff" => core::is_in_backoff(given),
+        "should_run_on" => core::should_run_on(given),
+        "level_for_tasks" => core::level_for_tasks(given),
+        "is_orphan" => core::is_orphan(given),
+        "kill_orphans_timeline" => core::kill_orphans_timeline(given),
+        "select_worker" => core::select_worker(given),
+        "task_resources_json" => core::task_resources_json(given),
+        "accounting" => core::accounting(given),
         "filter" => config::filter(given),
         "filter_fraction_stat" => config::fraction_stat(given),
         "config_parse" => config::parse(given),

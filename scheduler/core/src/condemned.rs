@@ -1,0 +1,235 @@
+//! Attempts that must end though nobody asked for it: orphans, whose job or node is gone, and those
+//! that hold more than a lowered limit allows.
+
+use rustc_hash::FxHashMap;
+
+use bistro_common::Millis;
+use bistro_common::ids::AttemptId;
+use bistro_common::protocol::event::Event;
+use bistro_common::protocol::task::{Outcome, TaskResult};
+use bistro_common::status::bits;
+
+use crate::Core;
+use crate::attempts::Attempt;
+use crate::forest::NodeIx;
+use crate::io::Effect;
+use crate::workers::WorkerIx;
+
+/// A worker is asked again after so long; less often once that has not helped.
+const REPEAT_MS: u64 = 1_000;
+const PATIENCE: u32 = 10;
+const REPEAT_LATER_MS: u64 = 30_000;
+
+/// At most so many over-used places are named in one event.
+const NAMED_MAX: usize = 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// `delay_ms`: how long it may go on.
+    Orphan {
+        delay_ms: u64,
+    },
+    Preempted,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Sentence {
+    pub cause: Cause,
+    /// When its worker is asked next.
+    at: Millis,
+    asked: u32,
+}
+
+/// Slots held beyond a limit: of a resource at a node, or at a worker.
+type Excess<Place> = FxHashMap<(Place, usize), i64>;
+
+impl Core {
+    /// After a new plan: who is to end now? What was condemned before and is still so keeps its
+    /// time.
+    pub(crate) fn condemn(&mut self, out: &mut Vec<Effect>) {
+        let former = std::mem::take(&mut self.condemned);
+        self.executions.clear();
+        // Nothing is ended while nothing may be started.
+        if !self.config.settings.enabled {
+            return;
+        }
+        let preempted = self.overuse(out);
+        let mut ids: Vec<_> = self.attempts.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let orphan = self.orphan_delay(&self.attempts[&id]);
+            let cause = match orphan {
+                Some(delay_ms) => Cause::Orphan { delay_ms },
+                None if preempted.contains(&id) => Cause::Preempted,
+                None => continue,
+            };
+            let fresh = Sentence { cause, at: self.now + orphan.unwrap_or(0), asked: 0 };
+            let sentence = former.get(&id).filter(|old| old.cause == cause).copied();
+            self.sentence(id, sentence.unwrap_or(fresh));
+        }
+    }
+
+    fn sentence(&mut self, id: AttemptId, sentence: Sentence) {
+        self.executions.insert((sentence.at, id));
+        self.condemned.insert(id, sentence);
+    }
+
+    /// The attempt's job is gone, disabled or broken, or its node is gone or disabled itself.
+    pub fn is_orphan(&self, job: &str, node: &str) -> bool {
+        match self.find_task(job, node) {
+            Some(task) => {
+                !self.jobs[task.job.index()].config.can_run() || !self.forest.is_enabled(task.node)
+            }
+            // A job whose level has changed keeps what it runs on nodes that are still there.
+            None => match self.job_names.get(job) {
+                Some(job) => {
+                    let nodes = (0..self.forest.level_names().len())
+                        .filter_map(|level| self.forest.find(level, node));
+                    !self.jobs[job.index()].config.can_run()
+                        || !nodes.into_iter().any(|node| self.forest.is_enabled(node))
+                }
+                None => true,
+            },
+        }
+    }
+
+    fn orphan_delay(&self, attempt: &Attempt) -> Option<u64> {
+        let task = &attempt.open.task;
+        if !self.is_orphan(&task.job, &task.node) {
+            return None;
+        }
+        match self.job_names.get(&task.job) {
+            Some(job) => self.jobs[job.index()].config.kill_orphans_after_ms,
+            None => self.config.settings.kill_orphans_after_ms,
+        }
+    }
+
+    /// Reports where more is held than the limits allow, and returns the newest attempts that must
+    /// end for it, if the settings say so.
+    fn overuse(&self, out: &mut Vec<Effect>) -> Vec<AttemptId> {
+        let level_of = |node| self.forest.level_of(node);
+        let mut on_nodes: Excess<NodeIx> = self
+            .resources
+            .overused(level_of)
+            .map(|(node, resource, excess)| ((node, resource), excess))
+            .collect();
+        let mut on_workers: Excess<WorkerIx> = FxHashMap::default();
+        for (worker, state) in self.workers.iter().enumerate() {
+            for (resource, (slots, used)) in state.slots.iter().zip(&state.used).enumerate() {
+                if used > slots {
+                    on_workers.insert((WorkerIx(worker as u32), resource), used - slots);
+                }
+            }
+        }
+        if on_nodes.is_empty() && on_workers.is_empty() {
+            return Vec::new();
+        }
+        self.report_overuse(&on_nodes, &on_workers, out);
+        if !self.config.settings.preempt {
+            return Vec::new();
+        }
+        let mut newest: Vec<&Attempt> = self.attempts.values().collect();
+        newest.sort_by_key(|attempt| {
+            std::cmp::Reverse((attempt.open.started_ms, attempt.open.attempt))
+        });
+        let over = |attempt: &&Attempt| take_excess(attempt, &mut on_nodes, &mut on_workers);
+        newest.into_iter().filter(over).map(|attempt| attempt.open.attempt).collect()
+    }
+
+    fn report_overuse(
+        &self,
+        on_nodes: &Excess<NodeIx>,
+        on_workers: &Excess<WorkerIx>,
+        out: &mut Vec<Effect>,
+    ) {
+        let nodes = on_nodes.iter().map(|(&(node, resource), excess)| {
+            let limit = &self.resources.limits(self.forest.level_of(node))[resource];
+            format!("{} by {excess} on {}", limit.name, self.forest.name(node))
+        });
+        let workers = on_workers.iter().map(|(&(worker, resource), excess)| {
+            let limit = &self.resources.worker_limits()[resource];
+            format!("{} by {excess} on the worker {}", limit.name, self.worker(worker).name)
+        });
+        let mut places: Vec<String> = nodes.chain(workers).collect();
+        places.sort_unstable();
+        let more = places.len().saturating_sub(NAMED_MAX);
+        places.truncate(NAMED_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let text = format!("more is held than the limits allow: {}{more}", places.join(", "));
+        out.push(Effect::Publish(Event { text, ..self.event("resources.overused") }));
+    }
+
+    /// Asks the workers of those whose time has come, and plans to ask again.
+    pub(crate) fn execute(&mut self, out: &mut Vec<Effect>) {
+        while let Some(&(at, id)) = self.executions.first()
+            && at <= self.now
+        {
+            self.executions.remove(&(at, id));
+            let (Some(sentence), Some(attempt)) =
+                (self.condemned.get(&id).copied(), self.attempts.get(&id))
+            else {
+                // It has ended meanwhile.
+                self.condemned.remove(&id);
+                continue;
+            };
+            out.push(self.kill_order(attempt, None));
+            if sentence.asked == 0 {
+                let (kind, text) = match sentence.cause {
+                    Cause::Orphan { .. } => {
+                        ("task.orphan_killed", "its job or its node is gone or disabled")
+                    }
+                    Cause::Preempted => ("task.preempted", "a limit was lowered below what runs"),
+                };
+                out.push(self.attempt_event(kind, attempt, text.to_owned()));
+            }
+            let wait = if sentence.asked < PATIENCE { REPEAT_MS } else { REPEAT_LATER_MS };
+            let wait = match sentence.cause {
+                Cause::Orphan { delay_ms } => wait.max(delay_ms),
+                Cause::Preempted => wait,
+            };
+            let again = Sentence { at: self.now + wait, asked: sentence.asked + 1, ..sentence };
+            self.sentence(id, again);
+        }
+    }
+
+    /// What a preempted attempt reports, unless it is done, is no failure of the task.
+    pub(crate) fn pardon(&mut self, mut result: TaskResult) -> TaskResult {
+        let sentence = self.condemned.remove(&result.attempt);
+        let preempted = sentence.is_some_and(|s| s.cause == Cause::Preempted && s.asked > 0);
+        if preempted
+            && let Outcome::Reported { status } = &result.outcome
+            && !status.has(bits::DONE)
+        {
+            let reason = "it was ended because a limit was lowered".to_owned();
+            result.outcome = Outcome::Interrupted { reason };
+        }
+        result
+    }
+}
+
+/// Does the attempt hold something beyond a limit? If so, that is less by what it holds.
+fn take_excess(
+    attempt: &Attempt,
+    on_nodes: &mut Excess<NodeIx>,
+    on_workers: &mut Excess<WorkerIx>,
+) -> bool {
+    let held = |excess: Option<&i64>, amount: i64| amount > 0 && excess.is_some_and(|&e| e > 0);
+    let over = attempt.charges.iter().any(|charge| {
+        let mut amounts = charge.amounts.iter();
+        amounts.any(|&(resource, amount)| held(on_nodes.get(&(charge.node, resource)), amount))
+    }) || attempt
+        .worker_charges
+        .iter()
+        .any(|&(resource, amount)| held(on_workers.get(&(attempt.worker, resource)), amount));
+    if over {
+        for charge in &attempt.charges {
+            for &(resource, amount) in &charge.amounts {
+                on_nodes.entry((charge.node, resource)).and_modify(|excess| *excess -= amount);
+            }
+        }
+        for &(resource, amount) in &attempt.worker_charges {
+            on_workers.entry((attempt.worker, resource)).and_modify(|excess| *excess -= amount);
+        }
+    }
+    over
+}
