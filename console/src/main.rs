@@ -87,6 +87,8 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Logs(logs) => cli::logs::run(connect(args.nats, cell).await?, logs).await,
         Command::Events(events) => cli::events::run(connect(args.nats, cell).await?, events).await,
         Command::Doctor => cli::doctor::run(args.nats.as_deref(), cell).await,
+        Command::Job(job) => cli::job::run(&connect(args.nats, cell).await?, job).await,
+        Command::Submit(submit) => cli::submit::run(&connect(args.nats, cell).await?, submit).await,
         Command::Read(read) => cli::read::run(&connect(args.nats, cell).await?, read).await,
     }
 }

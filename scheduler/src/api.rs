@@ -11,6 +11,7 @@ use bistro_common::protocol::api::{
     verb,
 };
 use bistro_common::protocol::encode;
+use bistro_common::protocol::job::JobGetRequest;
 use bistro_core::{Core, Effect, Identity};
 
 /// What the shell knows and the core does not.
@@ -50,6 +51,21 @@ pub fn answer(
         verb::KILL => reply(parse(payload).and_then(|request| core.kill(facts.now, &request, out))),
         verb::FORGIVE => {
             reply(parse(payload).and_then(|request| core.forgive(facts.now, &request, out)))
+        }
+        verb::JOB_GET => reply(
+            parse::<JobGetRequest>(payload).and_then(|request| core.job_document(&request.job)),
+        ),
+        verb::JOB_PUT => {
+            reply(parse(payload).and_then(|request| core.job_put(facts.now, &request, out)))
+        }
+        verb::JOB_PATCH => {
+            reply(parse(payload).and_then(|request| core.job_patch(facts.now, &request, out)))
+        }
+        verb::JOB_DELETE => {
+            reply(parse(payload).and_then(|request| core.job_delete(facts.now, &request, out)))
+        }
+        verb::JOB_OVERRIDE => {
+            reply(parse(payload).and_then(|request| core.job_override(facts.now, &request, out)))
         }
         unknown => reply::<()>(Err(ApiError::new(
             ErrorCode::UnknownVerb,

@@ -1,5 +1,6 @@
 //! The loop: one input at a time into the core, effects out in order.
 
+use async_nats::service;
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -65,6 +66,8 @@ struct Driver {
     next_token: u64,
     /// Where to answer heartbeats.
     replies: HashMap<u64, String>,
+    /// Requests that are answered once what they changed is on disk.
+    requests: HashMap<u64, service::Request>,
     deliveries: HashMap<u64, async_nats::jetstream::Message>,
 }
 
@@ -101,6 +104,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
         grid_watch: GridWatch::default(),
         next_token: 0,
         replies: HashMap::new(),
+        requests: HashMap::new(),
         deliveries: HashMap::new(),
     };
     driver.announce().await;
@@ -166,7 +170,7 @@ impl Driver {
         }
     }
 
-    async fn on_request(&mut self, request: async_nats::service::Request) {
+    async fn on_request(&mut self, request: service::Request) {
         let message = &request.message;
         let Some(verb) = self.options.cell.parse_api(&message.subject) else {
             return;
@@ -181,16 +185,23 @@ impl Driver {
         let mut out = Vec::new();
         let (core, watch) = (&mut self.core, &mut self.grid_watch);
         let answer = api::answer(core, watch, &facts, verb, &message.payload, &mut out);
-        let changed = !out.is_empty();
-        self.barrier.push(&mut out);
-        if changed {
-            // Forgiven tasks may start at once.
-            self.step(Input::Tick);
-        }
         let answer = match answer.len() {
             bytes if bytes > self.bus.client().max_payload() => api::too_large(bytes),
             _ => answer,
         };
+        if out.is_empty() {
+            self.respond(request, answer).await;
+            return;
+        }
+        // Who changes something is told when it is on disk.
+        let token = self.token();
+        self.requests.insert(token, request);
+        out.push(Effect::Answer { token, answer });
+        self.barrier.push(&mut out);
+        self.step(Input::Tick);
+    }
+
+    async fn respond(&self, request: service::Request, answer: Vec<u8>) {
         // Queued while there is no connection, it would come too late for whoever asked.
         if self.bus.is_connected()
             && let Err(error) = request.respond(Ok(answer.into())).await
@@ -271,6 +282,11 @@ impl Driver {
             }
             Effect::Control { worker, control } => {
                 tokio::spawn(bus::control(bus, cell, worker, control, inputs));
+            }
+            Effect::Answer { token, answer } => {
+                if let Some(request) = self.requests.remove(&token) {
+                    self.respond(request, answer).await;
+                }
             }
             Effect::AckDone { token } => {
                 if let Some(message) = self.deliveries.remove(&token) {

@@ -136,7 +136,7 @@ impl Store {
                 let bytes = value.value();
                 let record: Record = decode(bytes)?;
                 let key = key_of(&record);
-                if matches!(record, Record::AttemptClosed { .. }) {
+                if is_removal(&record) {
                     state.remove(key.as_str())?;
                 } else {
                     state.insert(key.as_str(), bytes)?;
@@ -177,6 +177,9 @@ impl Store {
                 Record::AttemptClosed { .. } => {}
                 Record::Worker { worker } => snapshot.workers.push(worker),
                 Record::Fenced { incarnation } => snapshot.fenced.push(incarnation),
+                Record::Job { job, definition } => {
+                    snapshot.definitions.extend(definition.map(|definition| (job, definition)));
+                }
             }
         }
         Ok(snapshot)
@@ -192,7 +195,13 @@ fn key_of(record: &Record) -> String {
         Record::AttemptClosed { attempt } => format!("a{attempt}"),
         Record::Worker { worker } => format!("w{}", worker.name),
         Record::Fenced { incarnation } => format!("f{incarnation}"),
+        Record::Job { job, .. } => format!("j{job}"),
     }
+}
+
+/// What was kept under the record's key is gone.
+fn is_removal(record: &Record) -> bool {
+    matches!(record, Record::AttemptClosed { .. } | Record::Job { definition: None, .. })
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {

@@ -15,7 +15,7 @@ use bistro_common::protocol::task::{Kill, KillMethod, Outcome, TaskResult};
 use bistro_common::status::{TaskStatus, bits};
 use bistro_common::subject::Token;
 
-use crate::guard::{Guard, Report, Start, TaskSignal};
+use crate::guard::{EXITED_WELL, Guard, Report, Start, TaskSignal};
 use crate::logs::{Capture, LineQuota, Lines, Logs, Printer, Source};
 use crate::processes::ATTEMPT_VARIABLE;
 
@@ -184,7 +184,9 @@ async fn start(
     let (status, status_writer) = Pipe::new()?;
     let (canary, canary_writer) = Pipe::new()?;
     let argument = argument(here, assignment).to_string();
-    let command = [&prefix[..], std::slice::from_ref(&assignment.task.node)].concat();
+    let plain = assignment.plain_command;
+    let node = (!plain).then(|| assignment.task.node.clone());
+    let command: Vec<String> = prefix.iter().cloned().chain(node).collect();
     let variables = [
         (ATTEMPT_VARIABLE, assignment.attempt.to_string()),
         ("BISTRO_ATTEMPT_NO", assignment.attempt_no.to_string()),
@@ -195,7 +197,8 @@ async fn start(
     let order = Start {
         attempt: assignment.attempt,
         before: command.clone(),
-        after: vec![argument.clone()],
+        after: if plain { Vec::new() } else { vec![argument.clone()] },
+        status_argument: !plain,
         directory,
         env: variables.map(|(name, value)| (name.to_owned(), value)).into(),
     };
@@ -296,7 +299,9 @@ impl Running {
                     Some(Report::NotStarted { error, .. }) => return Ended::not_started(&error),
                     Some(Report::Started { status_path, .. }) => {
                         let mut argv = self.command.clone();
-                        argv.extend([status_path, self.argument.clone()]);
+                        if !self.assignment.plain_command {
+                            argv.extend([status_path, self.argument.clone()]);
+                        }
                         journal.event("running", &[("command", json!(argv))]).await;
                     }
                     Some(Report::Exited { exit: message, .. }) => {
@@ -337,6 +342,9 @@ impl Running {
             None if exit.is_none() => {
                 How::Interrupted("the worker's guard was killed, and the task with it".to_owned())
             }
+            None if self.assignment.plain_command && !self.signalled => {
+                How::Status(status_of_exit(exit.as_deref().unwrap_or_default()))
+            }
             None => How::Silent { signalled: self.signalled },
         };
         Ended { how, exit }
@@ -359,6 +367,14 @@ impl Running {
                 self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
             }
         }
+    }
+}
+
+/// What a plain command's exit means.
+fn status_of_exit(exit: &str) -> TaskStatus {
+    match exit {
+        EXITED_WELL => TaskStatus { result_bits: bits::DONE, data: None },
+        exit => TaskStatus::with_exception(bits::ERROR_BACKOFF, format!("the command {exit}")),
     }
 }
 

@@ -65,6 +65,9 @@ impl Job {
                 put(key, json!(list));
             }
         }
+        if self.plain_command {
+            put("plain_command", json!(true));
+        }
         for (key, value) in [
             ("create_time", self.create_time),
             ("modify_time", self.modify_time),

@@ -31,6 +31,7 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
             .unwrap_or_default(),
         depends_on: object.get("depends_on").and_then(|r| r.strings()).unwrap_or_default(),
         command: object.get("command").and_then(|r| r.strings()).unwrap_or_default(),
+        plain_command: object.get("plain_command").and_then(|r| r.bool()).unwrap_or(false),
         backoff: object
             .get("backoff")
             .and_then(|r| read_backoff(&r))

@@ -27,6 +27,8 @@ pub use physical::{Enforcement, Physical, PhysicalKind, WorkerOverrides};
 pub use problem::{Problem, Problems, Source};
 pub use subprocess::{Cgroups, Subprocess};
 
+use std::sync::Arc;
+
 use reader::Reader;
 use tree::Tree;
 
@@ -68,7 +70,23 @@ fn read_file(root: Reader<'_>) -> Option<Config> {
         }
     }
     check_dependencies(&file, &jobs);
-    Some(Config { settings, jobs })
+    Some(Config { settings, jobs: jobs.into_iter().map(Arc::new).collect() })
+}
+
+/// Reads one job that is not in a file, under the settings of one. What is wrong with it is in the
+/// job's `errors`; warnings come beside it. `None`: it is no object.
+pub fn parse_job(
+    name: &str,
+    job: &serde_json::Value,
+    settings: &Settings,
+) -> (Option<Job>, Vec<Problem>) {
+    let tree = match Tree::parse(&job.to_string()) {
+        Ok(tree) => tree,
+        Err(problem) => return (None, vec![problem]),
+    };
+    let problems = Problems::default();
+    let job = job::read(name, &Reader::named(name, &tree, &problems), settings);
+    (job, problems.into_sorted())
 }
 
 /// Unknown and cyclic dependencies never resolve by themselves: say so early.

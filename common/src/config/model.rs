@@ -19,12 +19,12 @@ pub type LevelIx = usize;
 pub struct Config {
     pub settings: Settings,
     /// In the order of the file.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<Arc<Job>>,
 }
 
 impl Config {
     pub fn job(&self, name: &str) -> Option<&Job> {
-        self.jobs.iter().find(|job| job.name == name)
+        self.jobs.iter().find(|job| job.name == name).map(Arc::as_ref)
     }
 }
 
@@ -189,6 +189,8 @@ pub struct Job {
     pub after_all: Vec<String>,
     /// argv before the node; empty: the worker's own command.
     pub command: Vec<String>,
+    /// The command gets no more arguments, and its exit says how it went.
+    pub plain_command: bool,
     pub backoff: Backoff,
     pub kill: Kill,
     pub subprocess: Arc<Subprocess>,

@@ -25,6 +25,11 @@ impl<'a> Reader<'a> {
         Self { tree, key_range: None, path: Vec::new(), problems }
     }
 
+    /// A value under a name of its own.
+    pub fn named(name: &str, tree: &'a Tree, problems: &'a Problems) -> Self {
+        Self { path: vec![name.to_owned()], ..Self::root(tree, problems) }
+    }
+
     fn report(&self, severity: Severity, key: bool, message: String, hint: Option<String>) {
         let range = match (&self.key_range, key) {
             (Some(range), true) => range.clone(),

@@ -265,6 +265,13 @@ pub const KEYS: &[Key] = &[
         "the worker's --worker-command",
         "What is run: it gets the node, the path for its status, and a JSON object as three more arguments.",
     ),
+    key(
+        JOB,
+        "plain_command",
+        "bool",
+        "false",
+        "The command gets none of these arguments; it is done if it exits with 0, and in error otherwise, unless it has written a status to the file that `BISTRO_STATUS` names.",
+    ),
     key(JOB, "config", "object", "{}", "Handed to the task as it is."),
     key(JOB, "priority", "number", "1.0", "For the policies that rank jobs."),
     key(

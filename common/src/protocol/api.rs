@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::VERSION;
 use super::heartbeat::{Capacity, ClosedReason};
+use super::job::{Origin, Overrides};
 use super::task::{Kill, Slots};
 use crate::Millis;
 use crate::ids::{AttemptId, CellId, Epoch, SchedulerId};
@@ -24,6 +25,11 @@ pub mod verb {
     pub const EXPLAIN: &str = "explain";
     pub const KILL: &str = "kill";
     pub const FORGIVE: &str = "forgive";
+    pub const JOB_GET: &str = "job_get";
+    pub const JOB_PUT: &str = "job_put";
+    pub const JOB_PATCH: &str = "job_patch";
+    pub const JOB_DELETE: &str = "job_delete";
+    pub const JOB_OVERRIDE: &str = "job_override";
 }
 
 /// The longest page of a list.
@@ -79,6 +85,10 @@ pub enum ErrorCode {
     NotFound,
     /// The attempt that the action names is not the current one any more.
     Gone,
+    /// It exists already, or is at another version than the request says.
+    Conflict,
+    /// Its owner is the config file: it can be overridden, not overwritten.
+    OfTheFile,
     UnknownVerb,
     /// The scheduler could not do it now; it may work later.
     Unavailable,
@@ -277,6 +287,11 @@ pub struct JobRow {
     pub priority: f64,
     pub depends_on: Vec<String>,
     pub counts: Counts,
+    #[serde(default)]
+    pub origin: Origin,
+    /// What holds instead of what its file says.
+    #[serde(default, skip_serializing_if = "Overrides::is_empty")]
+    pub overrides: Overrides,
     /// Why the job cannot run as it is configured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,

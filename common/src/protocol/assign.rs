@@ -25,6 +25,9 @@ pub struct Assignment {
     pub attempt_no: u32,
     /// argv before the node, the status path and the JSON. Empty: the worker's own command.
     pub command: Vec<String>,
+    /// The command gets no more arguments, and its exit says how it went.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plain_command: bool,
     /// The job's `config`, verbatim.
     pub config: Map<String, Value>,
     pub path: Arc<[PathNode]>,

@@ -10,6 +10,7 @@ pub mod control;
 pub mod done;
 pub mod event;
 pub mod heartbeat;
+pub mod job;
 pub mod log;
 pub mod task;
 pub mod view;

@@ -2,7 +2,9 @@
 
 pub mod doctor;
 pub mod events;
+pub mod job;
 pub mod logs;
 mod print;
 pub mod read;
+pub mod submit;
 pub mod validate;

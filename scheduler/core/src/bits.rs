@@ -22,6 +22,13 @@ impl Bits {
         Self { words: vec![0; words], summary: vec![0; words.div_ceil(WORD)], count: 0 }
     }
 
+    /// Makes room for `0..len`; never takes any away.
+    pub fn grow(&mut self, len: usize) {
+        let words = len.div_ceil(WORD).max(self.words.len());
+        self.words.resize(words, 0);
+        self.summary.resize(words.div_ceil(WORD), 0);
+    }
+
     pub fn get(&self, member: usize) -> bool {
         self.words[member / WORD] >> (member % WORD) & 1 == 1
     }

@@ -90,5 +90,10 @@ pub enum Effect {
     AckDone {
         token: u64,
     },
+    /// The shell's: the answer to a request that changed something.
+    Answer {
+        token: u64,
+        answer: Vec<u8>,
+    },
     Publish(Event),
 }

@@ -12,7 +12,7 @@ use crate::tasks::{JobIx, TaskCell};
 
 #[derive(Debug)]
 pub struct JobState {
-    pub config: Job,
+    pub config: Arc<Job>,
     /// Jobs that this one depends on; `None` for a name that is not a job.
     pub depends_on: Vec<Option<JobIx>>,
     /// Jobs that depend on this one.
@@ -47,7 +47,7 @@ pub struct Placed {
 }
 
 impl JobState {
-    pub fn new(config: Job, forest: &Forest) -> Self {
+    pub fn new(config: Arc<Job>, forest: &Forest) -> Self {
         let nodes = forest.level(config.level);
         let mut counts = [0; TaskState::ALL.len()];
         counts[state_index(TaskState::CanRun)] = nodes.len() as u64;

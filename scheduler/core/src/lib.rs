@@ -8,6 +8,7 @@
 mod attempts;
 pub mod bits;
 mod condemned;
+mod definitions;
 mod explain;
 pub mod forest;
 mod frontier;
@@ -28,12 +29,12 @@ mod timers;
 mod view;
 mod workers;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bistro_common::Millis;
-use bistro_common::config::{Config, NodeOrder, Policy as PolicyKind, Settings};
+use bistro_common::config::{Config, Job, NodeOrder, Policy as PolicyKind, Settings};
 use bistro_common::ids::{AttemptId, Incarnation, TaskName, WorkerName};
 use bistro_common::lease::LeaseTerms;
 use bistro_common::protocol::assign::Assignment;
@@ -42,11 +43,12 @@ use bistro_common::status::Backoff;
 
 pub use forest::{Forest, ForestBuilder, ForestError, NodeIx};
 pub use io::{Effect, Identity, Input, SendFailure};
-pub use record::{AttemptRecord, Record, Snapshot, WorkerRecord};
+pub use record::{AttemptRecord, Definition, Record, Snapshot, WorkerRecord};
 pub use tasks::{Phase, TaskRecord};
 
 use attempts::Attempt;
 use condemned::Sentence;
+use definitions::Defined;
 use jobs::JobState;
 use policy::Policy;
 use resources::{Classes, Resources};
@@ -73,6 +75,14 @@ pub struct Core {
     /// Counts plans; numbers of jobs and nodes are valid within one.
     layout: u64,
     jobs: Vec<JobState>,
+    /// Names that jobs depend on and that are no jobs.
+    unresolved: FxHashSet<String>,
+    /// Jobs that were defined or overridden from outside.
+    definitions: BTreeMap<String, Defined>,
+    /// Those that were made since the last step.
+    newly_defined: Vec<Arc<Job>>,
+    /// Definitions have changed in a way that concerns more than new jobs.
+    redefined: bool,
     job_names: FxHashMap<String, JobIx>,
     resources: Resources,
     /// Per level with nodes.
@@ -136,6 +146,10 @@ impl Core {
             // No scheduler uses a number that another has used.
             layout: identity.epoch.0 << LAYOUT_SHIFT,
             jobs: Vec::new(),
+            unresolved: FxHashSet::default(),
+            definitions: BTreeMap::new(),
+            newly_defined: Vec::new(),
+            redefined: false,
             job_names: FxHashMap::default(),
             resources: Resources::new(&config.settings),
             classes: vec![Classes::default()],
@@ -161,6 +175,7 @@ impl Core {
             relaid: false,
             changed: Vec::new(),
         };
+        core.restore_definitions(snapshot.definitions);
         core.restore(snapshot.workers, snapshot.attempts);
         core
     }
@@ -168,6 +183,7 @@ impl Core {
     /// Takes one input. Effects are appended to `out`, to be carried out in order.
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Effect>) {
         self.now = self.now.max(now);
+        self.apply_definitions(out);
         match input {
             Input::Plan { config, forest } => self.on_plan(config, forest, out),
             Input::Heartbeat { token, heartbeat } => self.on_heartbeat(token, heartbeat, out),
@@ -192,7 +208,7 @@ impl Core {
 
     /// When to step next, even if nothing happens.
     pub fn next_wake(&self) -> Option<Millis> {
-        if self.more {
+        if self.more || self.redefined || !self.newly_defined.is_empty() {
             return Some(self.now);
         }
         let backoff = self.backoffs.first().map(|&(at, _)| at);

@@ -15,7 +15,7 @@ use crate::jobs::{JobState, Placed};
 use crate::policy::Policy;
 use crate::record::{AttemptRecord, WorkerRecord};
 use crate::resources::{Classes, Limit, Resources, Wanted};
-use crate::tasks::{Gate, JobIx, Phase, TaskIx};
+use crate::tasks::{Gate, JobIx, Phase, TaskIx, TaskRecord};
 use crate::workers::WorkerIx;
 
 /// A demand by the names of the resources.
@@ -69,9 +69,8 @@ impl Core {
     ) {
         self.park_records();
         self.planned = true;
-        self.layout += 1;
-        self.changed.clear();
-        self.relaid = self.watched;
+        self.relay();
+        self.adopt_settings(&config);
         self.config = config;
         self.forest = forest;
         self.resources = Resources::new(&self.config.settings);
@@ -90,6 +89,13 @@ impl Core {
         self.condemn(out);
     }
 
+    /// Numbers of jobs mean something else from now on.
+    pub(crate) fn relay(&mut self) {
+        self.layout += 1;
+        self.changed.clear();
+        self.relaid = self.watched;
+    }
+
     fn park_records(&mut self) {
         for (task, record) in std::mem::take(&mut self.records) {
             let name = self.task_name(task);
@@ -101,50 +107,121 @@ impl Core {
 
     /// Jobs, their dependencies and their classes, with all bits still zero.
     fn compile_jobs(&mut self) {
-        let (config, forest) = (self.config.clone(), self.forest.clone());
-        self.jobs = config.jobs.iter().map(|job| JobState::new(job.clone(), &forest)).collect();
-        let numbered = config.jobs.iter().zip(0..);
+        let (jobs, forest) = (self.effective_jobs(), self.forest.clone());
+        let numbered = jobs.iter().zip(0..);
         self.job_names = numbered.map(|(job, i)| (job.name.clone(), JobIx(i))).collect();
-        self.classes = (0..config.settings.node_levels()).map(|_| Classes::default()).collect();
+        self.jobs = jobs.into_iter().map(|job| JobState::new(job, &forest)).collect();
+        self.classes =
+            (0..self.config.settings.node_levels()).map(|_| Classes::default()).collect();
         self.rooms.classes = Classes::default();
-        for (i, job) in config.jobs.iter().enumerate() {
-            let ix = JobIx(i as u32);
-            for level in 0..=job.level {
-                let demand = self.resources.demand(job, level);
-                self.jobs[i].slots.push(Arc::new(named(self.resources.limits(level), &demand)));
-                let class = self.classes[level].join(ix, demand, Wanted::default());
-                self.jobs[i].classes.push(class);
-            }
-            let demand = self.resources.demand(job, config.settings.worker_level());
-            self.jobs[i].worker_slots = Arc::new(named(self.resources.worker_limits(), &demand));
-            self.jobs[i].worker_class = self.rooms.classes.join(ix, demand, wanted(job));
-            if let Placement::HostAtLevel(level) = job.placement {
-                let room = Bits::new(forest.level(level).len());
-                self.jobs[i].placed = Some(Placed { level, room });
-            }
-            for name in &job.after_all {
-                let awaited = self.job_names.get(name).copied();
-                self.jobs[i].after_all.push(awaited);
-                if let Some(awaited) = awaited {
-                    self.jobs[awaited.index()].awaited_by.push(ix);
-                }
-            }
-            for name in &job.depends_on {
-                let dependency = self.job_names.get(name).copied();
-                self.jobs[i].depends_on.push(dependency);
-                if let Some(dependency) = dependency {
-                    self.jobs[dependency.index()].dependents.push(ix);
-                }
-            }
+        self.placed_jobs.clear();
+        self.unresolved.clear();
+        for job in 0..self.jobs.len() {
+            self.compile_job(JobIx(job as u32));
         }
         for (level, classes) in self.classes.iter_mut().enumerate() {
             classes.fill(level, &forest, &self.resources);
         }
-        let placed = (0..self.jobs.len()).filter(|&job| self.jobs[job].placed.is_some());
-        self.placed_jobs = placed.map(|job| JobIx(job as u32)).collect();
         // Tasks that attach below find bit sets of the right size; all is set anew at the end.
-        self.policy = Policy::new(config.settings.policy, &self.jobs);
+        self.policy = Policy::new(self.config.settings.policy, &self.jobs);
         self.fill_rooms();
+    }
+
+    /// One job's classes and dependencies. The bits of classes that are new are not set; returns
+    /// at which levels there are new ones, the worker level last.
+    pub(crate) fn compile_job(&mut self, ix: JobIx) -> Vec<bool> {
+        let job = self.jobs[ix.index()].config.clone();
+        let state = &mut self.jobs[ix.index()];
+        let mut new = Vec::new();
+        for level in 0..=job.level {
+            let demand = self.resources.demand(&job, level);
+            state.slots.push(Arc::new(named(self.resources.limits(level), &demand)));
+            let (class, is_new) = self.classes[level].join(ix, demand, Wanted::default());
+            state.classes.push(class);
+            new.push(is_new);
+        }
+        let demand = self.resources.demand(&job, self.config.settings.worker_level());
+        state.worker_slots = Arc::new(named(self.resources.worker_limits(), &demand));
+        let (class, is_new) = self.rooms.classes.join(ix, demand, wanted(&job));
+        state.worker_class = class;
+        new.push(is_new);
+        if let Placement::HostAtLevel(level) = job.placement {
+            state.placed = Some(Placed { level, room: Bits::new(self.forest.level(level).len()) });
+            self.placed_jobs.push(ix);
+        }
+        for name in &job.after_all {
+            let awaited = self.resolve(name);
+            self.jobs[ix.index()].after_all.push(awaited);
+            if let Some(awaited) = awaited {
+                self.jobs[awaited.index()].awaited_by.push(ix);
+            }
+        }
+        for name in &job.depends_on {
+            let dependency = self.resolve(name);
+            self.jobs[ix.index()].depends_on.push(dependency);
+            if let Some(dependency) = dependency {
+                self.jobs[dependency.index()].dependents.push(ix);
+            }
+        }
+        new
+    }
+
+    /// A job that another one names. Names that are not jobs are remembered: one that comes later
+    /// changes more than itself.
+    fn resolve(&mut self, name: &str) -> Option<JobIx> {
+        let found = self.job_names.get(name).copied();
+        if found.is_none() {
+            self.unresolved.insert(name.to_owned());
+        }
+        found
+    }
+
+    /// Enters a job beside all others, at a cost that does not depend on them. False: it concerns
+    /// others, or something of it is there already; then only a new plan will do.
+    pub(crate) fn add_job(&mut self, job: Arc<Job>) -> bool {
+        if self.unresolved.contains(&job.name)
+            || self.attempts.values().any(|a| a.task.is_none() && a.open.task.job == job.name)
+        {
+            return false;
+        }
+        let ix = JobIx(self.jobs.len() as u32);
+        self.job_names.insert(job.name.clone(), ix);
+        self.jobs.push(JobState::new(job, &self.forest));
+        let new = self.compile_job(ix);
+        let level = self.jobs[ix.index()].level();
+        for level in (0..=level).filter(|&level| new[level]) {
+            let class = self.jobs[ix.index()].classes[level].index();
+            self.classes[level].classes[class].fill(level, &self.forest, &self.resources);
+        }
+        self.policy.add(&self.jobs);
+        if new.last() == Some(&true) {
+            let class = self.jobs[ix.index()].worker_class.index();
+            self.rooms.classes.classes[class].room = Bits::new(self.workers.len());
+            (0..self.workers.len()).for_each(|worker| self.refresh_room(WorkerIx(worker as u32)));
+        }
+        if let Some(placed) = self.jobs[ix.index()].placed.as_ref().map(|placed| placed.level) {
+            for node in self.forest.level(placed) {
+                let host = self.forest.name(NodeIx(node as u32)).to_owned();
+                self.refresh_host(&host);
+            }
+        }
+        self.unpark_job(ix);
+        self.close_gates_of(ix.index());
+        self.fill_open(ix);
+        true
+    }
+
+    fn unpark_job(&mut self, job: JobIx) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let state = &self.jobs[job.index()];
+        for node in self.forest.level(state.level()) {
+            let task = TaskIx { job, node: NodeIx(node as u32) };
+            if let Some(record) = self.parked.remove(&self.task_name(task)) {
+                self.unpark(task, record);
+            }
+        }
     }
 
     fn unpark_records(&mut self) {
@@ -154,29 +231,35 @@ impl Core {
                 self.parked.insert(name, record);
                 continue;
             };
-            if record.phase == Phase::Backoff {
-                self.backoffs.insert((record.backoff_until_ms, task));
-            }
-            let cell = self.cell(task).with_phase(record.phase);
-            self.jobs[task.job.index()].set_cell(task.node, cell);
-            self.records.insert(task, record);
+            self.unpark(task, record);
         }
+    }
+
+    fn unpark(&mut self, task: TaskIx, record: TaskRecord) {
+        if record.phase == Phase::Backoff {
+            self.backoffs.insert((record.backoff_until_ms, task));
+        }
+        let cell = self.cell(task).with_phase(record.phase);
+        self.jobs[task.job.index()].set_cell(task.node, cell);
+        self.records.insert(task, record);
     }
 
     /// Filters, disabled nodes and dependencies.
     fn close_gates(&mut self) {
-        for job in 0..self.jobs.len() {
-            let excluded = self.excluded_nodes(job);
-            for position in self.forest.level(self.jobs[job].level()) {
-                let node = NodeIx(position as u32);
-                let task = TaskIx { job: JobIx(job as u32), node };
-                let mut cell = self.cell(task);
-                if let Some(gate) = excluded[position] {
-                    cell = cell.with_gate(gate, true);
-                }
-                cell = cell.with_gate(Gate::Blocked, self.missing_dependency(task).is_some());
-                self.jobs[job].set_cell(node, cell);
+        (0..self.jobs.len()).for_each(|job| self.close_gates_of(job));
+    }
+
+    fn close_gates_of(&mut self, job: usize) {
+        let excluded = self.excluded_nodes(job);
+        for position in self.forest.level(self.jobs[job].level()) {
+            let node = NodeIx(position as u32);
+            let task = TaskIx { job: JobIx(job as u32), node };
+            let mut cell = self.cell(task);
+            if let Some(gate) = excluded[position] {
+                cell = cell.with_gate(gate, true);
             }
+            cell = cell.with_gate(Gate::Blocked, self.missing_dependency(task).is_some());
+            self.jobs[job].set_cell(node, cell);
         }
     }
 

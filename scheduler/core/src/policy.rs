@@ -41,6 +41,22 @@ impl Policy {
         Self { kind, by_rank, rank_of, group_end, startable: Bits::new(jobs.len()), turn: 0 }
     }
 
+    /// Enters a job after all others; it cannot start anything yet.
+    pub fn add(&mut self, jobs: &[JobState]) {
+        if self.kind == Kind::RankedPriority {
+            // Its rank is anywhere: rank all anew.
+            let old = std::mem::replace(self, Self::new(self.kind, jobs));
+            for rank in old.startable.iter() {
+                self.set_startable(old.by_rank[rank], true);
+            }
+            return;
+        }
+        let rank = self.by_rank.len();
+        self.by_rank.push(JobIx(rank as u32));
+        self.rank_of.push(rank);
+        self.startable.grow(rank + 1);
+    }
+
     pub fn set_startable(&mut self, job: JobIx, startable: bool) {
         self.startable.set(self.rank_of[job.index()], startable);
     }

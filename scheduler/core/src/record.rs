@@ -1,8 +1,11 @@
 //! What must survive, as the store keeps it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use bistro_common::Millis;
 use bistro_common::ids::{AttemptId, Incarnation, LedgerId, Seq, TaskName, WorkerName};
+use bistro_common::protocol::job::Overrides;
 use bistro_common::protocol::task::{OpenAttempt, Outcome};
 
 use crate::tasks::TaskRecord;
@@ -26,6 +29,11 @@ pub enum Record {
     Worker {
         worker: WorkerRecord,
     },
+    /// A job that was defined or overridden from outside; `None`: not any more.
+    Job {
+        job: String,
+        definition: Option<Definition>,
+    },
     /// This incarnation was given up: it gets neither lease nor work again.
     Fenced {
         incarnation: Incarnation,
@@ -48,6 +56,20 @@ pub struct WorkerRecord {
     pub host: String,
 }
 
+/// What was said about a job from outside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Definition {
+    /// As it was given; `None`: the job is of the file, and only overridden.
+    pub given: Option<Map<String, Value>>,
+    #[serde(default)]
+    pub overrides: Overrides,
+    pub version_id: u64,
+    /// When it was made first: older jobs have their turn first.
+    pub created_ms: Millis,
+    pub modified_ms: Millis,
+    pub modified_by: String,
+}
+
 /// Everything that a scheduler knew, folded from its records.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
@@ -55,6 +77,7 @@ pub struct Snapshot {
     pub attempts: Vec<AttemptRecord>,
     pub workers: Vec<WorkerRecord>,
     pub fenced: Vec<Incarnation>,
+    pub definitions: Vec<(String, Definition)>,
 }
 
 /// Why a task is to be requeued without a wait, as an outcome.

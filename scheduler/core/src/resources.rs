@@ -166,9 +166,11 @@ pub struct Class {
 }
 
 impl Classes {
-    /// The class of a demand, new or old, with the job in it. Its bits are set by the caller.
-    pub fn join(&mut self, job: JobIx, demand: Vec<i64>, wanted: Wanted) -> ClassIx {
+    /// The class of a demand, with the job in it, and whether it is new: then the caller sets its
+    /// bits.
+    pub fn join(&mut self, job: JobIx, demand: Vec<i64>, wanted: Wanted) -> (ClassIx, bool) {
         let same = |class: &Class| class.demand == demand && class.wanted == wanted;
+        let known = self.classes.len();
         let at = match self.classes.iter().position(same) {
             Some(at) => at,
             None => {
@@ -178,13 +180,21 @@ impl Classes {
             }
         };
         self.classes[at].jobs.push(job);
-        ClassIx(at as u32)
+        (ClassIx(at as u32), at == known)
     }
 
     /// Sets all bits from scratch.
     pub fn fill(&mut self, level: LevelIx, forest: &Forest, resources: &Resources) {
-        let nodes = forest.level(level);
         for class in &mut self.classes {
+            class.fill(level, forest, resources);
+        }
+    }
+}
+
+impl Class {
+    pub fn fill(&mut self, level: LevelIx, forest: &Forest, resources: &Resources) {
+        let (nodes, class) = (forest.level(level), self);
+        {
             class.room = Bits::new(nodes.len());
             let empty = fits(resources.limits(level), None, &class.demand);
             for node in nodes.clone() {

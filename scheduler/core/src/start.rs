@@ -69,6 +69,7 @@ impl Core {
             task: open.task.clone(),
             attempt_no,
             command: config.command.clone(),
+            plain_command: config.plain_command,
             config: config.config.clone(),
             path: open.path.clone(),
             worker_slots: open.worker_slots.clone(),

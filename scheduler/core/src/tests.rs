@@ -152,6 +152,7 @@ fn fold(records: &[Record]) -> Snapshot {
     let mut attempts = BTreeMap::new();
     let mut workers = BTreeMap::new();
     let mut fenced = BTreeSet::new();
+    let mut definitions = BTreeMap::new();
     for record in records.iter().cloned() {
         match record {
             Record::Task { task, record } => drop(tasks.insert(task, record)),
@@ -161,6 +162,10 @@ fn fold(records: &[Record]) -> Snapshot {
             Record::AttemptClosed { attempt } => drop(attempts.remove(&attempt)),
             Record::Worker { worker } => drop(workers.insert(worker.name.clone(), worker)),
             Record::Fenced { incarnation } => drop(fenced.insert(incarnation)),
+            Record::Job { job, definition: Some(definition) } => {
+                definitions.insert(job, definition);
+            }
+            Record::Job { job, definition: None } => drop(definitions.remove(&job)),
         }
     }
     Snapshot {
@@ -168,6 +173,7 @@ fn fold(records: &[Record]) -> Snapshot {
         attempts: attempts.into_values().collect(),
         workers: workers.into_values().collect(),
         fenced: fenced.into_iter().collect(),
+        definitions: definitions.into_iter().collect(),
     }
 }
 
@@ -559,3 +565,5 @@ proptest! {
 }
 
 mod condemned;
+
+mod definitions;

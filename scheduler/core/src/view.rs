@@ -94,6 +94,8 @@ impl Core {
             priority: job.config.priority,
             depends_on: job.config.depends_on.clone(),
             counts: job.counts(),
+            origin: self.origin(&job.config.name),
+            overrides: self.overrides(&job.config.name),
             errors: job.config.errors.iter().map(|e| e.message.clone()).collect(),
         };
         let items = self.jobs[page.range(self.jobs.len())].iter().map(row).collect();

@@ -82,6 +82,7 @@ fn assignment(n: u8) -> Assignment {
         prev_status: None,
         kill: Kill { method: KillMethod::Term, wait_ms: 0 },
         log_lines_per_10_ms: None,
+        plain_command: false,
     }
 }
 

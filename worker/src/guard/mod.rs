@@ -40,6 +40,12 @@ pub enum Order {
     },
 }
 
+/// What is reported of a process that has ended as it should.
+pub const EXITED_WELL: &str = "exited with status 0";
+
+/// Where a task may write its status, for those that do not get it as an argument.
+const STATUS_VARIABLE: &str = "BISTRO_STATUS";
+
 /// Comes with four descriptors: stdout, stderr, status, canary.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Start {
@@ -47,6 +53,8 @@ pub struct Start {
     /// The argument vector, up to the status path and after it.
     pub before: Vec<String>,
     pub after: Vec<String>,
+    /// Whether the status path is an argument between them.
+    pub status_argument: bool,
     pub directory: PathBuf,
     pub env: Vec<(String, String)>,
 }

@@ -16,7 +16,10 @@ use bistro_common::Millis;
 use bistro_common::clock::boot_ms;
 use bistro_common::ids::AttemptId;
 
-use super::{Order, PACKET_BYTES_MAX, Report, Start, TaskSignal, receive_packet, send_packet};
+use super::{
+    EXITED_WELL, Order, PACKET_BYTES_MAX, Report, STATUS_VARIABLE, Start, TaskSignal,
+    receive_packet, send_packet,
+};
 use crate::processes::{ATTEMPT_VARIABLE, Tree, is_marked, signal};
 
 /// Between two looks at processes that are being killed.
@@ -191,8 +194,9 @@ impl Guard<'_> {
         }
         let child = Command::new(program)
             .args(argv)
-            .arg(&status_path)
+            .args(start.status_argument.then_some(&status_path))
             .args(&start.after)
+            .env(STATUS_VARIABLE, &status_path)
             .envs(start.env)
             .current_dir(&start.directory)
             .stdin(Stdio::null())
@@ -281,6 +285,7 @@ impl Guard<'_> {
 
 fn describe(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
+        (Some(0), _) => EXITED_WELL.to_owned(),
         (Some(code), _) => format!("exited with status {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => format!("ended with {status:?}"),

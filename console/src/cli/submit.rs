@@ -1,0 +1,90 @@
+//! `bistro submit`: a command as a job of one task, for those who want a queue.
+
+use serde_json::{Map, Value, json};
+use std::process::ExitCode;
+
+use bistro_common::ids::AttemptId;
+use bistro_common::protocol::api::{Listing, TaskRow, TaskState, TasksRequest, verb};
+use bistro_common::protocol::job::{Audit, JobDocument, JobPutRequest, PutMode};
+
+use super::print::say;
+use crate::POLL;
+use crate::args::SubmitArgs;
+use crate::client::{Client, actor};
+use crate::text::safe;
+
+/// The first wait after an error; each one is twice the one before.
+const FIRST_RETRY_SEC: u64 = 5;
+
+pub async fn run(client: &Client, args: SubmitArgs) -> anyhow::Result<ExitCode> {
+    let wait = args.wait;
+    let request = JobPutRequest {
+        job: args.name.clone().unwrap_or_else(|| name_for(&args.command)),
+        definition: definition(args),
+        mode: PutMode::Create,
+        version_id: None,
+        audit: Audit { actor: actor(), reason: String::new() },
+    };
+    let document: JobDocument = client.ask(verb::JOB_PUT, &request).await?;
+    say!("{}", safe(&document.job))?;
+    for warning in &document.warnings {
+        eprintln!("warning: {}", safe(warning));
+    }
+    match wait {
+        true => wait_for(client, document.job).await,
+        false => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn definition(args: SubmitArgs) -> Map<String, Value> {
+    let mut job = Map::from_iter([
+        ("owner".to_owned(), json!(actor())),
+        ("level_for_tasks".to_owned(), json!("instance")),
+        ("command".to_owned(), json!(args.command)),
+        ("plain_command".to_owned(), json!(true)),
+    ]);
+    let waits = (0..u32::from(args.retries)).map(|n| json!(FIRST_RETRY_SEC << n));
+    let backoff: Vec<Value> = waits.chain([json!("fail")]).collect();
+    job.insert("backoff".to_owned(), json!(backoff));
+    if !args.resources.is_empty() {
+        let slots = args.resources.into_iter().map(|(name, slots)| (name, json!(slots)));
+        job.insert("resources".to_owned(), Value::Object(slots.collect()));
+    }
+    if let Some(priority) = args.priority {
+        job.insert("priority".to_owned(), json!(priority));
+    }
+    if !args.after.is_empty() {
+        job.insert("depends_on".to_owned(), json!(args.after));
+    }
+    if let Some(host) = args.host {
+        job.insert("host_placement".to_owned(), json!(host));
+    }
+    job
+}
+
+/// Names that sort by time, and that no two submissions share.
+fn name_for(command: &[String]) -> String {
+    let program = command.first().map_or("task", String::as_str);
+    let program = program.rsplit('/').next().unwrap_or(program);
+    let id = AttemptId::generate().to_string().to_lowercase();
+    format!("{program}-{id}")
+}
+
+async fn wait_for(client: &Client, job: String) -> anyhow::Result<ExitCode> {
+    let request = TasksRequest { job: Some(job), ..TasksRequest::default() };
+    loop {
+        let tasks: Listing<TaskRow> = client.ask(verb::TASKS, &request).await?;
+        if let Some(task) = tasks.items.first() {
+            match task.state {
+                TaskState::Done => return Ok(ExitCode::SUCCESS),
+                TaskState::Failed => {
+                    let why = task.last.as_ref().and_then(|status| status.exception());
+                    eprintln!("failed: {}", safe(why.unwrap_or("it says no more")));
+                    return Ok(ExitCode::from(1));
+                }
+                _ => {}
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}

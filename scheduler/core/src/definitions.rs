@@ -1,0 +1,398 @@
+//! Jobs that are made, changed and deleted from outside, and what is overridden of the file's.
+//!
+//! What is asked for is checked here and recorded; the next step puts it into force, so that a
+//! burst of new jobs costs one change of plan at most. A job of the file wins over one of its name
+//! that was made before: who has the file has the last word.
+
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+use bistro_common::Millis;
+use bistro_common::config::{Config, Job, Problem, parse_job};
+use bistro_common::protocol::api::{ApiError, ErrorCode};
+use bistro_common::protocol::event::Event;
+use bistro_common::protocol::job::{
+    Audit, JobDeleteRequest, JobDeleted, JobDocument, JobOverrideRequest, JobPatchRequest,
+    JobPutRequest, Origin, Overrides, PutMode,
+};
+
+use crate::Core;
+use crate::io::Effect;
+use crate::record::{Definition, Record};
+
+/// The longest name of a job: it becomes a part of messages, file names and log lines.
+const JOB_NAME_MAX: usize = 256;
+
+/// The largest definition: every assignment carries a part of it.
+const DEFINITION_BYTES_MAX: usize = 64 << 10;
+
+#[derive(Debug)]
+pub struct Defined {
+    definition: Definition,
+    /// What was given, read under the present settings.
+    job: Option<Arc<Job>>,
+}
+
+impl Core {
+    pub(crate) fn restore_definitions(&mut self, definitions: Vec<(String, Definition)>) {
+        for (name, definition) in definitions {
+            // It is read when the settings are known.
+            self.definitions.insert(name, Defined { definition, job: None });
+        }
+    }
+
+    /// Reads what was given anew if the settings, from which jobs inherit, are others.
+    pub(crate) fn adopt_settings(&mut self, config: &Config) {
+        let same = self.config.settings == config.settings;
+        for (name, defined) in &mut self.definitions {
+            if let Some(given) = &defined.definition.given
+                && (!same || defined.job.is_none())
+            {
+                defined.job = read(name, given, config).0.map(Arc::new);
+            }
+        }
+        self.newly_defined.clear();
+        self.redefined = false;
+    }
+
+    /// Puts into force what was asked for since the last step.
+    pub(crate) fn apply_definitions(&mut self, out: &mut Vec<Effect>) {
+        if !self.planned {
+            // The first plan takes them all.
+            self.newly_defined.clear();
+            return;
+        }
+        let new = std::mem::take(&mut self.newly_defined);
+        if !new.is_empty() && !self.redefined {
+            self.relay();
+            self.redefined = !new.into_iter().all(|job| self.add_job(job));
+        }
+        if std::mem::take(&mut self.redefined) {
+            self.on_plan(self.config.clone(), self.forest.clone(), out);
+        }
+    }
+
+    /// All jobs: the file's with what is overridden, then the others, the oldest first.
+    pub(crate) fn effective_jobs(&self) -> Vec<Arc<Job>> {
+        let of_file = self.config.jobs.iter().map(|job| match self.definitions.get(&job.name) {
+            Some(defined) => overridden(job, &defined.definition.overrides),
+            None => job.clone(),
+        });
+        let mut jobs: Vec<Arc<Job>> = of_file.collect();
+        let names: rustc_hash::FxHashSet<&str> =
+            self.config.jobs.iter().map(|job| job.name.as_str()).collect();
+        let mut others: Vec<(Millis, Arc<Job>)> = self
+            .definitions
+            .values()
+            .filter_map(|defined| Some((defined.definition.created_ms, defined.job.clone()?)))
+            .filter(|(_, job)| !names.contains(job.name.as_str()))
+            .collect();
+        others.sort_by(|(a, a_job), (b, b_job)| (a, &a_job.name).cmp(&(b, &b_job.name)));
+        jobs.extend(others.into_iter().map(|(_, job)| job));
+        jobs
+    }
+
+    pub(crate) fn origin(&self, job: &str) -> Origin {
+        let defined = self.definitions.get(job);
+        match defined.is_some_and(|d| d.job.is_some()) && self.config.job(job).is_none() {
+            true => Origin::Store,
+            false => Origin::File,
+        }
+    }
+
+    pub(crate) fn overrides(&self, job: &str) -> Overrides {
+        self.definitions.get(job).map(|d| d.definition.overrides.clone()).unwrap_or_default()
+    }
+
+    pub fn job_document(&self, job: &str) -> Result<JobDocument, ApiError> {
+        let defined = self.definitions.get(job);
+        let effective = match (self.config.job(job), defined) {
+            (Some(of_file), Some(defined)) => {
+                overridden(&Arc::new(of_file.clone()), &defined.definition.overrides)
+            }
+            (Some(of_file), None) => Arc::new(of_file.clone()),
+            (None, Some(Defined { job: Some(job), .. })) => job.clone(),
+            _ => return Err(self.no_such_job(job)),
+        };
+        let definition = defined.map(|defined| &defined.definition);
+        Ok(JobDocument {
+            job: job.to_owned(),
+            origin: self.origin(job),
+            version_id: definition.map_or(0, |d| d.version_id),
+            given: definition.and_then(|d| d.given.clone()),
+            overrides: self.overrides(job),
+            effective: effective.export(&self.config.settings),
+            modified_by: definition.map(|d| d.modified_by.clone()),
+            modified_ms: definition.map(|d| d.modified_ms),
+            warnings: Vec::new(),
+        })
+    }
+
+    pub fn job_put(
+        &mut self,
+        now: Millis,
+        request: &JobPutRequest,
+        out: &mut Vec<Effect>,
+    ) -> Result<JobDocument, ApiError> {
+        self.now = self.now.max(now);
+        let known = self.given(&request.job)?;
+        match (request.mode, known) {
+            // The answer to the first request was lost: this is the same one.
+            (PutMode::Create, Some(given)) if *given == request.definition => {
+                return self.job_document(&request.job);
+            }
+            (PutMode::Create, Some(_)) => {
+                let message = format!("there is a job {:?} already", request.job);
+                return Err(ApiError::new(ErrorCode::Conflict, message)
+                    .hint("replace it, or choose another name"));
+            }
+            (PutMode::Replace, None) => return Err(self.no_such_job(&request.job)),
+            (PutMode::Create, None) | (PutMode::Replace, Some(_)) => {}
+        }
+        self.check_version(&request.job, request.version_id)?;
+        let kind = match request.mode {
+            PutMode::Create => "audit.job_create",
+            PutMode::Replace => "audit.job_replace",
+        };
+        self.define(&request.job, request.definition.clone(), &request.audit, kind, out)
+    }
+
+    pub fn job_patch(
+        &mut self,
+        now: Millis,
+        request: &JobPatchRequest,
+        out: &mut Vec<Effect>,
+    ) -> Result<JobDocument, ApiError> {
+        self.now = self.now.max(now);
+        let Some(given) = self.given(&request.job)? else {
+            return Err(self.no_such_job(&request.job));
+        };
+        let mut given = given.clone();
+        merge(&mut given, &request.patch);
+        self.check_version(&request.job, request.version_id)?;
+        self.define(&request.job, given, &request.audit, "audit.job_patch", out)
+    }
+
+    pub fn job_delete(
+        &mut self,
+        now: Millis,
+        request: &JobDeleteRequest,
+        out: &mut Vec<Effect>,
+    ) -> Result<JobDeleted, ApiError> {
+        self.now = self.now.max(now);
+        if self.given(&request.job)?.is_none() {
+            return Err(self.no_such_job(&request.job));
+        }
+        self.check_version(&request.job, request.version_id)?;
+        self.definitions.remove(&request.job);
+        self.redefined = true;
+        let of_job = |attempt: &&crate::Attempt| attempt.open.task.job == request.job;
+        let running = self.attempts.values().filter(of_job).count() as u64;
+        let text = format!("{running} of its tasks run on; {}", request.audit.reason);
+        self.record_definition(&request.job, "audit.job_delete", &request.audit, text, out);
+        Ok(JobDeleted { job: request.job.clone(), running })
+    }
+
+    pub fn job_override(
+        &mut self,
+        now: Millis,
+        request: &JobOverrideRequest,
+        out: &mut Vec<Effect>,
+    ) -> Result<JobDocument, ApiError> {
+        self.now = self.now.max(now);
+        let Overrides { enabled, priority } = request.overrides;
+        if priority.is_some_and(|priority| !priority.is_finite()) {
+            return Err(ApiError::new(ErrorCode::BadRequest, "a priority is a finite number"));
+        }
+        let text = match (request.reset, enabled, priority) {
+            (true, None, None) => "as in the file again".to_owned(),
+            _ => {
+                let enabled = enabled.map(|enabled| format!("enabled {enabled}"));
+                let priority = priority.map(|priority| format!("priority {priority}"));
+                enabled.into_iter().chain(priority).collect::<Vec<_>>().join(", ")
+            }
+        };
+        let text = format!("{text}; {}", request.audit.reason);
+        self.check_version(&request.job, request.version_id)?;
+        if self.config.job(&request.job).is_none() {
+            return self.set_keys(request, out);
+        }
+        let mut definition = self.next_version(&request.job, &request.audit);
+        let before = std::mem::take(&mut definition.overrides);
+        let before = if request.reset { Overrides::default() } else { before };
+        definition.overrides = Overrides {
+            enabled: enabled.or(before.enabled),
+            priority: priority.or(before.priority),
+        };
+        let defined = Defined { definition, job: None };
+        self.definitions.insert(request.job.clone(), defined);
+        self.redefined = true;
+        self.record_definition(&request.job, "audit.job_override", &request.audit, text, out);
+        self.job_document(&request.job)
+    }
+
+    /// For a job that is not of the file there is nothing to override: it is changed itself.
+    fn set_keys(
+        &mut self,
+        request: &JobOverrideRequest,
+        out: &mut Vec<Effect>,
+    ) -> Result<JobDocument, ApiError> {
+        let Some(given) = self.given(&request.job)? else {
+            return Err(self.no_such_job(&request.job));
+        };
+        let mut given = given.clone();
+        if let Some(enabled) = request.overrides.enabled {
+            given.insert("enabled".to_owned(), enabled.into());
+        }
+        if let Some(priority) = request.overrides.priority {
+            given.insert("priority".to_owned(), priority.into());
+        }
+        self.define(&request.job, given, &request.audit, "audit.job_override", out)
+    }
+
+    /// What was given of a job, if it is one that may be changed from outside.
+    fn given(&self, job: &str) -> Result<Option<&Map<String, Value>>, ApiError> {
+        if self.config.job(job).is_some() {
+            let message = format!("the job {job:?} is defined in the config file");
+            return Err(ApiError::new(ErrorCode::OfTheFile, message).hint(
+                "change it there; from here it can be enabled, disabled and given a priority",
+            ));
+        }
+        Ok(self.definitions.get(job).and_then(|defined| defined.definition.given.as_ref()))
+    }
+
+    fn check_version(&self, job: &str, wanted: Option<u64>) -> Result<(), ApiError> {
+        let at = self.definitions.get(job).map_or(0, |defined| defined.definition.version_id);
+        match wanted {
+            Some(wanted) if wanted != at => {
+                let message = format!("the job {job:?} is at version {at}, not {wanted}");
+                Err(ApiError::new(ErrorCode::Conflict, message)
+                    .hint("somebody else has changed it: look at it again"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The definition that a change makes, as far as the change does not say.
+    fn next_version(&self, job: &str, audit: &Audit) -> Definition {
+        let before = self.definitions.get(job).map(|defined| &defined.definition);
+        Definition {
+            given: before.and_then(|before| before.given.clone()),
+            overrides: before.map(|before| before.overrides.clone()).unwrap_or_default(),
+            version_id: before.map_or(0, |before| before.version_id) + 1,
+            created_ms: before.map_or(self.now, |before| before.created_ms),
+            modified_ms: self.now,
+            modified_by: audit.actor.clone(),
+        }
+    }
+
+    /// Checks, records and plans a job as it was given.
+    fn define(
+        &mut self,
+        name: &str,
+        given: Map<String, Value>,
+        audit: &Audit,
+        kind: &str,
+        out: &mut Vec<Effect>,
+    ) -> Result<JobDocument, ApiError> {
+        check_name(name)?;
+        if !self.planned {
+            return Err(ApiError::new(ErrorCode::Unavailable, "there is no config yet")
+                .hint("`bistro status` says what is wrong with it"));
+        }
+        let bytes = Value::Object(given.clone()).to_string().len();
+        if bytes > DEFINITION_BYTES_MAX {
+            let message = format!("a job has {DEFINITION_BYTES_MAX} bytes at most, this {bytes}");
+            return Err(ApiError::new(ErrorCode::BadRequest, message));
+        }
+        let (job, problems) = read(name, &given, &self.config);
+        let Some(job) = job.filter(|job| job.errors.is_empty()) else {
+            return Err(refusal(&problems));
+        };
+        let job = Arc::new(job);
+        let is_new = !self.definitions.contains_key(name);
+        let mut definition = self.next_version(name, audit);
+        definition.given = Some(given);
+        self.definitions.insert(name.to_owned(), Defined { definition, job: Some(job.clone()) });
+        match is_new {
+            true => self.newly_defined.push(job),
+            false => self.redefined = true,
+        }
+        self.record_definition(name, kind, audit, audit.reason.clone(), out);
+        let mut document = self.job_document(name)?;
+        document.warnings = problems.iter().map(say).collect();
+        Ok(document)
+    }
+
+    fn record_definition(
+        &self,
+        job: &str,
+        kind: &str,
+        audit: &Audit,
+        text: String,
+        out: &mut Vec<Effect>,
+    ) {
+        let definition = self.definitions.get(job).map(|defined| defined.definition.clone());
+        out.push(Effect::Persist(Record::Job { job: job.to_owned(), definition }));
+        out.push(Effect::Publish(Event {
+            job: Some(job.to_owned()),
+            actor: Some(audit.actor.clone()),
+            text,
+            ..self.event(kind)
+        }));
+    }
+}
+
+fn read(name: &str, given: &Map<String, Value>, config: &Config) -> (Option<Job>, Vec<Problem>) {
+    parse_job(name, &Value::Object(given.clone()), &config.settings)
+}
+
+fn overridden(job: &Arc<Job>, overrides: &Overrides) -> Arc<Job> {
+    if overrides.is_empty() {
+        return job.clone();
+    }
+    let enabled = overrides.enabled.unwrap_or(job.enabled);
+    let priority = overrides.priority.unwrap_or(job.priority);
+    Arc::new(Job { enabled, priority, ..(**job).clone() })
+}
+
+fn say(problem: &Problem) -> String {
+    let path = problem.path.get(1..).unwrap_or_default().join(".");
+    let at = if path.is_empty() { String::new() } else { format!("{path}: ") };
+    let hint = problem.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    format!("{at}{}{hint}", problem.message)
+}
+
+fn refusal(problems: &[Problem]) -> ApiError {
+    let errors = problems
+        .iter()
+        .filter(|p| p.severity == bistro_common::protocol::api::Severity::Error)
+        .map(say);
+    let message = format!("the job is not valid: {}", errors.collect::<Vec<_>>().join("; "));
+    ApiError::new(ErrorCode::BadRequest, message).hint("nothing was changed; mend it and try again")
+}
+
+fn check_name(name: &str) -> Result<(), ApiError> {
+    if name.is_empty() || name.len() > JOB_NAME_MAX || name.chars().any(char::is_control) {
+        let message =
+            format!("a job's name has 1 to {JOB_NAME_MAX} bytes and no control characters");
+        return Err(ApiError::new(ErrorCode::BadRequest, message));
+    }
+    Ok(())
+}
+
+/// RFC 7396.
+fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
+    for (key, value) in patch {
+        match (value, target.get_mut(key)) {
+            (Value::Null, _) => drop(target.shift_remove(key)),
+            (Value::Object(patch), Some(Value::Object(target))) => merge(target, patch),
+            (Value::Object(patch), _) => {
+                let mut fresh = Map::new();
+                merge(&mut fresh, patch);
+                target.insert(key.clone(), Value::Object(fresh));
+            }
+            (value, _) => drop(target.insert(key.clone(), value.clone())),
+        }
+    }
+}
