@@ -121,6 +121,22 @@ impl Cell {
         Process::start(&bistro(), &args, &self.nats.url())
     }
 
+    /// Runs a command of the CLI to its end; the lines of its output, or of its errors.
+    pub async fn cli(&self, args: &[&str]) -> Result<Vec<String>, Vec<String>> {
+        let mut command = tokio::process::Command::new(bistro());
+        command.args(args).env("BISTRO_NATS_URL", self.nats.url());
+        command.env("BISTRO_CELL", self.name.name());
+        let ran = tokio::time::timeout(PATIENCE, command.output());
+        let output = ran.await.expect("it ends").expect("it can be started");
+        let lines = |bytes: &[u8]| {
+            String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        match output.status.success() {
+            true => Ok(lines(&output.stdout)),
+            false => Err(lines(&output.stderr)),
+        }
+    }
+
     /// Asks on any subject, as a pipeline without our libraries does.
     pub async fn request(&self, subject: &str) -> serde_json::Value {
         let timeout = Duration::from_secs(10);

@@ -223,7 +223,7 @@ pub const KEYS: &[Key] = &[
         "max_log_lines_per_poll_interval",
         "int",
         "50",
-        "0 or less: no limit. How many lines a task may print in that time before it has to wait.",
+        "How many lines a task may print in that time before it has to wait. 0 or less is no limit; the default is only a word of the original's, and not enforced.",
     ),
     key(SUBPROCESS, "parent_death_signal", "int", "9", NO_EFFECT),
     key(SUBPROCESS, "process_group_leader", "bool", "false", NO_EFFECT),

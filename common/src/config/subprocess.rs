@@ -19,6 +19,10 @@ pub struct Subprocess {
     pub process_group_leader: bool,
     pub use_canary_pipe: bool,
     pub cgroups: Cgroups,
+    /// Somebody has asked for the quota of lines. The original's default is exported and not
+    /// enforced: it would hold every task to 5,000 lines a second, and logs are bounded anyway.
+    #[serde(skip)]
+    pub limits_lines: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -38,6 +42,7 @@ impl Default for Subprocess {
             process_group_leader: false,
             use_canary_pipe: true,
             cgroups: Cgroups::default(),
+            limits_lines: false,
         }
     }
 }
@@ -45,7 +50,10 @@ impl Default for Subprocess {
 impl Subprocess {
     /// How many lines a task may print in 10 ms; `None` is no limit.
     pub fn log_lines_per_10_ms(&self) -> Option<u32> {
-        let quota = Some(self.max_log_lines_per_poll_interval).filter(|&lines| lines > 0)?;
+        let quota = self.max_log_lines_per_poll_interval;
+        if !self.limits_lines || quota <= 0 {
+            return None;
+        }
         let per_10_ms = quota.saturating_mul(10) / self.poll_ms.max(1);
         Some(per_10_ms.clamp(1, i64::from(u32::MAX)) as u32)
     }
@@ -64,12 +72,11 @@ pub fn read_subprocess(reader: &Reader<'_>, base: &Subprocess) -> Subprocess {
     object.obsolete("use_canary_pipe", NO_CANARY);
     object.obsolete("cgroups", NO_CGROUP_V1);
     let int = |key, base| object.get(key).and_then(|r| r.int()).unwrap_or(base);
+    let quota = object.get("max_log_lines_per_poll_interval").and_then(|r| r.int());
     let subprocess = Subprocess {
+        limits_lines: quota.is_some() || base.limits_lines,
         poll_ms: int("poll_ms", base.poll_ms).max(1),
-        max_log_lines_per_poll_interval: int(
-            "max_log_lines_per_poll_interval",
-            base.max_log_lines_per_poll_interval,
-        ),
+        max_log_lines_per_poll_interval: quota.unwrap_or(base.max_log_lines_per_poll_interval),
         parent_death_signal: int("parent_death_signal", base.parent_death_signal),
         process_group_leader: flag(&object, "process_group_leader", base.process_group_leader),
         use_canary_pipe: flag(&object, "use_canary_pipe", base.use_canary_pipe),

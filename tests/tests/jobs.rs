@@ -1,0 +1,63 @@
+//! Jobs from the command line: submitted, made, changed, overridden; and what survives.
+
+use bistro_common::protocol::api::TaskState;
+use bistro_tests::Cell;
+
+const CONFIG: &str = r#"{"bistro_settings": {
+    "enabled": true,
+    "nodes": {"levels": ["host"], "node_sources": [{"source": "manual", "prefs": {"h1": [], "h2": []}}]},
+    "resources": {"host": {"slots": {"limit": 1, "default": 1}}, "worker": {"cpu": {"limit": 2, "default": 1}}}},
+  "bistro_job->from_file": {"owner": "me", "enabled": false}}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submitted_command_is_done_if_it_exits_well_and_its_error_is_told() {
+    let cell = Cell::new().await;
+    cell.write_config(CONFIG);
+    cell.start_scheduler().await;
+    let _worker = cell.start_worker("w1", "/bin/false").await;
+    cell.wait_for("the worker", |status| status.workers_healthy == 1).await;
+    let name = cell.cli(&["submit", "--wait", "--", "sh", "-c", "exit 0", "a"]).await;
+    assert!(name.as_ref().is_ok_and(|lines| lines[0].starts_with("sh-")), "{name:?}");
+    let failed = cell.cli(&["submit", "--wait", "--", "sh", "-c", "exit 3"]).await;
+    assert_eq!(failed, Err(vec!["failed: the command exited with status 3".to_owned()]));
+    let unknown = cell.cli(&["submit", "--resource", "cpus=1", "--", "true"]).await;
+    let unknown = unknown.expect_err("there is no such resource").join(" ");
+    assert!(unknown.contains("did you mean \"cpu\""), "{unknown}");
+    // It may also say more than its exit can, as tasks of the original do.
+    let more = ["submit", "--wait", "--", "sh", "-c", "echo failed > $BISTRO_STATUS"];
+    assert!(cell.cli(&more).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_and_overrides_outlive_the_scheduler() {
+    let cell = Cell::new().await;
+    cell.write_config(CONFIG);
+    let task = cell.script("task", "echo done > $2");
+    let scheduler = cell.spawn_scheduler();
+    cell.wait_for("the plan", |status| status.nodes == 3).await;
+    let definition = cell.directory.path().join("job.json");
+    std::fs::write(&definition, r#"{"owner": "me", "depends_on": ["from_file"]}"#).unwrap();
+    let definition = definition.to_str().unwrap();
+    let said = cell.cli(&["job", "create", "made", definition]).await;
+    assert_eq!(said, Ok(vec!["made is enabled with priority 1 (version 1)".to_owned()]));
+    let said = cell.cli(&["job", "set-priority", "made", "-2.5"]).await;
+    assert_eq!(said, Ok(vec!["made is enabled with priority -2.5 (version 2)".to_owned()]));
+    let said = cell.cli(&["job", "enable", "from_file", "--reason", "now"]).await;
+    let beside = "from_file is enabled with priority 1 beside what its file says (version 1)";
+    assert_eq!(said, Ok(vec![beside.to_owned()]));
+    let stale = cell.cli(&["job", "delete", "made", "--version", "1"]).await;
+    let stale = stale.expect_err("it is at version 2").join(" ");
+    assert!(stale.contains("is at version 2, not 1"), "{stale}");
+    let of_file = cell.cli(&["job", "delete", "from_file"]).await;
+    assert!(of_file.is_err_and(|lines| lines.join(" ").contains("defined in the config file")));
+    scheduler.kill();
+    let _scheduler = cell.spawn_scheduler();
+    let _worker = cell.start_worker("w1", &task).await;
+    cell.wait_for_count(TaskState::Done, 4).await;
+    let audit = cell.cli(&["events", "--kind", "audit"]).await.expect("events").join("\n");
+    for kind in ["audit.job_create", "audit.job_override"] {
+        assert!(audit.contains(kind), "{kind} in {audit}");
+    }
+    let said = cell.cli(&["job", "reset", "from_file"]).await;
+    assert!(said.is_ok_and(|lines| lines[0].contains("is disabled")));
+}
