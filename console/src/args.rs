@@ -59,7 +59,15 @@ pub enum Command {
     Guard,
     /// Say what is wrong with a config file; exit 1 if it has errors
     #[command(after_help = "Example:\n  bistro validate bistro.json")]
-    Validate { file: PathBuf },
+    Validate {
+        file: PathBuf,
+        /// Warnings count as errors
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Print the JSON Schema of the config file, for editors
+    #[command(after_help = "Example:\n  bistro schema > bistro.schema.json")]
+    Schema,
     /// Watch and steer a cell in this terminal
     #[command(after_help = "Example:\n  bistro console --nats nats://db1:4222")]
     Console(ConsoleArgs),

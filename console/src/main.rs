@@ -78,7 +78,8 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Worker(worker) => run_worker(args.nats.as_deref(), cell, worker).await,
         Command::Guard => unreachable!("it runs before the runtime starts"),
-        Command::Validate { file } => cli::validate::run(&file),
+        Command::Validate { file, strict } => cli::validate::run(&file, strict),
+        Command::Schema => cli::validate::schema(),
         Command::Console(console) => {
             let url = find_url(args.nats.as_deref())?;
             let client = Client::connect(&url, cell, Patience::KeepTrying).await?;

@@ -4,6 +4,7 @@
 //! caller's loop, with a time-out and a bound on their output. The caller keeps its last good
 //! forest when this fails.
 
+mod file;
 mod manual;
 mod script;
 
@@ -15,6 +16,7 @@ use bistro_core::{Forest, ForestBuilder, ForestError};
 use jiff::tz::TimeZone;
 use std::time::Duration;
 
+pub use file::FileError;
 pub use manual::ManualError;
 pub use script::{ScriptError, Scripts};
 
@@ -35,6 +37,8 @@ pub enum SourceError {
     Manual(#[from] ManualError),
     #[error(transparent)]
     Script(#[from] ScriptError),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Cron(#[from] CronError),
     #[error("there is no time zone {name:?} on this host; expected a name such as Europe/Berlin")]
@@ -92,6 +96,10 @@ async fn run(
         NodeSource::AddTime { parent_level, format, time_zone: zone, schedule } => {
             let events = cron::events(schedule, now, &time_zone(zone.as_deref())?)?;
             add_time(*parent_level, format, &events, builder)
+        }
+        NodeSource::File { parent_level, path, .. } => {
+            let content = scripts.file(path)?;
+            file::add(*parent_level, &content, builder)
         }
         NodeSource::Script { parent_level, script, timeout_ms, period_ms } => {
             let period = Duration::from_millis(*period_ms);

@@ -45,6 +45,8 @@ struct Watch {
     config_problems: Vec<ProblemReport>,
     fetch_at: Option<Instant>,
     scripts: Scripts,
+    /// What was sent last.
+    last: Option<(Arc<Config>, Arc<Forest>)>,
 }
 
 /// Sends what has changed for as long as somebody listens.
@@ -70,6 +72,7 @@ impl Watch {
             config_problems: Vec::new(),
             fetch_at: None,
             scripts: Scripts::default(),
+            last: None,
         }
     }
 
@@ -89,7 +92,7 @@ impl Watch {
             let now = Timestamp::now().as_second();
             match nodes::fetch(&config.settings, &self.instance, now, &mut self.scripts).await {
                 Ok(forest) => {
-                    plan = Some((config.clone(), Arc::new(forest)));
+                    plan = self.news(config.clone(), forest);
                     self.fetch_at = period(&config.settings, now).map(|p| Instant::now() + p);
                     for problem in self.scripts.take_problems() {
                         problems.push(self.problem("bistro_settings.nodes", problem));
@@ -103,6 +106,19 @@ impl Watch {
             }
         }
         Some(Loaded { plan, problems })
+    }
+
+    /// A plan, unless it is the one that was sent last.
+    fn news(&mut self, config: Arc<Config>, forest: Forest) -> Option<(Arc<Config>, Arc<Forest>)> {
+        if let Some((last_config, last_forest)) = &self.last
+            && Arc::ptr_eq(last_config, &config)
+            && **last_forest == forest
+        {
+            return None;
+        }
+        let plan = (config, Arc::new(forest));
+        self.last = Some(plan.clone());
+        Some(plan)
     }
 
     /// Reads the file; true if it says something else than before.
@@ -147,7 +163,9 @@ impl Watch {
 /// When the sources run next: as soon as the most frequent script wants, or as events come and go.
 fn period(settings: &Settings, now: i64) -> Option<Duration> {
     let periods = settings.node_sources.iter().filter_map(|source| match source {
-        NodeSource::Script { period_ms, .. } => Some(Duration::from_millis(*period_ms)),
+        NodeSource::Script { period_ms, .. } | NodeSource::File { period_ms, .. } => {
+            Some(Duration::from_millis(*period_ms))
+        }
         NodeSource::AddTime { time_zone, schedule, .. } => {
             // What is wrong with it has failed the fetch before.
             let zone = nodes::time_zone(time_zone.as_deref()).ok()?;
@@ -180,8 +198,7 @@ mod tests {
         std::fs::write(&path, good.replace("true,", "true")).unwrap();
         let broken = watch.look().await.expect("the file has changed");
         assert_eq!((broken.problems[0].line, broken.problems[0].severity), (1, Severity::Error));
-        let (config, forest) = broken.plan.expect("the last good one");
-        assert_eq!((config.settings.enabled, forest.node_count()), (true, 2));
+        assert!(broken.plan.is_none(), "the last good one stays in force");
         std::fs::write(&path, good).unwrap();
         let mended = watch.look().await.expect("the file has changed back");
         assert!(mended.problems.is_empty());

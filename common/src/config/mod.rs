@@ -13,6 +13,7 @@ mod physical;
 mod problem;
 mod reader;
 pub mod reference;
+mod schema;
 mod settings;
 mod sources;
 mod subprocess;
@@ -25,6 +26,8 @@ pub use model::{
 };
 pub use physical::{Enforcement, Physical, PhysicalKind, WorkerOverrides};
 pub use problem::{Problem, Problems, Source};
+pub use schema::schema;
+pub use sources::parse_tree;
 pub use subprocess::{Cgroups, Subprocess};
 
 use std::sync::Arc;
@@ -61,7 +64,7 @@ fn read_file(root: Reader<'_>) -> Option<Config> {
     for (key, entry) in file.entries() {
         match key.strip_prefix(JOB_PREFIX) {
             Some(name) => jobs.extend(job::read(name, &entry, &settings)),
-            None if key == "bistro_settings" => {}
+            None if matches!(key, "bistro_settings" | "$schema") => {}
             None => entry.warn_key(
                 format!("unknown key {key:?} is ignored"),
                 reader::did_you_mean(key, &["bistro_settings"])

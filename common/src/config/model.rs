@@ -119,6 +119,12 @@ pub enum NodeSource {
         timeout_ms: u64,
         period_ms: u64,
     },
+    /// Names below each node of the parent level, or a tree as of `manual`.
+    File {
+        parent_level: LevelIx,
+        path: String,
+        period_ms: u64,
+    },
     /// `time_zone`: an IANA name; the host's own if absent.
     AddTime {
         parent_level: LevelIx,
@@ -136,6 +142,7 @@ impl NodeSource {
             Self::RangeLabel { .. } => "range_label",
             Self::Script { .. } => "script",
             Self::AddTime { .. } => "add_time",
+            Self::File { .. } => "file",
         }
     }
 }

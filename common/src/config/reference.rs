@@ -21,29 +21,32 @@ const fn key(
     Key { place, name, kind, default, meaning }
 }
 
-const FILE: &str = "The file";
-const SETTINGS: &str = "bistro_settings";
-const NODES: &str = "bistro_settings.nodes";
-const SOURCE: &str = "bistro_settings.nodes.node_sources[]";
-const MANUAL: &str = "prefs of the source manual";
-const RANGE: &str = "prefs of the source range_label";
-const SCRIPT: &str = "prefs of the source script";
-const ADD_TIME: &str = "prefs of the source add_time";
-const SCHEDULE: &str = "prefs.schedule[] of the source add_time";
-const RESOURCE: &str = "bistro_settings.resources.LEVEL.RESOURCE";
-const KILL: &str = "kill_subprocess";
-const SUBPROCESS: &str = "task_subprocess";
-const JOB: &str = "bistro_job->NAME";
-const FILTER: &str = "bistro_job->NAME.filters.LEVEL";
+pub(super) const FILE: &str = "The file";
+pub(super) const SETTINGS: &str = "bistro_settings";
+pub(super) const NODES: &str = "bistro_settings.nodes";
+pub(super) const SOURCE: &str = "bistro_settings.nodes.node_sources[]";
+pub(super) const MANUAL: &str = "prefs of the source manual";
+pub(super) const MANUAL_OBJECT: &str = "prefs.NODE of the source manual";
+pub(super) const NODE_FILE: &str = "prefs of the source file";
+pub(super) const RANGE: &str = "prefs of the source range_label";
+pub(super) const SCRIPT: &str = "prefs of the source script";
+pub(super) const ADD_TIME: &str = "prefs of the source add_time";
+pub(super) const SCHEDULE: &str = "prefs.schedule[] of the source add_time";
+pub(super) const RESOURCE: &str = "bistro_settings.resources.LEVEL.RESOURCE";
+pub(super) const KILL: &str = "kill_subprocess";
+pub(super) const SUBPROCESS: &str = "task_subprocess";
+pub(super) const JOB: &str = "bistro_job->NAME";
+pub(super) const FILTER: &str = "bistro_job->NAME.filters.LEVEL";
 
 const NO_EFFECT: &str = "Of the original; read and exported, of no effect here.";
-const PHYSICAL: &str = "bistro_settings.physical_resources.KIND";
-const CGROUPS: &str = "task_subprocess.cgroups";
+pub(super) const PHYSICAL: &str = "bistro_settings.physical_resources.KIND";
+pub(super) const CGROUPS: &str = "task_subprocess.cgroups";
 const OBSOLETE: &str =
     "Of the original; has no effect, since the scheduler follows changes at once.";
 
 pub const KEYS: &[Key] = &[
     key(FILE, "bistro_settings", "object", "required", "What is true for all jobs."),
+    key(FILE, "$schema", "text", "none", "For editors: where the schema is."),
     key(
         FILE,
         "bistro_job->NAME",
@@ -133,7 +136,7 @@ pub const KEYS: &[Key] = &[
     key(
         SOURCE,
         "source",
-        "manual, range_label, script, add_time or empty",
+        "manual, range_label, script, add_time, file or empty",
         "required",
         "Which source.",
     ),
@@ -145,20 +148,23 @@ pub const KEYS: &[Key] = &[
         "none",
         "A node of the first level and its children.",
     ),
+    key(MANUAL_OBJECT, "children", "list of texts", "none", "Its children."),
+    key(MANUAL_OBJECT, "disabled", "bool", "false", "Nothing is started on it or below."),
     key(
-        MANUAL,
-        "children",
-        "text, list of texts, or object",
-        "none",
-        "In the object form of a node.",
+        NODE_FILE,
+        "path",
+        "path",
+        "required",
+        "A file with a name per line, or a JSON array of names, or a JSON object as the prefs of `manual`. Its content is watched.",
     ),
     key(
-        MANUAL,
-        "disabled",
-        "bool",
-        "false",
-        "In the object form of a node: nothing is started on it or below.",
+        NODE_FILE,
+        "parent_level",
+        "level",
+        "instance",
+        "For names: each of its nodes gets them as children.",
     ),
+    key(NODE_FILE, "period_sec", "seconds", "1", "How often it is looked at."),
     key(RANGE, "parent_level", "level", "required", "Every node of it gets these children."),
     key(RANGE, "start", "int", "required", "The first number."),
     key(RANGE, "end", "int", "required", "The last number."),
@@ -298,7 +304,7 @@ pub const KEYS: &[Key] = &[
     key(
         JOB,
         "backoff",
-        "as in the settings",
+        "list of seconds, last `repeat` or `fail`",
         "that of the settings",
         "How long a task waits after an error.",
     ),

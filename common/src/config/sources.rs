@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::model::{LevelIx, ManualNode, NodeSource, expand_format};
-use super::reader::Reader;
+use super::problem::{Problem, Problems};
+use super::reader::{ObjectReader, Reader};
 use super::settings::{Levels, SECONDS_MAX};
+use super::tree::Tree;
 use crate::cron::{CronItem, ScheduleItem};
 
 /// How long a node script may run, and how often it runs, unless the config says otherwise.
 const SCRIPT_TIMEOUT_SEC: f64 = 60.0;
 const SCRIPT_PERIOD_SEC: f64 = 300.0;
+
+/// How often a file of nodes is looked at.
+const FILE_PERIOD_SEC: f64 = 1.0;
 
 pub fn read_source(reader: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
     let object = reader.object()?;
@@ -22,6 +27,7 @@ pub fn read_source(reader: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
         ("range_label", ()),
         ("script", ()),
         ("add_time", ()),
+        ("file", ()),
         ("empty", ()),
     ])?;
     if name == "empty" {
@@ -35,6 +41,7 @@ pub fn read_source(reader: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
         "manual" => read_manual(&prefs),
         "range_label" => read_range_label(&prefs, levels),
         "add_time" => read_add_time(&prefs, levels),
+        "file" => read_file(&prefs, levels),
         _ => read_script(&prefs, levels),
     }
 }
@@ -106,19 +113,8 @@ fn read_script(prefs: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
     let object = prefs.object()?;
     let parent_level = read_parent_level(object.required("parent_level"), levels);
     let script = object.required("script").and_then(|r| r.string());
-    let seconds = |key, default: f64| {
-        let Some(reader) = object.get(key) else {
-            return Some((default * 1_000.0) as u64);
-        };
-        let seconds = reader.float()?;
-        if !(0.001..=SECONDS_MAX).contains(&seconds) {
-            reader.error("must be more than 0 seconds and at most ten years", None);
-            return None;
-        }
-        Some((seconds * 1_000.0) as u64)
-    };
-    let timeout_ms = seconds("timeout_sec", SCRIPT_TIMEOUT_SEC);
-    let period_ms = seconds("period_sec", SCRIPT_PERIOD_SEC);
+    let timeout_ms = read_ms(&object, "timeout_sec", SCRIPT_TIMEOUT_SEC);
+    let period_ms = read_ms(&object, "period_sec", SCRIPT_PERIOD_SEC);
     object.finish();
     Some(NodeSource::Script {
         parent_level: parent_level?,
@@ -126,6 +122,43 @@ fn read_script(prefs: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
         timeout_ms: timeout_ms?,
         period_ms: period_ms?,
     })
+}
+
+/// Seconds as milliseconds.
+fn read_ms(object: &ObjectReader<'_>, key: &'static str, default_sec: f64) -> Option<u64> {
+    let Some(reader) = object.get(key) else {
+        return Some((default_sec * 1_000.0) as u64);
+    };
+    let seconds = reader.float()?;
+    if !(0.001..=SECONDS_MAX).contains(&seconds) {
+        reader.error("must be more than 0 seconds and at most ten years", None);
+        return None;
+    }
+    Some((seconds * 1_000.0) as u64)
+}
+
+fn read_file(prefs: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
+    let object = prefs.object()?;
+    let parent_level = match object.get("parent_level") {
+        Some(reader) => read_parent_level(Some(reader), levels),
+        None => Some(0),
+    };
+    let path = object.required("path").and_then(|r| r.string());
+    let period_ms = read_ms(&object, "period_sec", FILE_PERIOD_SEC);
+    object.finish();
+    Some(NodeSource::File { parent_level: parent_level?, path: path?, period_ms: period_ms? })
+}
+
+/// A tree of nodes that stands in a file of its own, as the prefs of `manual`.
+pub fn parse_tree(text: &str) -> Result<Vec<ManualNode>, Vec<Problem>> {
+    let tree = Tree::parse(text).map_err(|problem| vec![problem])?;
+    let problems = Problems::default();
+    let nodes = match read_manual(&Reader::root(&tree, &problems)) {
+        Some(NodeSource::Manual { nodes }) => Some(nodes),
+        _ => None,
+    };
+    let problems = problems.into_sorted();
+    nodes.ok_or(problems)
 }
 
 fn read_add_time(prefs: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {

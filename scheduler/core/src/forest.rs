@@ -45,7 +45,7 @@ pub const NODE_NAME_MAX: usize = 4_096;
 /// Numbers of nodes are 32 bits wide, and one value is kept free.
 const NODES_MAX: usize = u32::MAX as usize - 1;
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Forest {
     /// Names of the levels that have nodes, `instance` first.
     level_names: Vec<String>,

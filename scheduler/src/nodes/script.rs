@@ -13,6 +13,8 @@ const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// So much of what a failing script says is kept for people.
 const STDERR_BYTES_MAX: usize = 4 << 10;
 
+use super::file::{self, Content, FileError};
+
 #[derive(Debug, thiserror::Error)]
 pub enum ScriptError {
     #[error("{script} cannot be run for {parent:?}: {source}")]
@@ -38,6 +40,8 @@ pub enum ScriptError {
 pub struct Scripts {
     /// By script and parent.
     said: HashMap<(String, String), Said>,
+    /// What files have said, by path.
+    files: HashMap<String, Content>,
     problems: Vec<String>,
 }
 
@@ -58,6 +62,21 @@ impl Scripts {
     /// What failed since the last call while something older held.
     pub fn take_problems(&mut self) -> Vec<String> {
         std::mem::take(&mut self.problems)
+    }
+
+    /// What a file says, or what it said last.
+    pub(super) fn file(&mut self, path: &str) -> Result<Content, FileError> {
+        match (file::read(path), self.files.get(path)) {
+            (Ok(content), _) => {
+                self.files.insert(path.to_owned(), content.clone());
+                Ok(content)
+            }
+            (Err(error), Some(last)) => {
+                self.problems.push(format!("{error}; the nodes that it listed last stay"));
+                Ok(last.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
     }
 
     /// Forgets what the forest that was just made did not need.

@@ -133,3 +133,29 @@ async fn a_script_is_asked_again_after_its_period_and_what_it_said_last_holds_wh
     }
     assert_eq!(scripts.take_problems(), Vec::<String>::new(), "not asked within its period");
 }
+
+#[tokio::test]
+async fn a_file_lists_names_or_a_tree_and_holds_while_it_cannot_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("nodes");
+    let text = format!(r#"[{{"source": "file", "prefs": {{"path": "{}"}}}}]"#, path.display());
+    let settings = settings(&text);
+    let mut scripts = Scripts::default();
+    let mut nodes = async || {
+        let forest = fetch(&settings, "root", 0, &mut scripts).await?;
+        let names = (1..forest.node_count() as u32).map(|n| forest.name(NodeIx(n)).to_owned());
+        Ok::<_, NodesError>((names.collect::<Vec<_>>(), scripts.take_problems().len()))
+    };
+    assert!(nodes().await.unwrap_err().to_string().contains("cannot be read"));
+    for (content, names, problems) in [
+        ("a\n\n b \n", &["a", "b"][..], 0),
+        (r#"["c"]"#, &["c"], 0),
+        (r#"{"d": ["d1"], /* and */ "e": {"disabled": true},}"#, &["d", "e", "d1"], 0),
+        (r#"{"d": ["d1"}"#, &["d", "e", "d1"], 1),
+        ("[1]", &["d", "e", "d1"], 1),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let (got, failed) = nodes().await.unwrap();
+        assert_eq!((got, failed), (names.iter().map(|&n| n.to_owned()).collect(), problems));
+    }
+}
