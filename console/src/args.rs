@@ -65,6 +65,15 @@ pub enum Command {
         #[arg(long)]
         strict: bool,
     },
+    /// What would happen: a config with virtual workers in virtual time
+    #[command(
+        after_help = "Examples:\n  bistro simulate bistro.json --workers 20 --duration 30\n  \
+                      bistro simulate bistro.json --worker-file workers.json --model model.json -o json\n\n\
+                      A model: {\"default\": {\"duration_sec\": {\"uniform\": [0, 10]}, \"failure_rate\": 0.01},\n  \
+                      \"jobs\": {\"scrape\": {\"duration_sec\": {\"exponential\": 5}}}}\n\
+                      Workers: [{\"count\": 10, \"cpu_cores\": 8, \"ram_mb\": 32000}]"
+    )]
+    Simulate(SimulateArgs),
     /// Print the JSON Schema of the config file, for editors
     #[command(after_help = "Example:\n  bistro schema > bistro.schema.json")]
     Schema,
@@ -288,6 +297,41 @@ pub struct AuditArgs {
     /// For the audit
     #[arg(long, default_value = "")]
     pub reason: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct SimulateArgs {
+    pub config: PathBuf,
+    /// How many workers, all alike
+    #[arg(long, default_value_t = 1)]
+    pub workers: u32,
+    /// A JSON list of groups of workers, in place of --workers
+    #[arg(long, value_name = "FILE", conflicts_with = "workers")]
+    pub worker_file: Option<PathBuf>,
+    /// How long each task takes
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    pub duration: f64,
+    /// A JSON file with durations and failure rates by job, in place of --duration
+    #[arg(long, value_name = "FILE", conflicts_with = "duration")]
+    pub model: Option<PathBuf>,
+    /// The same seed gives the same run
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Stop at this time, whatever is left
+    #[arg(long, value_name = "SECONDS")]
+    pub until: Option<u64>,
+    /// Print every start and every finish as a line of JSON, too
+    #[arg(long)]
+    pub trace: bool,
+    #[arg(short, long, value_enum, default_value_t = Document::Text)]
+    pub output: Document,
+}
+
+/// For answers that are one document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Document {
+    Text,
+    Json,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -79,6 +79,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Worker(worker) => run_worker(args.nats.as_deref(), cell, worker).await,
         Command::Guard => unreachable!("it runs before the runtime starts"),
         Command::Validate { file, strict } => cli::validate::run(&file, strict),
+        Command::Simulate(simulate) => cli::simulate::run(simulate, host_name()).await,
         Command::Schema => cli::validate::schema(),
         Command::Console(console) => {
             let url = find_url(args.nats.as_deref())?;

@@ -10,6 +10,7 @@ mod driver;
 pub mod grid_watch;
 pub mod nodes;
 mod plan_watch;
+pub mod simulate;
 pub mod store;
 
 pub use driver::{Options, SchedulerError, run};

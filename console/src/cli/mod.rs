@@ -6,5 +6,6 @@ pub mod job;
 pub mod logs;
 mod print;
 pub mod read;
+pub mod simulate;
 pub mod submit;
 pub mod validate;
