@@ -313,6 +313,9 @@ pub struct NodeRow {
     pub node: String,
     pub level: String,
     pub parent: Option<String>,
+    /// Beside that one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_parents: Vec<String>,
     pub enabled: bool,
     /// Resource name to slots taken and limit.
     pub slots: BTreeMap<String, SlotUse>,

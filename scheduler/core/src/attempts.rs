@@ -74,7 +74,7 @@ impl Core {
         incarnation: Incarnation,
         seq: Seq,
         stage: Stage,
-        task: Option<TaskIx>,
+        on: Option<(TaskIx, &[NodeIx])>,
     ) {
         let id = open.attempt;
         let attempt = Attempt {
@@ -92,17 +92,17 @@ impl Core {
         of_worker.digest.add(id);
         of_worker.last_seq = of_worker.last_seq.max(seq);
         self.attempts.insert(id, attempt);
-        match task {
-            Some(task) => self.attach_at(id, Some(task), self.charges_at(task)),
+        match on {
+            Some((task, path)) => self.attach_at(id, Some(task), self.charges_on(task, path)),
             None => self.attach(id),
         }
     }
 
-    /// What a task of the present plan takes on its path.
-    fn charges_at(&self, task: TaskIx) -> Vec<Charge> {
+    /// What a task of the present plan takes on a path to it.
+    fn charges_on(&self, task: TaskIx, path: &[NodeIx]) -> Vec<Charge> {
         let classes = &self.jobs[task.job.index()].classes;
-        let up = self.forest.path_up(task.node).zip(classes.iter().enumerate().rev());
-        let charges = up.filter_map(|(node, (level, class))| {
+        let down = path.iter().zip(classes).enumerate();
+        let charges = down.filter_map(|(level, (&node, class))| {
             let demand = &self.classes[level].classes[class.index()].demand;
             let amounts: Vec<_> = demand.iter().copied().enumerate().collect();
             (!amounts.is_empty()).then_some(Charge { level, node, amounts })

@@ -9,7 +9,7 @@ use bistro_common::protocol::task::Slots;
 
 use crate::Core;
 use crate::forest::NodeIx;
-use crate::tasks::{Gate, Phase, TaskIx};
+use crate::tasks::{Gate, JobIx, Phase, TaskIx};
 
 /// At most so many holders are named for each thing that is missing.
 const HOLDERS_MAX: usize = 10;
@@ -68,7 +68,8 @@ impl Core {
             reasons.push(reason(ReasonKind::JobInvalid, text));
         }
         if cell.has(Gate::Disabled) {
-            let disabled = self.forest.path_up(task.node).find(|&n| !self.forest.is_enabled(n));
+            let mut above = self.forest.upwards(task.node).into_iter();
+            let disabled = above.find(|&n| !self.forest.is_enabled(n));
             let name = disabled.map_or("?", |n| self.forest.name(n));
             reasons.push(reason(ReasonKind::NodeDisabled, format!("the node {name} is disabled")));
         }
@@ -101,7 +102,10 @@ impl Core {
 
     fn missing_room(&self, task: TaskIx) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        for node in self.forest.path_up(task.node) {
+        if self.has_way_up(task.job, task.node) {
+            return reasons;
+        }
+        for node in self.forest.upwards(task.node) {
             let level = self.forest.level_of(node);
             if self.has_room(task.job, level, node) {
                 continue;
@@ -123,6 +127,15 @@ impl Core {
             }
         }
         reasons
+    }
+
+    /// Is there room on all nodes of some path from here up?
+    fn has_way_up(&self, job: JobIx, node: NodeIx) -> bool {
+        let level = self.forest.level_of(node);
+        self.has_room(job, level, node)
+            && self.is_placeable(job, level, node)
+            && !self.is_barred(job, level, node)
+            && (level == 0 || self.forest.parents(node).any(|parent| self.has_way_up(job, parent)))
     }
 
     fn holders(&self, node: NodeIx, resource: &str) -> Vec<Holder> {
@@ -147,11 +160,10 @@ impl Core {
     }
 
     fn missing_worker(&self, task: TaskIx) -> Option<Reason> {
-        let unplaceable = self
-            .forest
-            .path_up(task.node)
-            .find(|&node| !self.is_placeable(task.job, self.forest.level_of(node), node));
-        if let Some(node) = unplaceable {
+        let placeable =
+            |node: &NodeIx| self.is_placeable(task.job, self.forest.level_of(*node), *node);
+        let unplaceable = self.forest.upwards(task.node).into_iter().find(|node| !placeable(node));
+        if let Some(node) = unplaceable.filter(|_| !self.has_way_up(task.job, task.node)) {
             let host = self.forest.name(node);
             let text = format!("it must run on the host {host}, where no worker takes it");
             return Some(reason(ReasonKind::NoRoomOnWorkers, text));

@@ -1,10 +1,13 @@
 //! The forest of nodes: names, parents, and which of them are enabled.
 //!
 //! Immutable once built. Nodes are numbered level by level and, within a level, grouped by parent,
-//! so the children of a node are a contiguous range of numbers.
+//! so the children of a node are a contiguous range of numbers. A node may be below more nodes
+//! than that one: those edges are kept apart, and cost nothing where there are none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+
+use rustc_hash::FxHashMap;
 
 use bistro_common::config::{LevelIx, NodeOrder};
 
@@ -27,10 +30,6 @@ pub enum ForestError {
     NoName { level: String },
     #[error("the node name {name:?} has a control character, or more than {NODE_NAME_MAX} bytes")]
     BadName { name: String },
-    #[error(
-        "the node {name:?} is below {first:?} and below {second:?}; several parents are not supported yet"
-    )]
-    TwoParents { name: String, first: String, second: String },
     #[error("the node {name:?} is listed twice below {parent:?}")]
     Twice { name: String, parent: String },
     #[error("the node {name:?} is below {parent:?}, which is not a node of level {level:?}")]
@@ -56,6 +55,9 @@ pub struct Forest {
     /// Where each name ends.
     name_ends: Vec<u32>,
     parents: Vec<u32>,
+    /// Parents beside that one, and children that are in another node's range.
+    more_parents: FxHashMap<NodeIx, Vec<NodeIx>>,
+    more_children: FxHashMap<NodeIx, Vec<NodeIx>>,
     /// Where each node's children start; one more entry at the end. Children of consecutive nodes
     /// are consecutive.
     child_starts: Vec<u32>,
@@ -111,6 +113,25 @@ impl Forest {
         self.child_starts[index] as usize..self.child_starts[index + 1] as usize
     }
 
+    /// Some node has more than one parent.
+    pub fn has_more_parents(&self) -> bool {
+        !self.more_parents.is_empty()
+    }
+
+    /// The parents beside [`Forest::parent`].
+    pub fn more_parents(&self, node: NodeIx) -> &[NodeIx] {
+        self.more_parents.get(&node).map_or(&[], Vec::as_slice)
+    }
+
+    /// The children beside [`Forest::children`].
+    pub fn more_children(&self, node: NodeIx) -> &[NodeIx] {
+        self.more_children.get(&node).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn parents(&self, node: NodeIx) -> impl Iterator<Item = NodeIx> + '_ {
+        self.parent(node).into_iter().chain(self.more_parents(node).iter().copied())
+    }
+
     /// The node's own flag; a disabled ancestor is another matter.
     pub fn is_enabled(&self, node: NodeIx) -> bool {
         self.enabled[node.index()]
@@ -121,9 +142,24 @@ impl Forest {
         self.tags.get(&node).unwrap_or(&NONE)
     }
 
-    /// The node and its ancestors, the instance node last.
+    /// The node and its ancestors by way of first parents, the instance node last.
     pub fn path_up(&self, node: NodeIx) -> impl Iterator<Item = NodeIx> + '_ {
         std::iter::successors(Some(node), |&node| self.parent(node))
+    }
+
+    /// The node and everything above it, whatever the way, from the bottom up.
+    pub fn upwards(&self, node: NodeIx) -> Vec<NodeIx> {
+        let mut all = vec![node];
+        let mut at = 0;
+        while let Some(&node) = all.get(at) {
+            for parent in self.parents(node) {
+                if !all.contains(&parent) {
+                    all.push(parent);
+                }
+            }
+            at += 1;
+        }
+        all
     }
 
     pub fn find(&self, level: LevelIx, name: &str) -> Option<NodeIx> {
@@ -135,8 +171,9 @@ impl Forest {
 
 struct RawNode {
     name: String,
-    /// Position in the level above.
+    /// Position in the level above, and those of more parents.
     parent: u32,
+    more_parents: Vec<u32>,
     enabled: bool,
     tags: BTreeSet<String>,
 }
@@ -145,7 +182,7 @@ struct RawNode {
 pub struct ForestBuilder {
     level_names: Vec<String>,
     levels: Vec<Vec<RawNode>>,
-    by_name: Vec<rustc_hash::FxHashMap<String, u32>>,
+    by_name: Vec<FxHashMap<String, u32>>,
     count: usize,
 }
 
@@ -155,10 +192,15 @@ impl ForestBuilder {
     pub fn new(level_names: Vec<String>, instance: &str) -> Self {
         let mut levels: Vec<Vec<RawNode>> = level_names.iter().map(|_| Vec::new()).collect();
         let mut by_name: Vec<_> = level_names.iter().map(|_| Default::default()).collect();
-        let root =
-            RawNode { name: instance.to_owned(), parent: 0, enabled: true, tags: BTreeSet::new() };
+        let root = RawNode {
+            name: instance.to_owned(),
+            parent: 0,
+            more_parents: Vec::new(),
+            enabled: true,
+            tags: BTreeSet::new(),
+        };
         levels[0].push(root);
-        by_name[0] = rustc_hash::FxHashMap::from_iter([(instance.to_owned(), 0)]);
+        by_name[0] = FxHashMap::from_iter([(instance.to_owned(), 0)]);
         Self { level_names, levels, by_name, count: 1 }
     }
 
@@ -176,6 +218,7 @@ impl ForestBuilder {
     }
 
     /// Adds a node at `level`, which must not be the instance's, below a node of the level above.
+    /// One that is there already gets one more parent; it is enabled if it is so anywhere.
     pub fn add(
         &mut self,
         level: LevelIx,
@@ -200,22 +243,21 @@ impl ForestBuilder {
             return Err(ForestError::TooMany { max: NODES_MAX });
         }
         let at = self.levels[level].len() as u32;
-        if let Some(&other) = self.by_name[level].get(name) {
-            let first = &self.levels[level - 1][self.levels[level][other as usize].parent as usize];
-            return Err(if first.name == parent {
-                ForestError::Twice { name: name.to_owned(), parent: parent.to_owned() }
-            } else {
-                ForestError::TwoParents {
-                    name: name.to_owned(),
-                    first: first.name.clone(),
-                    second: parent.to_owned(),
-                }
-            });
+        if let Some(&known) = self.by_name[level].get(name) {
+            let node = &mut self.levels[level][known as usize];
+            if node.parent == parent_at || node.more_parents.contains(&parent_at) {
+                let (name, parent) = (name.to_owned(), parent.to_owned());
+                return Err(ForestError::Twice { name, parent });
+            }
+            node.more_parents.push(parent_at);
+            node.enabled |= enabled;
+            return Ok(());
         }
         self.by_name[level].insert(name.to_owned(), at);
         self.levels[level].push(RawNode {
             name: name.to_owned(),
             parent: parent_at,
+            more_parents: Vec::new(),
             enabled,
             tags: BTreeSet::new(),
         });
@@ -238,6 +280,8 @@ impl ForestBuilder {
             names: String::new(),
             name_ends: Vec::with_capacity(self.count),
             parents: Vec::with_capacity(self.count),
+            more_parents: FxHashMap::default(),
+            more_children: FxHashMap::default(),
             child_starts: Vec::with_capacity(self.count + 1),
             enabled: Vec::with_capacity(self.count),
             tags: BTreeMap::new(),
@@ -267,8 +311,13 @@ impl ForestBuilder {
                     .map_err(|_| ForestError::TooMany { max: NODES_MAX })?;
                 forest.name_ends.push(end);
                 forest.parents.push(above.unwrap_or(0) + renumbered[node.parent as usize]);
+                let ix = NodeIx(forest.enabled.len() as u32);
+                for &parent in &node.more_parents {
+                    let parent = NodeIx(above.unwrap_or(0) + renumbered[parent as usize]);
+                    forest.more_parents.entry(ix).or_default().push(parent);
+                    forest.more_children.entry(parent).or_default().push(ix);
+                }
                 if !node.tags.is_empty() {
-                    let ix = NodeIx(forest.enabled.len() as u32);
                     forest.tags.insert(ix, std::mem::take(&mut node.tags));
                 }
                 forest.enabled.push(node.enabled);
@@ -337,12 +386,27 @@ mod tests {
     }
 
     #[test]
+    fn a_node_may_have_several_parents() {
+        let mut builder = ForestBuilder::new(levels(), "root");
+        builder.add(1, "h1", "root", true).unwrap();
+        builder.add(1, "h2", "root", true).unwrap();
+        builder.add(2, "d1", "h2", true).unwrap();
+        builder.add(2, "d1", "h1", true).unwrap();
+        let forest = builder.build(NodeOrder::Original).unwrap();
+        let [h1, h2] = ["h1", "h2"].map(|host| forest.find(1, host).unwrap());
+        let d1 = forest.find(2, "d1").unwrap();
+        assert_eq!(forest.parents(d1).collect::<Vec<_>>(), [h2, h1]);
+        assert_eq!((forest.children(h1).len(), forest.more_children(h1)), (0, &[d1][..]));
+        assert_eq!(forest.upwards(d1), [d1, h2, h1, NodeIx::INSTANCE]);
+        assert_eq!(forest.node_count(), 4);
+    }
+
+    #[test]
     fn what_is_not_a_forest_is_refused() {
         let mut builder = ForestBuilder::new(levels(), "root");
         builder.add(1, "h1", "root", true).unwrap();
         builder.add(1, "h2", "root", true).unwrap();
         builder.add(2, "d1", "h1", true).unwrap();
-        assert!(matches!(builder.add(2, "d1", "h2", true), Err(ForestError::TwoParents { .. })));
         assert!(matches!(builder.add(2, "d1", "h1", true), Err(ForestError::Twice { .. })));
         assert!(matches!(builder.add(2, "d2", "h9", true), Err(ForestError::NoParent { .. })));
         assert!(matches!(builder.add(2, "", "h1", true), Err(ForestError::NoName { .. })));

@@ -3,7 +3,7 @@
 //! For a job `j` and a node `n`, `open(j, n)` holds iff `j`'s demand on `n` fits and, at `j`'s own
 //! level, the task can run, or, above it, some child of `n` is open. A task of `j` can start iff
 //! `open(j, instance)`; to find one, walk down. A change touches one path, and stops where no bit
-//! flips. Jobs with equal demands on a level share the bits that say whether they fit.
+//! flips; a node with several parents is a step on several paths. Jobs with equal demands on a level share the bits that say whether they fit.
 
 use bistro_common::config::NodeOrder;
 
@@ -79,11 +79,25 @@ impl Core {
         let state = &self.jobs[job.index()];
         self.has_room(job, level, node)
             && self.is_placeable(job, level, node)
+            && !self.is_barred(job, level, node)
             && if level == state.level() {
                 state.cell(node).can_run()
             } else {
-                state.open.any_in(self.forest.children(node))
+                state.open.any_in(self.forest.children(node)) || self.is_open_beside(job, node)
             }
+    }
+
+    /// Can the job pass through a node above its level?
+    pub(crate) fn is_barred(&self, job: JobIx, level: usize, node: NodeIx) -> bool {
+        let state = &self.jobs[job.index()];
+        self.forest.has_more_parents() && level < state.level() && state.barred.get(node.index())
+    }
+
+    /// With several parents about: is there an open child that is in another node's range?
+    fn is_open_beside(&self, job: JobIx, node: NodeIx) -> bool {
+        let open = &self.jobs[job.index()].open;
+        self.forest.has_more_parents()
+            && self.forest.more_children(node).iter().any(|child| open.get(child.index()))
     }
 
     /// Brings `open` up to date from a node upwards.
@@ -94,6 +108,11 @@ impl Core {
             let open = self.should_be_open(job, level, node);
             if !self.jobs[job.index()].open.set(node.index(), open) {
                 return;
+            }
+            if self.forest.has_more_parents() {
+                for at in 0..self.forest.more_parents(node).len() {
+                    self.refresh_open(job, self.forest.more_parents(node)[at]);
+                }
             }
             match self.forest.parent(node) {
                 Some(parent) => (node, level) = (parent, level - 1),
@@ -132,20 +151,29 @@ impl Core {
         })
     }
 
-    /// A node on which the job, whose root is open, can start now.
-    pub(crate) fn pick_node(&mut self, job: JobIx) -> NodeIx {
+    /// A way down, from the instance to a node on which the job, whose root is open, can start.
+    pub(crate) fn pick_path(&mut self, job: JobIx, path: &mut Vec<NodeIx>) {
         let open = &self.jobs[job.index()].open;
         let mut node = NodeIx::INSTANCE;
+        path.clear();
+        path.push(node);
         for _ in 0..self.jobs[job.index()].level() {
             let children = self.forest.children(node);
             let from = match self.config.settings.node_order {
                 NodeOrder::Random => children.start + self.rng.below(children.len()),
                 NodeOrder::Original | NodeOrder::Lexicographic => children.start,
             };
-            let child =
-                open.first_from(children, from).expect("an open node has an open child below it");
-            node = NodeIx(child as u32);
+            let own = open.first_from(children, from).map(|child| NodeIx(child as u32));
+            let child = if self.forest.has_more_parents() {
+                let mut beside = self.forest.more_children(node).iter().copied();
+                let beside = beside.find(|child| open.get(child.index()));
+                // Either may be the better way: neither is preferred.
+                if self.rng.below(2) == 0 { own.or(beside) } else { beside.or(own) }
+            } else {
+                own
+            };
+            node = child.expect("an open node has an open child");
+            path.push(node);
         }
-        node
     }
 }

@@ -70,6 +70,7 @@ impl Core {
                     state.cell(node).can_run()
                 } else {
                     self.forest.children(node).any(|child| state.open.get(child))
+                        || self.forest.more_children(node).iter().any(|c| state.open.get(c.index()))
                 };
                 let placeable = match &state.config.placement {
                     Placement::HostAtLevel(placed) if *placed == level => {
@@ -77,7 +78,15 @@ impl Core {
                     }
                     _ => true,
                 };
-                let open = room && placeable && below;
+                let filter = state.config.filters.get(&level).filter(|_| level < state.level());
+                let barred = self.forest.has_more_parents()
+                    && level < state.level()
+                    && (!self.forest.is_enabled(node)
+                        || filter.is_some_and(|filter| {
+                            let (name, tags) = (self.forest.name(node), self.forest.tags(node));
+                            !filter.passes(name, tags, &state.config.name)
+                        }));
+                let open = room && placeable && below && !barred;
                 assert_eq!(state.open.get(index), open, "{job:?} at {node:?}");
             }
         }

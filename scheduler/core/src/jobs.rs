@@ -24,6 +24,9 @@ pub struct JobState {
     pub slots: Vec<Arc<Slots>>,
     pub worker_slots: Arc<Slots>,
     pub placed: Option<Placed>,
+    /// Nodes above its level that it must not pass through; empty where every node has one parent,
+    /// since the tasks' own gates say it all then.
+    pub barred: Bits,
     /// Jobs all of whose tasks must be done first; `None` for a name that is not a job.
     pub after_all: Vec<Option<JobIx>>,
     /// Jobs that wait for all of this one's tasks.
@@ -59,6 +62,7 @@ impl JobState {
             slots: Vec::new(),
             worker_slots: Arc::default(),
             placed: None,
+            barred: Bits::new(if forest.has_more_parents() { nodes.start } else { 0 }),
             after_all: Vec::new(),
             awaited_by: Vec::new(),
             first: nodes.start,

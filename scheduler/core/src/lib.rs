@@ -116,6 +116,8 @@ pub struct Core {
 
     /// Assignments of the present step, to be sent in batches.
     outbox: BTreeMap<WorkerIx, Vec<Assignment>>,
+    /// A way down that was just picked; kept for its memory.
+    path: Vec<NodeIx>,
     /// More could be started than one step may take.
     more: bool,
     /// Somebody watches the grid: note what changes.
@@ -170,6 +172,7 @@ impl Core {
             rooms: Rooms::default(),
             fenced: snapshot.fenced.into_iter().collect(),
             outbox: BTreeMap::new(),
+            path: Vec::new(),
             more: false,
             watched: false,
             relaid: false,

@@ -250,7 +250,8 @@ impl Core {
     }
 
     fn close_gates_of(&mut self, job: usize) {
-        let excluded = self.excluded_nodes(job);
+        let (excluded, barred) = self.excluded_nodes(job);
+        self.jobs[job].barred = barred;
         for position in self.forest.level(self.jobs[job].level()) {
             let node = NodeIx(position as u32);
             let task = TaskIx { job: JobIx(job as u32), node };
@@ -263,16 +264,24 @@ impl Core {
         }
     }
 
-    /// For each node down to the job's level, why the job must not run there: the first obstacle
-    /// on the way up counts, and at one node its own flag comes first.
-    fn excluded_nodes(&self, job: usize) -> Vec<Option<Gate>> {
+    /// For each node down to the job's level, why the job must not run there, and through which
+    /// nodes above it must not go. The first obstacle on the way up counts, and at one node its own
+    /// flag comes first; where there are several ways, each must have one.
+    fn excluded_nodes(&self, job: usize) -> (Vec<Option<Gate>>, Bits) {
         let job = &self.jobs[job].config;
+        let mut barred = match self.forest.has_more_parents() {
+            true => Bits::new(self.forest.level(job.level).start),
+            false => Bits::default(),
+        };
         let mut excluded: Vec<Option<Gate>> = Vec::new();
         for level in 0..=job.level {
             let filter = job.filters.get(&level);
             for node in self.forest.level(level).map(|node| NodeIx(node as u32)) {
-                let inherited =
-                    self.forest.parent(node).and_then(|parent| excluded[parent.index()]);
+                let first = self.forest.parent(node);
+                let mut others = self.forest.more_parents(node).iter();
+                let inherited = first
+                    .and_then(|parent| excluded[parent.index()])
+                    .filter(|_| others.all(|parent| excluded[parent.index()].is_some()));
                 let own = if !self.forest.is_enabled(node) {
                     Some(Gate::Disabled)
                 } else if filter.is_some_and(|f| {
@@ -282,10 +291,13 @@ impl Core {
                 } else {
                     None
                 };
+                if own.is_some() && level < job.level && self.forest.has_more_parents() {
+                    barred.set(node.index(), true);
+                }
                 excluded.push(own.or(inherited));
             }
         }
-        excluded
+        (excluded, barred)
     }
 
     fn attach_all(&mut self) {

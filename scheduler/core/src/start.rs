@@ -43,9 +43,11 @@ impl Core {
     }
 
     fn start_one(&mut self, job: JobIx, out: &mut Vec<Effect>) {
-        let node = self.pick_node(job);
+        let mut path = std::mem::take(&mut self.path);
+        self.pick_path(job, &mut path);
+        let node = *path.last().expect("a path has the instance node at least");
         let worker = self
-            .choose_worker(job, node)
+            .choose_worker(job, &path)
             .expect("a job that can start on a node has a worker with room for it");
         let task = TaskIx { job, node };
         let record = self.records.entry(task).or_default();
@@ -58,7 +60,7 @@ impl Core {
             task: self.task_name(task),
             attempt_no,
             started_ms: self.now,
-            path: self.path_with_slots(job, node),
+            path: self.path_with_slots(job, &path),
             worker_slots: self.jobs[job.index()].worker_slots.clone(),
         };
         let seq = self.next_seq(worker);
@@ -79,7 +81,9 @@ impl Core {
         };
         let incarnation = self.worker(worker).incarnation;
         let id = open.attempt;
-        self.open_attempt(open, worker, incarnation, seq, Stage::Assigned, Some(task));
+        let on = Some((task, path.as_slice()));
+        self.open_attempt(open, worker, incarnation, seq, Stage::Assigned, on);
+        self.path = path;
         let attempt = self.attempts[&id].record(self);
         out.push(Effect::Persist(Record::AttemptOpened { attempt }));
         self.outbox.entry(worker).or_default().push(assignment);
@@ -90,14 +94,11 @@ impl Core {
         Seq(self.worker(worker).last_seq.0.max(self.identity.epoch.0 << EPOCH_SHIFT) + 1)
     }
 
-    fn path_with_slots(&self, job: JobIx, node: NodeIx) -> Arc<[PathNode]> {
+    fn path_with_slots(&self, job: JobIx, path: &[NodeIx]) -> Arc<[PathNode]> {
         let slots = &self.jobs[job.index()].slots;
-        let name = |node| self.forest.name(node).to_owned();
-        let up = self.forest.path_up(node).zip(slots.iter().rev());
-        let mut path: Vec<PathNode> =
-            up.map(|(node, slots)| PathNode { node: name(node), slots: slots.clone() }).collect();
-        path.reverse();
-        path.into()
+        let name = |node: NodeIx| self.forest.name(node).to_owned();
+        let down = path.iter().zip(slots);
+        down.map(|(&node, slots)| PathNode { node: name(node), slots: slots.clone() }).collect()
     }
 
     pub(crate) fn flush_outbox(&mut self, out: &mut Vec<Effect>) {

@@ -39,6 +39,21 @@ fn forest(hosts: usize, dbs: usize) -> Arc<Forest> {
     Arc::new(builder.build(NodeOrder::Original).unwrap())
 }
 
+/// Two hosts with three databases each, of which the second host shares two of the first.
+fn shared_forest() -> Arc<Forest> {
+    let levels = ["instance", "host", "db"].map(str::to_owned).to_vec();
+    let mut builder = ForestBuilder::new(levels, "root");
+    for host in ["h0", "h1"] {
+        builder.add(1, host, "root", true).unwrap();
+    }
+    for (db, host) in [("h0d0", "h0"), ("h0d1", "h0"), ("h0d2", "h0"), ("h1d0", "h1")] {
+        builder.add(2, db, host, true).unwrap();
+    }
+    builder.add(2, "h0d0", "h1", true).unwrap();
+    builder.add(2, "h0d1", "h1", true).unwrap();
+    Arc::new(builder.build(NodeOrder::Original).unwrap())
+}
+
 /// A scheduler core, and a store that keeps what it was told to keep.
 struct Cell {
     core: Core,
@@ -486,18 +501,24 @@ enum Act {
     Finish(usize, u8),
     Advance(u64),
     RestartScheduler,
-    Replan(bool),
+    Replan(u8),
+    /// Makes or deletes a job, from outside.
+    Define(usize),
+    /// Another limit per host, and perhaps preemption.
+    Limit(usize),
 }
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
+        2 => any::<usize>().prop_map(Act::Define),
+        2 => any::<usize>().prop_map(Act::Limit),
         4 => (1u8..3).prop_map(Act::Heartbeat),
         1 => (1u8..3).prop_map(Act::RestartWorker),
         6 => (any::<usize>(), 0u8..4).prop_map(|(i, how)| Act::Answer(i, how)),
         8 => (any::<usize>(), 0u8..4).prop_map(|(i, how)| Act::Finish(i, how)),
         3 => (0u64..20_000).prop_map(Act::Advance),
         1 => Just(Act::RestartScheduler),
-        1 => any::<bool>().prop_map(Act::Replan),
+        1 => (0u8..3).prop_map(Act::Replan),
     ]
 }
 
@@ -544,8 +565,20 @@ proptest! {
                 }
                 Act::Advance(ms) => cell.advance(ms),
                 Act::RestartScheduler => cell.restart(),
-                Act::Replan(small) => {
-                    cell.plan.1 = if small { forest(1, 2) } else { forest(2, 3) };
+                Act::Replan(which) => {
+                    cell.plan.1 = match which {
+                        0 => forest(1, 2),
+                        1 => forest(2, 3),
+                        _ => shared_forest(),
+                    };
+                    cell.replan();
+                }
+                Act::Define(n) => definitions::make_or_delete(&mut cell, n),
+                Act::Limit(n) => {
+                    let limits = LIMITS.replace("\"limit\": 2", &format!("\"limit\": {}", n % 4));
+                    let mut config = (*two_levels(&limits, &jobs)).clone();
+                    config.settings.preempt = n % 2 == 0;
+                    cell.plan.0 = Arc::new(config);
                     cell.replan();
                 }
                 _ => {}
@@ -567,3 +600,5 @@ proptest! {
 mod condemned;
 
 mod definitions;
+
+mod paths;

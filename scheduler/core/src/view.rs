@@ -117,6 +117,12 @@ impl Core {
                 node: self.forest.name(node).to_owned(),
                 level: names[level].clone(),
                 parent: self.forest.parent(node).map(|p| self.forest.name(p).to_owned()),
+                more_parents: self
+                    .forest
+                    .more_parents(node)
+                    .iter()
+                    .map(|&parent| self.forest.name(parent).to_owned())
+                    .collect(),
                 enabled: self.forest.is_enabled(node),
                 slots: slots.map(|(name, slots)| (name.to_owned(), slots)).collect(),
             }

@@ -230,11 +230,10 @@ impl Core {
         }
     }
 
-    /// The worker for a task on this node; there is one, since the task can start.
-    pub(crate) fn choose_worker(&mut self, job: JobIx, node: NodeIx) -> Option<WorkerIx> {
+    /// The worker for a task at the end of this path; there is one, since the task can start.
+    pub(crate) fn choose_worker(&mut self, job: JobIx, path: &[NodeIx]) -> Option<WorkerIx> {
         if let Some(placed) = &self.jobs[job.index()].placed {
-            let level = placed.level;
-            let on_path = self.forest.path_up(node).find(|&n| self.forest.level_of(n) == level)?;
+            let on_path = *path.get(placed.level)?;
             return self
                 .on_host(job, self.forest.name(on_path))
                 .min_by_key(|&worker| (self.worker(worker).attempts.len(), worker));

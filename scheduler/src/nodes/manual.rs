@@ -37,12 +37,17 @@ pub fn add(nodes: &[ManualNode], builder: &mut ForestBuilder) -> Result<(), Manu
     let instance = builder.instance().to_owned();
     let mut todo: Vec<(&str, String, usize)> =
         top.into_iter().rev().map(|name| (name, instance.clone(), 1)).collect();
+    // What is below a node is entered with its first parent.
+    let mut entered = FxHashSet::default();
     while let Some((name, parent, level)) = todo.pop() {
         if level > max {
             return Err(ManualError::TooDeep { name: name.to_owned(), level, max });
         }
         let node = by_name.get(name);
         builder.add(level, name, &parent, node.is_none_or(|node| node.enabled))?;
+        if !entered.insert((level, name)) {
+            continue;
+        }
         for child in node.map_or(&[][..], |node| &node.children).iter().rev() {
             todo.push((child, name.to_owned(), level + 1));
         }

@@ -243,7 +243,11 @@ impl Simulation<'_> {
             let next =
                 [end, wake].into_iter().flatten().min().filter(|&at| at < TERMS.heartbeat_ms);
             let Some(at) = next.filter(|&at| at <= until) else {
-                self.now = self.now.max(until.min(next.map_or(self.now, |_| until)));
+                // What goes on at the end of the simulation counts up to there.
+                if next.is_some() {
+                    self.usage.pass(until - self.now);
+                    self.now = until;
+                }
                 return;
             };
             if at > self.now {

@@ -70,21 +70,25 @@ pub fn fetch(given: &Value) -> Answer {
 
 fn describe(forest: &Forest) -> Value {
     let all = || (0..forest.node_count() as u32).map(NodeIx);
+    // The original has a node for each parent.
     let node = |node: NodeIx| {
-        json!({
-            "name": forest.name(node),
-            "level": forest.level_of(node),
-            "parent": forest.parent(node).map(|parent| forest.name(parent)),
-            "enabled": forest.is_enabled(node),
+        forest.parents(node).map(move |parent| {
+            json!({
+                "name": forest.name(node),
+                "level": forest.level_of(node),
+                "parent": forest.name(parent),
+                "enabled": forest.is_enabled(node),
+            })
         })
     };
     let mut counts = serde_json::Map::new();
     for (level, name) in forest.level_names().iter().enumerate() {
-        counts.insert(name.clone(), json!(forest.level(level).len()));
+        let more = forest.level(level).map(|n| forest.more_parents(NodeIx(n as u32)).len());
+        counts.insert(name.clone(), json!(forest.level(level).len() + more.sum::<usize>()));
     }
     let disabled = all().filter(|&node| !forest.is_enabled(node));
     json!({
-        "nodes": all().skip(1).map(node).collect::<Vec<_>>(),
+        "nodes": all().skip(1).flat_map(node).collect::<Vec<_>>(),
         "count_by_level": counts,
         "disabled": disabled.map(|node| forest.name(node)).collect::<Vec<_>>(),
     })

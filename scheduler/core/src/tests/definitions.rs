@@ -174,3 +174,20 @@ fn new_jobs_one_by_one_are_as_good_as_a_plan_with_all_of_them() {
         assert_eq!(cell.assigned(), [], "and a new plan finds nothing that was overlooked");
     }
 }
+
+/// For the property test: one of a few jobs, made if it is not there and deleted if it is.
+pub(super) fn make_or_delete(cell: &mut Cell, n: usize) {
+    let job = format!("extra{}", n % 4);
+    let request = JobDeleteRequest { job: job.clone(), version_id: None, audit: Audit::default() };
+    let now = cell.now;
+    if apply(cell, |core, out| core.job_delete(now, &request, out)).is_ok() {
+        return;
+    }
+    let definition = match n % 4 {
+        0 => json!({"owner": "o", "level_for_tasks": "instance"}),
+        1 => json!({"owner": "o", "depends_on": ["extra0"], "level_for_tasks": "host"}),
+        2 => json!({"owner": "o", "filters": {"host": {"blacklist": ["h0"]}}}),
+        _ => json!({"owner": "o", "resources": {"slots": 2}, "kill_orphan_tasks_after_sec": 0}),
+    };
+    create(cell, &job, definition).expect("it is valid and not there");
+}
