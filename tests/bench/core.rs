@@ -46,18 +46,23 @@ pub struct CoreArgs {
     restarts: usize,
 }
 
-struct Cell {
-    core: Core,
-    running: Vec<Assignment>,
-    out: Vec<Effect>,
+/// A bare core and what it has started.
+pub struct Cell {
+    pub core: Core,
+    pub running: Vec<Assignment>,
+    pub out: Vec<Effect>,
 }
 
 impl Cell {
-    fn step(&mut self, input: Input) {
+    pub fn new(core: Core) -> Self {
+        Self { core, running: Vec::new(), out: Vec::new() }
+    }
+
+    pub fn step(&mut self, input: Input) {
         self.core.step(NOW, input, &mut self.out);
     }
 
-    fn take_assignments(&mut self) {
+    pub fn take_assignments(&mut self) {
         for effect in self.out.drain(..) {
             if let Effect::Assign { assign, .. } = effect {
                 self.running.extend(assign.attempts);
@@ -83,8 +88,7 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
     let load_s = started.elapsed().as_secs_f64();
     let forest_kb = rss_kb();
     let config = config::parse(&config_text(args)).config.context("the config is sound")?;
-    let mut cell =
-        Cell { core: core(1, Snapshot::default()), running: Vec::new(), out: Vec::new() };
+    let mut cell = Cell::new(core(1, Snapshot::default()));
     let started = Instant::now();
     cell.step(Input::Plan { config: Arc::new(config), forest: forest.clone() });
     let plan_s = started.elapsed().as_secs_f64();
@@ -125,7 +129,7 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
 }
 
 /// Microseconds from a result to its successor's assignment, each.
-fn restarts(cell: &mut Cell, count: usize) -> Vec<f64> {
+pub fn restarts(cell: &mut Cell, count: usize) -> Vec<f64> {
     let mut times = Vec::with_capacity(count);
     for n in 0..count {
         if cell.running.is_empty() {
@@ -215,7 +219,7 @@ fn config_text(args: &CoreArgs) -> String {
     )
 }
 
-fn rss_kb() -> u64 {
+pub fn rss_kb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("");
     line.trim().trim_end_matches(" kB").parse().unwrap_or(0)

@@ -3,6 +3,7 @@
 mod core;
 mod e2e;
 mod idle;
+mod queue;
 mod start;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +38,13 @@ enum Bench {
     },
     /// The scheduler's core alone, next to a pass over all tasks
     Core(core::CoreArgs),
+    /// The core alone with many jobs of one task each
+    Queue {
+        #[arg(long, default_value_t = 100_000)]
+        jobs: usize,
+        #[arg(long, default_value = "roundrobin")]
+        policy: String,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -47,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Idle { seconds } => runtime.block_on(idle::run(seconds))?,
         Bench::E2e { tasks } => runtime.block_on(e2e::run(tasks))?,
         Bench::Core(args) => core::run(&args)?,
+        Bench::Queue { jobs, policy } => queue::run(jobs, &policy)?,
     };
     print(&results, args.json);
     Ok(())

@@ -30,7 +30,7 @@ pub async fn run(args: SimulateArgs, instance: String) -> anyhow::Result<ExitCod
             TaskModel { default, jobs: Default::default() }
         }
     };
-    for job in model.jobs.keys().filter(|job| config.job(job).is_none()) {
+    if let Some(job) = model.jobs.keys().find(|job| config.job(job).is_none()) {
         anyhow::bail!("the model is about the job {job:?}, which the config does not have");
     }
     let now = jiff::Timestamp::now().as_second();

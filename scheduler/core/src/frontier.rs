@@ -28,7 +28,7 @@ impl Core {
         job.set_cell(task.node, cell);
         if job.is_complete() != was_complete {
             for at in 0..self.jobs[task.job.index()].awaited_by.len() {
-                self.refresh_startable(self.jobs[task.job.index()].awaited_by[at]);
+                self.refresh_ready(self.jobs[task.job.index()].awaited_by[at]);
             }
         }
         if self.watched {
@@ -48,6 +48,10 @@ impl Core {
             let of_class = &mut self.classes[level].classes[class];
             let room = fits(limits, self.resources.used(node), &of_class.demand);
             if !of_class.room.set(position, room) {
+                continue;
+            }
+            if level == 0 {
+                self.refresh_lanes();
                 continue;
             }
             for at in 0..self.classes[level].classes[class].jobs.len() {
@@ -77,7 +81,7 @@ impl Core {
 
     fn should_be_open(&self, job: JobIx, level: usize, node: NodeIx) -> bool {
         let state = &self.jobs[job.index()];
-        self.has_room(job, level, node)
+        (level == 0 || self.has_room(job, level, node))
             && self.is_placeable(job, level, node)
             && !self.is_barred(job, level, node)
             && if level == state.level() {
@@ -119,7 +123,7 @@ impl Core {
                 None => break,
             }
         }
-        self.refresh_startable(job);
+        self.refresh_ready(job);
     }
 
     /// Sets all of a job's bits from scratch, lowest level first.
@@ -130,18 +134,25 @@ impl Core {
                 self.jobs[job.index()].open.set(node, open);
             }
         }
-        self.refresh_startable(job);
+        self.refresh_ready(job);
     }
 
-    /// A job is startable if its root is open and some worker has room for it.
-    pub(crate) fn refresh_startable(&mut self, job: JobIx) {
+    /// A job is ready if its root is open; it starts something if its lane is open, too.
+    pub(crate) fn refresh_ready(&mut self, job: JobIx) {
         let state = &self.jobs[job.index()];
-        let startable = self.config.settings.enabled
+        let ready = self.config.settings.enabled
             && state.config.can_run()
             && state.open.get(NodeIx::INSTANCE.index())
-            && self.rooms.any(state.worker_class)
             && self.awaited(job).is_none();
-        self.policy.set_startable(job, startable);
+        self.policy.set_ready(job, ready);
+    }
+
+    /// A lane is open if there is room for its demand at the instance node and on some worker.
+    pub(crate) fn refresh_lanes(&mut self) {
+        for lane in self.policy.lanes() {
+            let class = &self.classes[0].classes[lane.instance.index()];
+            lane.open = class.room.get(0) && self.rooms.any(lane.worker);
+        }
     }
 
     /// The first job that this one waits for as a whole.

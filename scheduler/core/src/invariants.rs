@@ -86,13 +86,14 @@ impl Core {
                             let (name, tags) = (self.forest.name(node), self.forest.tags(node));
                             !filter.passes(name, tags, &state.config.name)
                         }));
-                let open = room && placeable && below && !barred;
+                let open = (level == 0 || room) && placeable && below && !barred;
                 assert_eq!(state.open.get(index), open, "{job:?} at {node:?}");
             }
         }
         let startable = self.config.settings.enabled
             && state.config.can_run()
             && state.open.get(0)
+            && self.has_room(job, 0, NodeIx::INSTANCE)
             && self.rooms.any(state.worker_class)
             && state.config.after_all.iter().all(|name| {
                 let job = self.job_names.get(name).map(|job| &self.jobs[job.index()]);

@@ -37,7 +37,8 @@ pub struct JobState {
     /// How many cells are in each state.
     counts: [u64; TaskState::ALL.len()],
     /// The frontier: a node is open if the job's demand fits there and something below (at the
-    /// job's own level: the task itself) can start.
+    /// job's own level: the task itself) can start. The instance node is open without regard to
+    /// its room, which is its lane's business.
     pub open: Bits,
 }
 
@@ -71,6 +72,11 @@ impl JobState {
             open: Bits::new(nodes.end),
             config,
         }
+    }
+
+    /// Its class at the instance node, which every path begins with.
+    pub fn instance_class(&self) -> ClassIx {
+        self.classes[0]
     }
 
     pub fn level(&self) -> LevelIx {

@@ -199,6 +199,7 @@ impl Core {
             self.rooms.classes.classes[class].room = Bits::new(self.workers.len());
             (0..self.workers.len()).for_each(|worker| self.refresh_room(WorkerIx(worker as u32)));
         }
+        self.refresh_lanes();
         if let Some(placed) = self.jobs[ix.index()].placed.as_ref().map(|placed| placed.level) {
             for node in self.forest.level(placed) {
                 let host = self.forest.name(NodeIx(node as u32)).to_owned();

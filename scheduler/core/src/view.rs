@@ -52,10 +52,11 @@ impl Core {
         self.planned
             && self.attempts.is_empty()
             && self.backoffs.is_empty()
-            && !self.jobs.iter().any(|job| {
+            && !self.jobs.iter().enumerate().any(|(i, job)| {
                 self.config.settings.enabled
                     && job.config.can_run()
                     && job.open.get(NodeIx::INSTANCE.index())
+                    && self.has_room(JobIx(i as u32), 0, NodeIx::INSTANCE)
             })
     }
 

@@ -157,21 +157,14 @@ impl Core {
         for worker in 0..self.workers.len() {
             self.refresh_room(WorkerIx(worker as u32));
         }
-        for class in 0..self.rooms.classes.classes.len() {
-            self.refresh_class(class);
-        }
-    }
-
-    fn refresh_class(&mut self, class: usize) {
-        for at in 0..self.rooms.classes.classes[class].jobs.len() {
-            self.refresh_startable(self.rooms.classes.classes[class].jobs[at]);
-        }
+        self.refresh_lanes();
     }
 
     /// Does the worker take one more of each class?
     pub(crate) fn refresh_room(&mut self, worker: WorkerIx) {
         let state = &self.workers[worker.index()];
         let takes_work = state.takes_work(self.now);
+        let mut flipped = false;
         for class in 0..self.rooms.classes.classes.len() {
             let of_class = &mut self.rooms.classes.classes[class];
             let state = &self.workers[worker.index()];
@@ -180,9 +173,10 @@ impl Core {
                 && fits_in(&state.slots, &state.used, &of_class.demand);
             let before = of_class.room.is_empty();
             of_class.room.set(worker.index(), room);
-            if of_class.room.is_empty() != before {
-                self.refresh_class(class);
-            }
+            flipped |= of_class.room.is_empty() != before;
+        }
+        if flipped {
+            self.refresh_lanes();
         }
         if !self.placed_jobs.is_empty() {
             let host = self.workers[worker.index()].host.clone();
