@@ -11,6 +11,12 @@ use rustc_hash::FxHashMap;
 
 use bistro_common::config::{LevelIx, NodeOrder};
 
+mod builder;
+mod names;
+
+pub use builder::ForestBuilder;
+use names::NameTable;
+
 /// Number of a node, over all levels; 0 is the instance node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIx(pub u32);
@@ -44,7 +50,7 @@ pub const NODE_NAME_MAX: usize = 4_096;
 /// Numbers of nodes are 32 bits wide, and one value is kept free.
 const NODES_MAX: usize = u32::MAX as usize - 1;
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Forest {
     /// Names of the levels that have nodes, `instance` first.
     level_names: Vec<String>,
@@ -64,8 +70,22 @@ pub struct Forest {
     enabled: Vec<bool>,
     /// Of the nodes that have any.
     tags: BTreeMap<NodeIx, BTreeSet<String>>,
-    /// Per level, its nodes in the order of their names.
-    by_name: Vec<Vec<u32>>,
+    /// Per level, its nodes by their names.
+    by_name: Vec<NameTable>,
+}
+
+impl PartialEq for Forest {
+    /// What is not compared follows from the rest.
+    fn eq(&self, other: &Self) -> bool {
+        self.level_names == other.level_names
+            && self.level_starts == other.level_starts
+            && self.names == other.names
+            && self.name_ends == other.name_ends
+            && self.parents == other.parents
+            && self.more_parents == other.more_parents
+            && self.enabled == other.enabled
+            && self.tags == other.tags
+    }
 }
 
 impl Forest {
@@ -163,191 +183,7 @@ impl Forest {
     }
 
     pub fn find(&self, level: LevelIx, name: &str) -> Option<NodeIx> {
-        let order = self.by_name.get(level)?;
-        let at = order.binary_search_by(|&node| self.name(NodeIx(node)).cmp(name)).ok()?;
-        Some(NodeIx(order[at]))
-    }
-}
-
-struct RawNode {
-    name: String,
-    /// Position in the level above, and those of more parents.
-    parent: u32,
-    more_parents: Vec<u32>,
-    enabled: bool,
-    tags: BTreeSet<String>,
-}
-
-/// Collects nodes level by level, parents first.
-pub struct ForestBuilder {
-    level_names: Vec<String>,
-    levels: Vec<Vec<RawNode>>,
-    by_name: Vec<FxHashMap<String, u32>>,
-    count: usize,
-}
-
-impl ForestBuilder {
-    /// `level_names` are the levels that have nodes, `instance` first; `instance` is the name of
-    /// the node there.
-    pub fn new(level_names: Vec<String>, instance: &str) -> Self {
-        let mut levels: Vec<Vec<RawNode>> = level_names.iter().map(|_| Vec::new()).collect();
-        let mut by_name: Vec<_> = level_names.iter().map(|_| Default::default()).collect();
-        let root = RawNode {
-            name: instance.to_owned(),
-            parent: 0,
-            more_parents: Vec::new(),
-            enabled: true,
-            tags: BTreeSet::new(),
-        };
-        levels[0].push(root);
-        by_name[0] = FxHashMap::from_iter([(instance.to_owned(), 0)]);
-        Self { level_names, levels, by_name, count: 1 }
-    }
-
-    pub fn level_names(&self) -> &[String] {
-        &self.level_names
-    }
-
-    pub fn instance(&self) -> &str {
-        &self.levels[0][0].name
-    }
-
-    /// Names and flags of a level's nodes, in the order they came.
-    pub fn nodes(&self, level: LevelIx) -> impl Iterator<Item = (&str, bool)> {
-        self.levels[level].iter().map(|node| (node.name.as_str(), node.enabled))
-    }
-
-    /// Adds a node at `level`, which must not be the instance's, below a node of the level above.
-    /// One that is there already gets one more parent; it is enabled if it is so anywhere.
-    pub fn add(
-        &mut self,
-        level: LevelIx,
-        name: &str,
-        parent: &str,
-        enabled: bool,
-    ) -> Result<(), ForestError> {
-        if name.is_empty() {
-            return Err(ForestError::NoName { level: self.level_names[level].clone() });
-        }
-        if name.len() > NODE_NAME_MAX || name.chars().any(char::is_control) {
-            return Err(ForestError::BadName { name: name.chars().take(80).collect() });
-        }
-        let Some(&parent_at) = self.by_name[level - 1].get(parent) else {
-            return Err(ForestError::NoParent {
-                name: name.to_owned(),
-                parent: parent.to_owned(),
-                level: self.level_names[level - 1].clone(),
-            });
-        };
-        if self.count >= NODES_MAX {
-            return Err(ForestError::TooMany { max: NODES_MAX });
-        }
-        let at = self.levels[level].len() as u32;
-        if let Some(&known) = self.by_name[level].get(name) {
-            let node = &mut self.levels[level][known as usize];
-            if node.parent == parent_at || node.more_parents.contains(&parent_at) {
-                let (name, parent) = (name.to_owned(), parent.to_owned());
-                return Err(ForestError::Twice { name, parent });
-            }
-            node.more_parents.push(parent_at);
-            node.enabled |= enabled;
-            return Ok(());
-        }
-        self.by_name[level].insert(name.to_owned(), at);
-        self.levels[level].push(RawNode {
-            name: name.to_owned(),
-            parent: parent_at,
-            more_parents: Vec::new(),
-            enabled,
-            tags: BTreeSet::new(),
-        });
-        self.count += 1;
-        Ok(())
-    }
-
-    /// Gives a node its tags.
-    pub fn set_tags(&mut self, level: LevelIx, name: &str, tags: BTreeSet<String>) {
-        if let Some(&at) = self.by_name[level].get(name) {
-            self.levels[level][at as usize].tags = tags;
-        }
-    }
-
-    /// Numbers the nodes. Siblings keep the order in which they came, or are sorted by name.
-    pub fn build(mut self, order: NodeOrder) -> Result<Forest, ForestError> {
-        let mut forest = Forest {
-            level_names: self.level_names,
-            level_starts: vec![0],
-            names: String::new(),
-            name_ends: Vec::with_capacity(self.count),
-            parents: Vec::with_capacity(self.count),
-            more_parents: FxHashMap::default(),
-            more_children: FxHashMap::default(),
-            child_starts: Vec::with_capacity(self.count + 1),
-            enabled: Vec::with_capacity(self.count),
-            tags: BTreeMap::new(),
-            by_name: Vec::new(),
-        };
-        // New position in its level of each node of the level above, by old position.
-        let mut renumbered: Vec<u32> = vec![0];
-        for level in &mut self.levels {
-            let start = *forest.level_starts.last().expect("starts with one entry");
-            let above = forest.level_starts.len().checked_sub(2).map(|l| forest.level_starts[l]);
-            let mut places: Vec<u32> = (0..level.len() as u32).collect();
-            places.sort_by(|&a, &b| {
-                let (left, right) = (&level[a as usize], &level[b as usize]);
-                let parents =
-                    renumbered[left.parent as usize].cmp(&renumbered[right.parent as usize]);
-                parents.then_with(|| match order {
-                    NodeOrder::Lexicographic => left.name.cmp(&right.name),
-                    NodeOrder::Original | NodeOrder::Random => a.cmp(&b),
-                })
-            });
-            let mut here = vec![0; level.len()];
-            for (position, &place) in places.iter().enumerate() {
-                let node = &mut level[place as usize];
-                here[place as usize] = position as u32;
-                forest.names.push_str(&node.name);
-                let end = u32::try_from(forest.names.len())
-                    .map_err(|_| ForestError::TooMany { max: NODES_MAX })?;
-                forest.name_ends.push(end);
-                forest.parents.push(above.unwrap_or(0) + renumbered[node.parent as usize]);
-                let ix = NodeIx(forest.enabled.len() as u32);
-                for &parent in &node.more_parents {
-                    let parent = NodeIx(above.unwrap_or(0) + renumbered[parent as usize]);
-                    forest.more_parents.entry(ix).or_default().push(parent);
-                    forest.more_children.entry(parent).or_default().push(ix);
-                }
-                if !node.tags.is_empty() {
-                    forest.tags.insert(ix, std::mem::take(&mut node.tags));
-                }
-                forest.enabled.push(node.enabled);
-            }
-            forest.level_starts.push(start + level.len() as u32);
-            renumbered = here;
-        }
-        forest.index();
-        Ok(forest)
-    }
-}
-
-impl Forest {
-    /// Fills in what follows from names and parents.
-    fn index(&mut self) {
-        // Parents never decrease from one node to the next, the instance node apart.
-        let count = self.node_count() as u32;
-        let mut child = 1;
-        for node in 0..count {
-            self.child_starts.push(child);
-            while child < count && self.parents[child as usize] == node {
-                child += 1;
-            }
-        }
-        self.child_starts.push(child);
-        for level in 0..self.level_names.len() {
-            let mut order: Vec<u32> = self.level(level).map(|node| node as u32).collect();
-            order.sort_by(|&a, &b| self.name(NodeIx(a)).cmp(self.name(NodeIx(b))));
-            self.by_name.push(order);
-        }
+        self.by_name.get(level)?.find(name, |node| self.name(NodeIx(node))).map(NodeIx)
     }
 }
 
