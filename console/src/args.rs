@@ -57,7 +57,7 @@ pub enum Command {
     /// The parent of a worker's tasks; only a worker starts it
     #[command(hide = true)]
     Guard,
-    /// Say what is wrong with a config file; exit 1 if it has errors
+    /// Say what is wrong with a config file, or a directory of them; exit 1 if it has errors
     #[command(after_help = "Example:\n  bistro validate bistro.json")]
     Validate {
         file: PathBuf,
@@ -107,7 +107,8 @@ pub enum Command {
 
 #[derive(Debug, ClapArgs)]
 pub struct UpArgs {
-    #[arg(long, value_name = "FILE")]
+    /// A file, or a directory whose .json files are one config together
+    #[arg(long, value_name = "PATH")]
     pub config: PathBuf,
     /// How many workers
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -128,7 +129,8 @@ pub struct UpArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct SchedulerArgs {
-    #[arg(long, value_name = "FILE")]
+    /// A file, or a directory whose .json files are one config together
+    #[arg(long, value_name = "PATH")]
     pub config: PathBuf,
     #[arg(long, value_name = "DIR", default_value = ".bistro/scheduler")]
     pub data_dir: PathBuf,

@@ -96,7 +96,7 @@ fn spawn(program: &Path, args: &[String], url: &str, farewell: Signal) -> std::i
 
 pub async fn run(cell: &Cell, nats: Option<&str>, args: UpArgs) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
-        args.config.is_file(),
+        args.config.exists(),
         "there is no file {}; configs/ has examples, and `bistro validate FILE` checks one",
         args.config.display()
     );

@@ -6,6 +6,7 @@
 mod api;
 mod bus;
 mod committer;
+pub mod config_files;
 mod driver;
 pub mod grid_watch;
 pub mod nodes;

@@ -1,7 +1,7 @@
-//! Watches the config file and runs the node sources, off the loop.
+//! Watches the config file (or a directory of them) and runs the node sources, off the loop.
 //!
 //! The last good config and the last good nodes stay in force; what is wrong with newer ones is
-//! reported. The file's content decides, not its time: a rewrite within a second, an older file put
+//! reported. The content of the files decides, not its time: a rewrite within a second, an older file put
 //! back and a replaced symlink are all seen.
 
 use std::path::PathBuf;
@@ -11,12 +11,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use bistro_common::config::{Config, NodeSource, Settings, Source, parse};
+use bistro_common::config::{Config, NodeSource, Settings};
 use bistro_common::cron;
 use bistro_common::protocol::api::{ProblemReport, Severity};
 use bistro_core::Forest;
 use jiff::Timestamp;
 
+use crate::config_files::{self, ConfigFile};
 use crate::nodes::{self, Scripts};
 
 /// How soon an edit is seen.
@@ -40,7 +41,7 @@ pub struct Loaded {
 struct Watch {
     path: PathBuf,
     instance: String,
-    text: Option<String>,
+    files: Option<Vec<ConfigFile>>,
     config: Option<Arc<Config>>,
     config_problems: Vec<ProblemReport>,
     fetch_at: Option<Instant>,
@@ -67,7 +68,7 @@ impl Watch {
         Self {
             path,
             instance,
-            text: None,
+            files: None,
             config: None,
             config_problems: Vec::new(),
             fetch_at: None,
@@ -121,29 +122,29 @@ impl Watch {
         Some(plan)
     }
 
-    /// Reads the file; true if it says something else than before.
+    /// Reads the file or the files; true if they say something else than before.
     async fn read(&mut self) -> bool {
-        let text = match tokio::fs::read_to_string(&self.path).await {
-            Ok(text) => text,
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || config_files::read(&path)).await;
+        let files = match read.map_err(std::io::Error::other).and_then(|read| read) {
+            Ok(files) => files,
             Err(error) => {
                 let problem = self.problem("", format!("cannot be read: {error}"));
-                self.text = None;
+                self.files = None;
                 let changed = self.config_problems != [problem.clone()];
                 self.config_problems = vec![problem];
                 return changed;
             }
         };
-        if self.text.as_ref() == Some(&text) {
+        if self.files.as_ref() == Some(&files) {
             return false;
         }
-        let parsed = parse(&text);
-        let file = self.path.display().to_string();
-        let source = Source { file: &file, text: &text };
-        self.config_problems = parsed.problems.iter().map(|p| source.report(p)).collect();
+        let parsed = config_files::parse(&files);
+        self.config_problems = parsed.reports;
         if let Some(config) = parsed.config {
             self.config = Some(Arc::new(config));
         }
-        self.text = Some(text);
+        self.files = Some(files);
         true
     }
 

@@ -1,9 +1,10 @@
 //! The config file: what it may say, what it means, and what is wrong with it.
 //!
-//! [`parse`] reads the text of one file. An error in the settings refuses the whole file; an error
+//! [`parse`] reads the text of one file, [`parse_files`] those of several. An error in the settings refuses the whole file; an error
 //! in a job disables that job and keeps everything else. Every problem knows its place.
 //! Nothing here reads files or the clock.
 
+mod dependencies;
 mod errors;
 mod export;
 mod filter;
@@ -30,6 +31,7 @@ pub use schema::schema;
 pub use sources::parse_tree;
 pub use subprocess::{Cgroups, Subprocess};
 
+use rustc_hash::FxHashSet;
 use std::sync::Arc;
 
 use reader::Reader;
@@ -48,32 +50,76 @@ pub struct Parsed {
 
 /// Reads the text of a config file.
 pub fn parse(text: &str) -> Parsed {
-    let tree = match Tree::parse(text) {
-        Ok(tree) => tree,
-        Err(problem) => return Parsed { config: None, problems: vec![problem] },
-    };
-    let problems = Problems::default();
-    let config = read_file(Reader::root(&tree, &problems));
-    Parsed { config, problems: problems.into_sorted() }
+    let mut parsed = parse_files(&[text]);
+    Parsed { config: parsed.config, problems: parsed.problems.pop().unwrap_or_default() }
 }
 
-fn read_file(root: Reader<'_>) -> Option<Config> {
-    let file = root.object()?;
-    let settings = settings::read(&file.required("bistro_settings")?)?;
-    let mut jobs = Vec::new();
-    for (key, entry) in file.entries() {
+/// What several files come to that are one config together.
+#[derive(Debug)]
+pub struct ParsedFiles {
+    pub config: Option<Config>,
+    /// Per file.
+    pub problems: Vec<Vec<Problem>>,
+}
+
+/// Reads the texts of files that are one config together: one has the settings, all may have jobs.
+/// A file that cannot be read as JSON refuses them all, since nobody knows what it would say.
+pub fn parse_files(texts: &[&str]) -> ParsedFiles {
+    let trees: Vec<_> = texts.iter().map(|text| Tree::parse(text)).collect();
+    let problems: Vec<Problems> = trees
+        .iter()
+        .map(|tree| {
+            let problems = Problems::default();
+            tree.as_ref().err().into_iter().for_each(|problem| problems.push(problem.clone()));
+            problems
+        })
+        .collect();
+    let trees: Result<Vec<_>, _> = trees.iter().map(Result::as_ref).collect();
+    let config = trees.ok().and_then(|trees| {
+        let files =
+            trees.iter().zip(&problems).map(|(tree, problems)| Reader::root(tree, problems));
+        read_files(&files.collect::<Vec<_>>())
+    });
+    let problems = problems.into_iter().map(Problems::into_sorted).collect();
+    ParsedFiles { config, problems }
+}
+
+const SETTINGS: &str = "bistro_settings";
+
+fn read_files(roots: &[Reader<'_>]) -> Option<Config> {
+    let files: Vec<_> = roots.iter().map(Reader::object).collect::<Option<_>>()?;
+    let mut settings = files.iter().filter_map(|file| file.get(SETTINGS));
+    let Some(first) = settings.next() else {
+        // Says that it is missing.
+        files.first()?.required(SETTINGS);
+        return None;
+    };
+    if let Some(second) = settings.next() {
+        second.error_key("the settings are in another file already", None);
+        return None;
+    }
+    let settings = settings::read(&first)?;
+    let mut jobs: Vec<(Arc<Job>, Reader<'_>)> = Vec::new();
+    let mut names = FxHashSet::default();
+    for (key, entry) in files.iter().flat_map(reader::ObjectReader::entries) {
         match key.strip_prefix(JOB_PREFIX) {
-            Some(name) => jobs.extend(job::read(name, &entry, &settings)),
-            None if matches!(key, "bistro_settings" | "$schema") => {}
+            Some(name) if !names.insert(name) => {
+                entry.error_key(format!("the job {name:?} is in another file already"), None);
+            }
+            Some(name) => {
+                let job = job::read(name, &entry, &settings);
+                jobs.extend(job.map(|job| (Arc::new(job), entry)));
+            }
+            None if matches!(key, SETTINGS | "$schema") => {}
             None => entry.warn_key(
                 format!("unknown key {key:?} is ignored"),
-                reader::did_you_mean(key, &["bistro_settings"])
+                reader::did_you_mean(key, &[SETTINGS])
                     .or_else(|| Some(format!("jobs are named \"{JOB_PREFIX}NAME\""))),
             ),
         }
     }
-    check_dependencies(&file, &jobs);
-    Some(Config { settings, jobs: jobs.into_iter().map(Arc::new).collect() })
+    dependencies::check(&jobs);
+    Some(Config { settings, jobs: jobs.into_iter().map(|(job, _)| job).collect() })
 }
 
 /// Reads one job that is not in a file, under the settings of one. What is wrong with it is in the
@@ -90,47 +136,6 @@ pub fn parse_job(
     let problems = Problems::default();
     let job = job::read(name, &Reader::named(name, &tree, &problems), settings);
     (job, problems.into_sorted())
-}
-
-/// Unknown and cyclic dependencies never resolve by themselves: say so early.
-fn check_dependencies(file: &reader::ObjectReader<'_>, jobs: &[Job]) {
-    let find = |name: &str| jobs.iter().find(|job| job.name == name);
-    for job in jobs {
-        let Some(entry) = file.entries().find_map(|(key, entry)| {
-            (key.strip_prefix(JOB_PREFIX) == Some(&job.name)).then_some(entry)
-        }) else {
-            continue;
-        };
-        let place = entry.child("depends_on").unwrap_or(entry);
-        for dependency in &job.depends_on {
-            if find(dependency).is_none() {
-                let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
-                place.warn(
-                    format!("depends on {dependency:?}, which is not a job: it will never run"),
-                    reader::did_you_mean(dependency, &names),
-                );
-            }
-        }
-        if depends_on_itself(job, &find) {
-            place.warn("depends on itself in a circle: it will never run", None);
-        }
-    }
-}
-
-fn depends_on_itself<'j>(job: &'j Job, find: &impl Fn(&str) -> Option<&'j Job>) -> bool {
-    let mut seen = std::collections::BTreeSet::new();
-    let mut todo: Vec<&str> = job.depends_on.iter().map(String::as_str).collect();
-    while let Some(name) = todo.pop() {
-        if name == job.name {
-            return true;
-        }
-        if seen.insert(name)
-            && let Some(next) = find(name)
-        {
-            todo.extend(next.depends_on.iter().map(String::as_str));
-        }
-    }
-    false
 }
 
 #[cfg(test)]

@@ -129,7 +129,10 @@ fn dependencies_that_never_resolve_are_warnings() {
     let reports = reports(&SMALLEST.replace("\"bistro_job->test\"", jobs));
     assert_eq!(reports.len(), 3, "{reports:#?}");
     assert!(reports[0].contains("in a circle"), "{reports:#?}");
-    assert!(reports.iter().any(|r| r.contains("\"nobody\", which is not a job")), "{reports:#?}");
+    assert!(
+        reports.iter().any(|r| r.contains("waits for \"nobody\", which is not a job")),
+        "{reports:#?}"
+    );
 }
 
 #[test]
@@ -178,4 +181,29 @@ fn no_text_makes_the_parser_panic() {
         bytes[cut] = b'[';
         parse(&String::from_utf8_lossy(&bytes));
     }
+}
+
+#[test]
+fn several_files_are_one_config() {
+    let jobs = r#"{"bistro_job->more": {"owner": "o", "depends_on": ["test"]}}"#;
+    let parsed = parse_files(&[SMALLEST, jobs]);
+    assert_eq!(parsed.problems, [vec![], vec![]]);
+    let config = parsed.config.expect("usable");
+    let names: Vec<_> = config.jobs.iter().map(|job| job.name.as_str()).collect();
+    assert_eq!(names, ["test", "more"]);
+    let messages = |texts: &[&str]| {
+        let parsed = parse_files(texts);
+        let problems = parsed.problems.into_iter();
+        let of_file = |of: Vec<Problem>| of.into_iter().map(|p| p.message).collect::<Vec<_>>();
+        (parsed.config.is_some(), problems.map(of_file).collect::<Vec<_>>())
+    };
+    let twice = r#"{"bistro_job->test": {"owner": "o"}}"#;
+    let (usable, problems) = messages(&[SMALLEST, twice]);
+    assert!(usable && problems[0].is_empty());
+    assert_eq!(problems[1], ["the job \"test\" is in another file already"]);
+    let (usable, problems) = messages(&[SMALLEST, SMALLEST]);
+    assert!(!usable && problems[1] == ["the settings are in another file already"]);
+    let (usable, problems) = messages(&[SMALLEST, "{"]);
+    assert!(!usable && problems[0].is_empty() && problems[1].len() == 1);
+    assert!(!messages(&[jobs]).0 && !messages(&[]).0);
 }

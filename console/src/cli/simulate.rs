@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bistro_common::config::{Config, Source, parse};
+use bistro_common::config::Config;
+use bistro_scheduler::config_files;
 use bistro_scheduler::nodes::{Scripts, fetch};
 use bistro_scheduler::simulate::{Duration, OfTasks, Report, Setup, TaskModel, Trace, WorkerGroup};
 
@@ -54,15 +55,12 @@ pub async fn run(args: SimulateArgs, instance: String) -> anyhow::Result<ExitCod
     Ok(ExitCode::from(u8::from(!report.finished || !report.stuck.is_empty())))
 }
 
-fn read_config(file: &Path) -> anyhow::Result<Config> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let parsed = parse(&text);
-    let name = file.display().to_string();
-    let source = Source { file: &name, text: &text };
+fn read_config(path: &Path) -> anyhow::Result<Config> {
+    let files =
+        config_files::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let parsed = config_files::parse(&files);
     parsed.config.with_context(|| {
-        let problems = parsed.problems.iter().map(|p| source.report(p).to_string());
-        problems.collect::<Vec<_>>().join("\n")
+        parsed.reports.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     })
 }
 

@@ -6,23 +6,23 @@ use std::process::ExitCode;
 
 use super::print::{print_document, say};
 use crate::text::{safe, safe_lines};
-use bistro_common::config::{Source, parse};
-use bistro_common::protocol::api::Severity;
+use bistro_common::protocol::api::{ProblemReport, Severity};
+use bistro_scheduler::config_files;
 
-pub fn run(file: &Path, strict: bool) -> anyhow::Result<ExitCode> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let parsed = parse(&text);
-    let name = file.display().to_string();
-    let source = Source { file: &name, text: &text };
-    for problem in &parsed.problems {
+pub fn run(path: &Path, strict: bool) -> anyhow::Result<ExitCode> {
+    let files =
+        config_files::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let parsed = config_files::parse(&files);
+    for (file, problem) in &parsed.problems {
+        let source = config_files::source(&files[*file]);
         say!("{}", safe(&source.report(problem).to_string()))?;
         if let Some(excerpt) = source.excerpt(problem) {
             say!("{}", safe_lines(&excerpt))?;
         }
     }
-    let errors = parsed.problems.iter().filter(|p| p.severity == Severity::Error).count();
-    let warnings = parsed.problems.len() - errors;
+    let is_error = |problem: &&ProblemReport| problem.severity == Severity::Error;
+    let errors = parsed.reports.iter().filter(is_error).count();
+    let warnings = parsed.reports.len() - errors;
     say!("{errors} errors, {warnings} warnings")?;
     Ok(ExitCode::from(u8::from(errors > 0 || strict && warnings > 0)))
 }
