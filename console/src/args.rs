@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bistro_common::ids::{AttemptId, WorkerName};
 use bistro_common::protocol::api::TaskState;
 use bistro_common::protocol::log::Stream;
+use bistro_scheduler::config_files::Location;
 
 /// Runs data-parallel work against live systems.
 #[derive(Debug, Parser)]
@@ -129,9 +130,10 @@ pub struct UpArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct SchedulerArgs {
-    /// A file, or a directory whose .json files are one config together
-    #[arg(long, value_name = "PATH")]
-    pub config: PathBuf,
+    /// A file, a directory whose .json files are one config together, a URL (http, https), or
+    /// kv:BUCKET, a NATS KV bucket whose values are one config together
+    #[arg(long, value_name = "PLACE")]
+    pub config: Location,
     #[arg(long, value_name = "DIR", default_value = ".bistro/scheduler")]
     pub data_dir: PathBuf,
     /// The name of the instance node [default: the host's name]

@@ -1,15 +1,79 @@
-//! The files of a config: one, or all of a directory.
+//! The files of a config: one, all of a directory, one behind a URL, or the values of a NATS KV
+//! bucket.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bistro_common::config::{Config, Problem, Source, parse_files};
 use bistro_common::protocol::api::ProblemReport;
+
+use crate::documents::Documents;
 
 /// One file, by the name that messages call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFile {
     pub name: String,
     pub text: String,
+}
+
+/// Where a config is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    Path(PathBuf),
+    /// `http://` or `https://`.
+    Url(String),
+    /// `kv:BUCKET`: each value is a file, by the name of its key.
+    Bucket(String),
+}
+
+impl std::str::FromStr for Location {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.strip_prefix("kv:") {
+            Some(bucket) => Self::Bucket(bucket.to_owned()),
+            None if text.starts_with("http://") || text.starts_with("https://") => {
+                Self::Url(text.to_owned())
+            }
+            None => Self::Path(text.into()),
+        })
+    }
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Url(url) => f.write_str(url),
+            Self::Bucket(bucket) => write!(f, "kv:{bucket}"),
+        }
+    }
+}
+
+/// How long a URL may take.
+const URL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads a config, wherever it is. The error is for people.
+pub async fn fetch(
+    location: &Location,
+    documents: &mut Documents,
+) -> Result<Vec<ConfigFile>, String> {
+    match location {
+        Location::Path(path) => {
+            let path = path.clone();
+            let read = tokio::task::spawn_blocking(move || read(&path)).await;
+            read.map_err(|error| error.to_string())?
+                .map_err(|error| format!("cannot be read: {error}"))
+        }
+        Location::Url(url) => {
+            let text = documents.url(url, URL_TIMEOUT).await.map_err(|error| error.to_string())?;
+            Ok(vec![ConfigFile { name: url.clone(), text }])
+        }
+        Location::Bucket(bucket) => {
+            let values = documents.bucket(bucket).await.map_err(|error| error.to_string())?;
+            let file = |(key, text)| ConfigFile { name: format!("kv:{bucket}/{key}"), text };
+            Ok(values.into_iter().map(file).collect())
+        }
+    }
 }
 
 /// A file is read as it is; of a directory all files whose names end with `.json` or `.jsonc`, in

@@ -20,6 +20,7 @@ use bistro_core::{Core, Effect, Identity, Input, Record};
 use crate::api::{self, Facts};
 use crate::bus::{self, Delivery};
 use crate::committer::Committer;
+use crate::config_files::Location;
 use crate::grid_watch::GridWatch;
 use crate::plan_watch::{self, Loaded};
 use crate::store::{Store, StoreError};
@@ -31,7 +32,7 @@ const INPUTS_MAX: usize = 1_024;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub cell: Cell,
-    pub config: PathBuf,
+    pub config: Location,
     /// Exists, and is this scheduler's alone.
     pub data_dir: PathBuf,
     /// The name of the instance node.
@@ -87,7 +88,8 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     let (plans_out, mut plans) = mpsc::channel(1);
     let (done_out, mut dones) = mpsc::channel(INPUTS_MAX);
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(plan_watch::watch(options.config.clone(), options.instance.clone(), plans_out));
+    let (location, instance) = (options.config.clone(), options.instance.clone());
+    tasks.spawn(plan_watch::watch(location, instance, bus.clone(), plans_out));
     tasks.spawn(bus::consume(bus.clone(), options.cell.clone(), done_out));
     let mut connections = bus.connections();
     let mut driver = Driver {

@@ -7,6 +7,7 @@ mod api;
 mod bus;
 mod committer;
 pub mod config_files;
+pub mod documents;
 mod driver;
 pub mod grid_watch;
 pub mod nodes;

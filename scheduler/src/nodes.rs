@@ -4,7 +4,7 @@
 //! caller's loop, with a time-out and a bound on their output. The caller keeps its last good
 //! forest when this fails.
 
-mod file;
+mod document;
 mod manual;
 mod script;
 
@@ -16,7 +16,7 @@ use bistro_core::{Forest, ForestBuilder, ForestError};
 use jiff::tz::TimeZone;
 use std::time::Duration;
 
-pub use file::FileError;
+pub use document::ContentError;
 pub use manual::ManualError;
 pub use script::{ScriptError, Scripts};
 
@@ -38,7 +38,7 @@ pub enum SourceError {
     #[error(transparent)]
     Script(#[from] ScriptError),
     #[error(transparent)]
-    File(#[from] FileError),
+    Content(#[from] ContentError),
     #[error(transparent)]
     Cron(#[from] CronError),
     #[error("there is no time zone {name:?} on this host; expected a name such as Europe/Berlin")]
@@ -97,9 +97,10 @@ async fn run(
             let events = cron::events(schedule, now, &time_zone(zone.as_deref())?)?;
             add_time(*parent_level, format, &events, builder)
         }
-        NodeSource::File { parent_level, path, .. } => {
-            let content = scripts.file(path)?;
-            file::add(*parent_level, &content, builder)
+        NodeSource::Document { parent_level, place, timeout_ms, .. } => {
+            let timeout = Duration::from_millis(*timeout_ms);
+            let content = scripts.document(place, timeout).await?;
+            document::add(*parent_level, &content, builder)
         }
         NodeSource::Script { parent_level, script, timeout_ms, period_ms } => {
             let period = Duration::from_millis(*period_ms);

@@ -4,7 +4,6 @@
 //! reported. The content of the files decides, not its time: a rewrite within a second, an older file put
 //! back and a replaced symlink are all seen.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +12,20 @@ use tokio::time::Instant;
 
 use bistro_common::config::{Config, NodeSource, Settings};
 use bistro_common::cron;
+use bistro_common::nats::Bus;
 use bistro_common::protocol::api::{ProblemReport, Severity};
 use bistro_core::Forest;
 use jiff::Timestamp;
 
-use crate::config_files::{self, ConfigFile};
+use crate::config_files::{self, ConfigFile, Location};
+use crate::documents::Documents;
 use crate::nodes::{self, Scripts};
 
 /// How soon an edit is seen.
 const POLL: Duration = Duration::from_millis(500);
+
+/// How often a config behind a URL is fetched.
+const URL_PERIOD: Duration = Duration::from_secs(10);
 
 /// After a node source failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -39,7 +43,10 @@ pub struct Loaded {
 }
 
 struct Watch {
-    path: PathBuf,
+    location: Location,
+    documents: Documents,
+    /// Not before; for what costs others something.
+    read_at: Option<Instant>,
     instance: String,
     files: Option<Vec<ConfigFile>>,
     config: Option<Arc<Config>>,
@@ -51,8 +58,10 @@ struct Watch {
 }
 
 /// Sends what has changed for as long as somebody listens.
-pub async fn watch(path: PathBuf, instance: String, out: mpsc::Sender<Loaded>) {
-    let mut watch = Watch::new(path, instance);
+pub async fn watch(location: Location, instance: String, bus: Bus, out: mpsc::Sender<Loaded>) {
+    let mut watch = Watch::new(location, instance);
+    watch.documents = Documents::new(bus.clone());
+    watch.scripts = Scripts::with(bus);
     loop {
         if let Some(loaded) = watch.look().await
             && out.send(loaded).await.is_err()
@@ -64,9 +73,11 @@ pub async fn watch(path: PathBuf, instance: String, out: mpsc::Sender<Loaded>) {
 }
 
 impl Watch {
-    fn new(path: PathBuf, instance: String) -> Self {
+    fn new(location: Location, instance: String) -> Self {
         Self {
-            path,
+            location,
+            documents: Documents::default(),
+            read_at: None,
             instance,
             files: None,
             config: None,
@@ -124,12 +135,16 @@ impl Watch {
 
     /// Reads the file or the files; true if they say something else than before.
     async fn read(&mut self) -> bool {
-        let path = self.path.clone();
-        let read = tokio::task::spawn_blocking(move || config_files::read(&path)).await;
-        let files = match read.map_err(std::io::Error::other).and_then(|read| read) {
+        if self.read_at.is_some_and(|at| Instant::now() < at) {
+            return false;
+        }
+        if matches!(self.location, Location::Url(_)) {
+            self.read_at = Some(Instant::now() + URL_PERIOD);
+        }
+        let files = match config_files::fetch(&self.location, &mut self.documents).await {
             Ok(files) => files,
             Err(error) => {
-                let problem = self.problem("", format!("cannot be read: {error}"));
+                let problem = self.problem("", error);
                 self.files = None;
                 let changed = self.config_problems != [problem.clone()];
                 self.config_problems = vec![problem];
@@ -151,7 +166,7 @@ impl Watch {
     fn problem(&self, key_path: &str, message: String) -> ProblemReport {
         ProblemReport {
             severity: Severity::Error,
-            file: self.path.display().to_string(),
+            file: self.location.to_string(),
             line: 0,
             column: 0,
             key_path: key_path.to_owned(),
@@ -164,7 +179,7 @@ impl Watch {
 /// When the sources run next: as soon as the most frequent script wants, or as events come and go.
 fn period(settings: &Settings, now: i64) -> Option<Duration> {
     let periods = settings.node_sources.iter().filter_map(|source| match source {
-        NodeSource::Script { period_ms, .. } | NodeSource::File { period_ms, .. } => {
+        NodeSource::Script { period_ms, .. } | NodeSource::Document { period_ms, .. } => {
             Some(Duration::from_millis(*period_ms))
         }
         NodeSource::AddTime { time_zone, schedule, .. } => {
@@ -188,7 +203,7 @@ mod tests {
         let path = directory.path().join("bistro.json");
         let good = r#"{"bistro_settings": {"enabled": true, "resources": {},
             "nodes": {"levels": ["l"], "node_sources": [{"source": "manual", "prefs": {"n": []}}]}}}"#;
-        let mut watch = Watch::new(path.clone(), "root".to_owned());
+        let mut watch = Watch::new(Location::Path(path.clone()), "root".to_owned());
         let missing = watch.look().await.expect("the absence is news");
         assert!(missing.problems[0].message.contains("cannot be read"));
         assert!(watch.look().await.is_none(), "and only once");

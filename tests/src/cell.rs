@@ -15,6 +15,7 @@ use bistro_common::protocol::log::{LogRead, LogReadReply};
 use bistro_common::protocol::{decode, encode};
 use bistro_common::subject::Cell as CellName;
 
+use bistro_scheduler::config_files::Location;
 use bistro_worker::GuardCommand;
 
 use crate::{NatsServer, Process};
@@ -65,11 +66,16 @@ impl Cell {
 
     /// A scheduler in this process, for as long as the test runs.
     pub async fn start_scheduler(&self) {
+        self.start_scheduler_on(Location::Path(self.config_path())).await;
+    }
+
+    /// The same with its config elsewhere.
+    pub async fn start_scheduler_on(&self, config: Location) {
         let data_dir = self.directory.path().join("scheduler");
         std::fs::create_dir_all(&data_dir).expect("a directory can be made");
         let options = bistro_scheduler::Options {
             cell: self.name.clone(),
-            config: self.config_path(),
+            config,
             data_dir,
             instance: "root".to_owned(),
             terms: self.terms,

@@ -22,8 +22,8 @@ mod tree;
 
 pub use filter::Filter;
 pub use model::{
-    Config, Job, LevelIx, ManualNode, NodeOrder, NodeSource, Placement, Policy, Resource, Settings,
-    WorkerSelector, expand_format,
+    Config, DocumentPlace, Job, LevelIx, ManualNode, NodeOrder, NodeSource, Placement, Policy,
+    Resource, Settings, WorkerSelector, expand_format,
 };
 pub use physical::{Enforcement, Physical, PhysicalKind, WorkerOverrides};
 pub use problem::{Problem, Problems, Source};

@@ -119,11 +119,12 @@ pub enum NodeSource {
         timeout_ms: u64,
         period_ms: u64,
     },
-    /// Names below each node of the parent level, or a tree as of `manual`.
-    File {
+    /// Names below each node of the parent level, or a tree as of `manual`, in a text elsewhere.
+    Document {
         parent_level: LevelIx,
-        path: String,
+        place: DocumentPlace,
         period_ms: u64,
+        timeout_ms: u64,
     },
     /// `time_zone`: an IANA name; the host's own if absent.
     AddTime {
@@ -142,9 +143,19 @@ impl NodeSource {
             Self::RangeLabel { .. } => "range_label",
             Self::Script { .. } => "script",
             Self::AddTime { .. } => "add_time",
-            Self::File { .. } => "file",
+            Self::Document { place: DocumentPlace::File { .. }, .. } => "file",
+            Self::Document { place: DocumentPlace::Http { .. }, .. } => "http",
+            Self::Document { place: DocumentPlace::NatsKv { .. }, .. } => "nats_kv",
         }
     }
+}
+
+/// Where a text with nodes is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DocumentPlace {
+    File { path: String },
+    Http { url: String },
+    NatsKv { bucket: String, key: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,6 +28,8 @@ pub(super) const SOURCE: &str = "bistro_settings.nodes.node_sources[]";
 pub(super) const MANUAL: &str = "prefs of the source manual";
 pub(super) const MANUAL_OBJECT: &str = "prefs.NODE of the source manual";
 pub(super) const NODE_FILE: &str = "prefs of the source file";
+pub(super) const NODE_HTTP: &str = "prefs of the source http";
+pub(super) const NODE_KV: &str = "prefs of the source nats_kv";
 pub(super) const RANGE: &str = "prefs of the source range_label";
 pub(super) const SCRIPT: &str = "prefs of the source script";
 pub(super) const ADD_TIME: &str = "prefs of the source add_time";
@@ -136,7 +138,7 @@ pub const KEYS: &[Key] = &[
     key(
         SOURCE,
         "source",
-        "manual, range_label, script, add_time, file or empty",
+        "manual, range_label, script, add_time, file, http, nats_kv or empty",
         "required",
         "Which source.",
     ),
@@ -165,6 +167,26 @@ pub const KEYS: &[Key] = &[
         "For names: each of its nodes gets them as children.",
     ),
     key(NODE_FILE, "period_sec", "seconds", "1", "How often it is looked at."),
+    key(
+        NODE_HTTP,
+        "url",
+        "text",
+        "required",
+        "`http` or `https`: a text as that of a file. Fetched with its ETag.",
+    ),
+    key(NODE_HTTP, "parent_level", "level", "instance", "As with a file."),
+    key(NODE_HTTP, "period_sec", "seconds", "60", "How often it is fetched."),
+    key(
+        NODE_HTTP,
+        "timeout_sec",
+        "seconds",
+        "10",
+        "When a fetch is given up. The last good nodes stay.",
+    ),
+    key(NODE_KV, "bucket", "text", "required", "A NATS KV bucket."),
+    key(NODE_KV, "key", "text", "required", "Its value is a text as that of a file."),
+    key(NODE_KV, "parent_level", "level", "instance", "As with a file."),
+    key(NODE_KV, "period_sec", "seconds", "1", "How often it is looked at."),
     key(RANGE, "parent_level", "level", "required", "Every node of it gets these children."),
     key(RANGE, "start", "int", "required", "The first number."),
     key(RANGE, "end", "int", "required", "The last number."),

@@ -110,6 +110,8 @@ fn source() -> Value {
         ("script", object(r::SCRIPT)),
         ("add_time", object(r::ADD_TIME)),
         ("file", object(r::NODE_FILE)),
+        ("http", object(r::NODE_HTTP)),
+        ("nats_kv", object(r::NODE_KV)),
     ];
     let rules = of_sources.map(|(source, prefs)| {
         json!({

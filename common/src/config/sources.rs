@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{LevelIx, ManualNode, NodeSource, expand_format};
+use super::model::{DocumentPlace, LevelIx, ManualNode, NodeSource, expand_format};
 use super::problem::{Problem, Problems};
 use super::reader::{ObjectReader, Reader};
 use super::settings::{Levels, SECONDS_MAX};
@@ -13,8 +13,10 @@ use crate::cron::{CronItem, ScheduleItem};
 const SCRIPT_TIMEOUT_SEC: f64 = 60.0;
 const SCRIPT_PERIOD_SEC: f64 = 300.0;
 
-/// How often a file of nodes is looked at.
+/// How often a file or a bucket of nodes is looked at, and a URL.
 const FILE_PERIOD_SEC: f64 = 1.0;
+const HTTP_PERIOD_SEC: f64 = 60.0;
+const HTTP_TIMEOUT_SEC: f64 = 10.0;
 
 pub fn read_source(reader: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
     let object = reader.object()?;
@@ -28,6 +30,8 @@ pub fn read_source(reader: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
         ("script", ()),
         ("add_time", ()),
         ("file", ()),
+        ("http", ()),
+        ("nats_kv", ()),
         ("empty", ()),
     ])?;
     if name == "empty" {
@@ -41,7 +45,7 @@ pub fn read_source(reader: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
         "manual" => read_manual(&prefs),
         "range_label" => read_range_label(&prefs, levels),
         "add_time" => read_add_time(&prefs, levels),
-        "file" => read_file(&prefs, levels),
+        document @ ("file" | "http" | "nats_kv") => read_document(document, &prefs, levels),
         _ => read_script(&prefs, levels),
     }
 }
@@ -137,16 +141,34 @@ fn read_ms(object: &ObjectReader<'_>, key: &'static str, default_sec: f64) -> Op
     Some((seconds * 1_000.0) as u64)
 }
 
-fn read_file(prefs: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
+fn read_document(name: &str, prefs: &Reader<'_>, levels: &Levels) -> Option<NodeSource> {
     let object = prefs.object()?;
     let parent_level = match object.get("parent_level") {
         Some(reader) => read_parent_level(Some(reader), levels),
         None => Some(0),
     };
-    let path = object.required("path").and_then(|r| r.string());
-    let period_ms = read_ms(&object, "period_sec", FILE_PERIOD_SEC);
+    let text = |key| object.required(key).and_then(|r| r.string());
+    let (place, period_sec) = match name {
+        "http" => (text("url").map(|url| DocumentPlace::Http { url }), HTTP_PERIOD_SEC),
+        "nats_kv" => {
+            let (bucket, key) = (text("bucket"), text("key"));
+            let both = bucket.zip(key);
+            (both.map(|(bucket, key)| DocumentPlace::NatsKv { bucket, key }), FILE_PERIOD_SEC)
+        }
+        _ => (text("path").map(|path| DocumentPlace::File { path }), FILE_PERIOD_SEC),
+    };
+    let period_ms = read_ms(&object, "period_sec", period_sec);
+    let timeout_ms = match name {
+        "http" => read_ms(&object, "timeout_sec", HTTP_TIMEOUT_SEC),
+        _ => Some(0),
+    };
     object.finish();
-    Some(NodeSource::File { parent_level: parent_level?, path: path?, period_ms: period_ms? })
+    Some(NodeSource::Document {
+        parent_level: parent_level?,
+        place: place?,
+        period_ms: period_ms?,
+        timeout_ms: timeout_ms?,
+    })
 }
 
 /// A tree of nodes that stands in a file of its own, as the prefs of `manual`.

@@ -13,7 +13,10 @@ const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// So much of what a failing script says is kept for people.
 const STDERR_BYTES_MAX: usize = 4 << 10;
 
-use super::file::{self, Content, FileError};
+use super::document::{self, Content, ContentError};
+use crate::documents::Documents;
+use bistro_common::config::DocumentPlace;
+use bistro_common::nats::Bus;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ScriptError {
@@ -40,8 +43,9 @@ pub enum ScriptError {
 pub struct Scripts {
     /// By script and parent.
     said: HashMap<(String, String), Said>,
-    /// What files have said, by path.
-    files: HashMap<String, Content>,
+    /// What texts have said, by name.
+    documents: HashMap<String, Content>,
+    elsewhere: Documents,
     problems: Vec<String>,
 }
 
@@ -64,11 +68,32 @@ impl Scripts {
         std::mem::take(&mut self.problems)
     }
 
-    /// What a file says, or what it said last.
-    pub(super) fn file(&mut self, path: &str) -> Result<Content, FileError> {
-        match (file::read(path), self.files.get(path)) {
+    /// For sources that need NATS.
+    pub fn with(bus: Bus) -> Self {
+        Self { elsewhere: Documents::new(bus), ..Self::default() }
+    }
+
+    /// What a text says, or what it said last.
+    pub(super) async fn document(
+        &mut self,
+        place: &DocumentPlace,
+        timeout: Duration,
+    ) -> Result<Content, ContentError> {
+        let (name, text) = match place {
+            DocumentPlace::File { path } => (path.clone(), document::read_file(path)),
+            DocumentPlace::Http { url } => {
+                let text = self.elsewhere.url(url, timeout).await;
+                (url.clone(), text.map_err(ContentError::from))
+            }
+            DocumentPlace::NatsKv { bucket, key } => {
+                let text = self.elsewhere.key(bucket, key).await;
+                (format!("kv:{bucket}/{key}"), text.map_err(ContentError::from))
+            }
+        };
+        let content = text.and_then(|text| document::parse(&name, &text));
+        match (content, self.documents.get(&name)) {
             (Ok(content), _) => {
-                self.files.insert(path.to_owned(), content.clone());
+                self.documents.insert(name, content.clone());
                 Ok(content)
             }
             (Err(error), Some(last)) => {

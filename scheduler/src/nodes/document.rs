@@ -1,5 +1,4 @@
-//! The source `file`: names or a tree in a file of its own. What it said last holds while it
-//! cannot be read.
+//! The sources `file`, `http` and `nats_kv`: names or a tree in a text of its own.
 
 use std::io::Read;
 use std::path::Path;
@@ -7,52 +6,54 @@ use std::path::Path;
 use bistro_common::config::{LevelIx, ManualNode, Source, parse_tree};
 use bistro_core::ForestBuilder;
 
+use crate::documents::{BYTES_MAX, DocumentError};
+
 use super::{SourceError, manual, names};
 
-/// A file of nodes may be so long: a few million names.
-const FILE_BYTES_MAX: u64 = 256 << 20;
-
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub enum ContentError {
     #[error("{path} cannot be read: {source}")]
     Read {
         path: String,
         #[source]
         source: std::io::Error,
     },
-    #[error("{path} has more than {FILE_BYTES_MAX} bytes")]
+    #[error("{path} has more than {BYTES_MAX} bytes")]
     TooLong { path: String },
+    #[error(transparent)]
+    Fetch(#[from] DocumentError),
     #[error("{0}")]
     Content(String),
 }
 
-/// What a file says.
+/// What a text says.
 #[derive(Clone, Debug)]
 pub enum Content {
     Names(Vec<String>),
     Tree(Vec<ManualNode>),
 }
 
-pub fn read(path: &str) -> Result<Content, FileError> {
+pub fn read_file(path: &str) -> Result<String, ContentError> {
     let mut text = String::new();
-    let failed = |source| FileError::Read { path: path.to_owned(), source };
+    let failed = |source| ContentError::Read { path: path.to_owned(), source };
     let file = std::fs::File::open(Path::new(path)).map_err(failed)?;
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(FileError::TooLong { path: path.to_owned() });
+    file.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > BYTES_MAX {
+        return Err(ContentError::TooLong { path: path.to_owned() });
     }
-    parse(path, &text)
+    Ok(text)
 }
 
-fn parse(path: &str, text: &str) -> Result<Content, FileError> {
+/// `path` is what messages call the text.
+pub fn parse(path: &str, text: &str) -> Result<Content, ContentError> {
     match text.trim_start().chars().next() {
         Some('{') => parse_tree(text).map(Content::Tree).map_err(|problems| {
             let source = Source { file: path, text };
             let said = problems.iter().map(|problem| source.report(problem).to_string());
-            FileError::Content(said.collect::<Vec<_>>().join("; "))
+            ContentError::Content(said.collect::<Vec<_>>().join("; "))
         }),
         Some('[') => serde_json::from_str(text).map(Content::Names).map_err(|error| {
-            FileError::Content(format!("{path}: expected a list of names: {error}"))
+            ContentError::Content(format!("{path}: expected a list of names: {error}"))
         }),
         _ => {
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
