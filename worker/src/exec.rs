@@ -170,23 +170,16 @@ async fn start(
     here: &Surroundings,
     assignment: &Assignment,
 ) -> Result<Running, Box<dyn std::error::Error + Send + Sync>> {
-    let prefix = match assignment.command.is_empty() {
-        true => &here.command,
-        false => &assignment.command,
-    };
-    if prefix.is_empty() {
-        return Err("the job has no command, and the worker has no --worker-command".into());
-    }
+    let command = command(&here.command, assignment)
+        .ok_or("the job has no command, and the worker has no --worker-command")?;
     let directory = job_directory(&here.data_dir, &assignment.task.job);
     std::fs::create_dir_all(&directory)?;
     let (stdout, stdout_writer) = Pipe::new()?;
     let (stderr, stderr_writer) = Pipe::new()?;
     let (status, status_writer) = Pipe::new()?;
     let (canary, canary_writer) = Pipe::new()?;
-    let argument = argument(here, assignment).to_string();
+    let argument = argument(&here.worker, &here.host, assignment).to_string();
     let plain = assignment.plain_command;
-    let node = (!plain).then(|| assignment.task.node.clone());
-    let command: Vec<String> = prefix.iter().cloned().chain(node).collect();
     let variables = [
         (ATTEMPT_VARIABLE, assignment.attempt.to_string()),
         ("BISTRO_ATTEMPT_NO", assignment.attempt_no.to_string()),
@@ -224,8 +217,18 @@ fn job_directory(data_dir: &Path, job: &str) -> PathBuf {
     data_dir.join("jobs").join(Token::new(job).as_str())
 }
 
+/// What is run, up to the status path; `worker_command` where the job has no command of its own.
+pub fn command(worker_command: &[String], assignment: &Assignment) -> Option<Vec<String>> {
+    let prefix = match assignment.command.is_empty() {
+        true => worker_command,
+        false => &assignment.command,
+    };
+    let node = (!assignment.plain_command).then(|| assignment.task.node.clone());
+    (!prefix.is_empty()).then(|| prefix.iter().cloned().chain(node).collect())
+}
+
 /// The JSON argument (reference, section 7.1).
-fn argument(here: &Surroundings, assignment: &Assignment) -> Value {
+pub fn argument(worker: &str, host: &str, assignment: &Assignment) -> Value {
     let path: Vec<&str> = assignment.path.iter().map(|on| on.node.as_str()).collect();
     let mut resources: Map<String, Value> = assignment
         .path
@@ -234,15 +237,15 @@ fn argument(here: &Surroundings, assignment: &Assignment) -> Value {
         .map(|on| (on.node.clone(), json!(on.slots)))
         .collect();
     if !assignment.worker_slots.is_empty() {
-        resources.insert(here.worker.clone(), json!(assignment.worker_slots));
+        resources.insert(worker.to_owned(), json!(assignment.worker_slots));
     }
     let mut argument = json!({
         "id": assignment.task.job,
         "path_to_node": path,
         "config": assignment.config,
         "resources_by_node": resources,
-        "worker_node": here.worker,
-        "worker_host": here.host,
+        "worker_node": worker,
+        "worker_host": host,
     });
     if let Some(status) = &assignment.prev_status {
         argument["prev_status"] = status.clone();

@@ -3,10 +3,10 @@
 mod bus;
 mod capacity;
 mod driver;
-mod exec;
+pub mod exec;
 pub mod guard;
 mod ledger;
-mod logs;
+pub mod logs;
 mod processes;
 
 pub use driver::{Options, WorkerError, run};

@@ -6,6 +6,7 @@ mod cron;
 mod nodes;
 mod schedule;
 mod status;
+mod worker;
 
 use serde_json::{Value, json};
 
@@ -43,6 +44,10 @@ pub fn run(op: &str, given: &Value) -> Option<Answer> {
         "select_worker" => core::select_worker(given),
         "task_resources_json" => core::task_resources_json(given),
         "accounting" => core::accounting(given),
+        "argv" => worker::argv(given),
+        "task_json_keys" => worker::task_json_keys(given),
+        "unknown_log_type" => worker::unknown_log_type(given),
+        "page" => worker::page(given),
         "filter" => config::filter(given),
         "filter_fraction_stat" => config::fraction_stat(given),
         "config_parse" => config::parse(given),

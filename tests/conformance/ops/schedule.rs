@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bistro_common::config::{NodeOrder, parse};
 use bistro_common::ids::{AttemptId, Seq, TaskName};
 use bistro_common::protocol::task::{OpenAttempt, PathNode};
-use bistro_core::{AttemptRecord, Effect, ForestBuilder, Input, Phase, Snapshot, TaskRecord};
+use bistro_core::{
+    AttemptRecord, Effect, ForestBuilder, Input, Phase, Snapshot, TaskRecord, WorkerRecord,
+};
 use bistro_tests::bare_core::{NOW, core, heartbeat, incarnation, worker};
 
 use super::{Answer, field};
@@ -194,7 +196,14 @@ pub fn schedule(given: &Value) -> Answer {
         config[format!("bistro_job->{name}")] = job;
     }
     let statuses: BTreeMap<String, BTreeMap<String, String>> = field(given, "statuses")?;
-    let mut snapshot = Snapshot::default();
+    // A worker is stored before its first attempt.
+    let of_worker = WorkerRecord {
+        name: worker(),
+        incarnation: incarnation(),
+        ledger: heartbeat(Default::default()).ledger,
+        host: "host".to_owned(),
+    };
+    let mut snapshot = Snapshot { workers: vec![of_worker], ..Snapshot::default() };
     let mut running = BTreeSet::new();
     for (job, of_job) in statuses {
         for (node, status) in of_job {

@@ -1,0 +1,93 @@
+//! What a worker does with a task, and the pages of its logs.
+
+use serde_json::{Value, json};
+
+use bistro_common::ids::{AttemptId, Seq, TaskName};
+use bistro_common::protocol::assign::Assignment;
+use bistro_common::protocol::log::{Direction, LineId, LogRead, Stream};
+use bistro_common::protocol::task::{Kill, KillMethod};
+use bistro_worker::exec;
+use bistro_worker::logs::{Lines, Logs, Source};
+
+use super::{Answer, field};
+
+fn task(node: &str) -> TaskName {
+    TaskName { job: "job".to_owned(), node: node.to_owned() }
+}
+
+fn assignment(node: &str, command: Vec<String>, prev_status: Option<Value>) -> Assignment {
+    Assignment {
+        attempt: AttemptId::generate(),
+        seq: Seq(1),
+        task: task(node),
+        attempt_no: 1,
+        command,
+        plain_command: false,
+        config: Default::default(),
+        path: Vec::new().into(),
+        worker_slots: Default::default(),
+        prev_status,
+        kill: Kill { method: KillMethod::Term, wait_ms: 0 },
+        log_lines_per_10_ms: None,
+    }
+}
+
+pub fn argv(given: &Value) -> Answer {
+    let node: String = field(given, "node")?;
+    let assignment = assignment(&node, field(given, "command")?, None);
+    let of_worker: Vec<String> =
+        given["worker_command"].as_str().map(str::to_owned).into_iter().collect();
+    let mut argv = exec::command(&of_worker, &assignment).ok_or("there is no command")?;
+    argv.extend(["<status path>", "<json>"].map(str::to_owned));
+    Ok(json!({"argv": argv}))
+}
+
+/// There is one way to run tasks: that of the original's remote workers.
+pub fn task_json_keys(given: &Value) -> Answer {
+    let prev_status = (given["has_prev_status"] == true).then(|| json!({"result_bits": 4}));
+    let argument = exec::argument("w", "h", &assignment("n", Vec::new(), prev_status));
+    let mut keys: Vec<_> = argument.as_object().into_iter().flatten().map(|(key, _)| key).collect();
+    keys.sort_unstable();
+    Ok(json!({"keys": keys}))
+}
+
+pub fn unknown_log_type(given: &Value) -> Answer {
+    let stream: Stream = field(given, "log_type")?;
+    Ok(json!({"stream": stream.as_str()}))
+}
+
+/// Lines are stored at one a second, so that their ids are those of the case in other units.
+pub fn page(given: &Value) -> Answer {
+    let ids: Vec<u64> = field(given, "stored_ids")?;
+    let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let logs = Logs::open(directory.path().to_owned(), 1 << 30).map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let source = Source { attempt: AttemptId::generate(), attempt_no: 1, task: task("n") };
+        let printer = logs.begin(source).await;
+        for id in &ids {
+            let mut lines = Lines::default();
+            lines.push(Stream::Stdout, id.to_string().as_bytes(), false, 0);
+            printer.print(id * 1_000, lines).await;
+        }
+        printer.end().await;
+    });
+    let ascending: bool = field(given, "ascending")?;
+    let from: i64 = field(given, "line_id")?;
+    let (direction, from) = match (ascending, u64::try_from(from)) {
+        (true, Ok(from)) => (Direction::Ascending, LineId::at(from * 1_000)),
+        (true, Err(_)) => (Direction::Ascending, LineId::MIN),
+        (false, Ok(from)) => (Direction::Descending, LineId(LineId::at((from + 1) * 1_000).0 - 1)),
+        (false, Err(_)) => (Direction::Descending, LineId::MAX),
+    };
+    let page = logs.read(&LogRead::page(from, direction, field(given, "limit")?));
+    let seconds = |id: LineId| id.seconds();
+    // An ascending page always names a next one, since lines may yet come.
+    let last = ids.iter().max().copied().unwrap_or(0);
+    let next = page.next.map(seconds).filter(|&next| !ascending || ids.contains(&next));
+    let next = next
+        .filter(|&next| next <= last && page.lines.last().is_none_or(|l| seconds(l.id) != next));
+    let ids: Vec<_> = page.lines.iter().map(|line| seconds(line.id)).collect();
+    Ok(json!({"ids": ids, "next_line_id": next.map_or(-1, |next| next as i64)}))
+}
