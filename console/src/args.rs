@@ -275,7 +275,7 @@ pub enum JobCommand {
     #[command(after_help = "Example:\n  bistro job set-priority scrape 10")]
     SetPriority {
         job: String,
-        #[arg(allow_negative_numbers = true)]
+        #[arg(allow_negative_numbers = true, value_parser = parse_priority)]
         priority: f64,
         #[command(flatten)]
         audit: AuditArgs,
@@ -346,7 +346,8 @@ pub struct SubmitArgs {
     /// Slots that it takes; may be given several times
     #[arg(long = "resource", value_name = "NAME=SLOTS", value_parser = parse_slots)]
     pub resources: Vec<(String, i64)>,
-    #[arg(long, allow_negative_numbers = true)]
+    /// For the policies that rank jobs
+    #[arg(long, allow_negative_numbers = true, value_parser = parse_priority)]
     pub priority: Option<f64>,
     /// How often it is tried again after an error, after 5, 10, 20, ... seconds
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=20))]
@@ -363,6 +364,11 @@ pub struct SubmitArgs {
     /// The program and its arguments
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
+}
+
+fn parse_priority(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| "expected a number".to_owned())
 }
 
 fn parse_slots(text: &str) -> Result<(String, i64), String> {

@@ -66,8 +66,9 @@ fn definition(args: SubmitArgs) -> Map<String, Value> {
 fn name_for(command: &[String]) -> String {
     let program = command.first().map_or("task", String::as_str);
     let program = program.rsplit('/').next().unwrap_or(program);
-    let id = AttemptId::generate().to_string().to_lowercase();
-    format!("{program}-{id}")
+    // The time in milliseconds, and what makes it unique.
+    let id = AttemptId::generate().0.as_u128();
+    format!("{program}-{:012x}-{:08x}", id >> 80, id as u32)
 }
 
 async fn wait_for(client: &Client, job: String) -> anyhow::Result<ExitCode> {

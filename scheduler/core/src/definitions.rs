@@ -205,6 +205,11 @@ impl Core {
             return Err(ApiError::new(ErrorCode::BadRequest, "a priority is a finite number"));
         }
         let text = match (request.reset, enabled, priority) {
+            (false, None, None) => {
+                let message =
+                    "the request changes nothing: it has no \"overrides\" and no \"reset\"";
+                return Err(ApiError::new(ErrorCode::BadRequest, message));
+            }
             (true, None, None) => "as in the file again".to_owned(),
             _ => {
                 let enabled = enabled.map(|enabled| format!("enabled {enabled}"));
