@@ -307,7 +307,7 @@ pub struct AuditArgs {
 pub struct SimulateArgs {
     pub config: PathBuf,
     /// How many workers, all alike
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub workers: u32,
     /// A JSON list of groups of workers, in place of --workers
     #[arg(long, value_name = "FILE", conflicts_with = "workers")]

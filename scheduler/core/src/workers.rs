@@ -135,9 +135,12 @@ impl Core {
         let resources = self.resources.worker_limits().len();
         self.workers.push(Worker::from_record(record, health, resources));
         self.refresh_worker_slots(worker);
-        self.index_hosts();
-        // Bit sets have a fixed size: make all of them anew.
-        self.fill_rooms();
+        let host = self.workers[worker.index()].host.clone();
+        self.hosts.entry(host).or_default().push(worker);
+        for class in &mut self.rooms.classes.classes {
+            class.room.grow(self.workers.len());
+        }
+        self.refresh_room(worker);
         worker
     }
 

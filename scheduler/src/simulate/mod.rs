@@ -37,11 +37,15 @@ const BEGIN: Millis = 1_000;
 const TERMS: LeaseTerms =
     LeaseTerms { lease_ms: 1 << 50, heartbeat_ms: 1 << 48, kill_grace_ms: 1_000, margin_ms: 1_000 };
 
+const WORKERS_MAX: u64 = 100_000;
+
 /// Why there is nothing to simulate.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulateError {
     #[error("the settings say \"enabled\": false, so nothing would ever start")]
     Disabled,
+    #[error("{0} workers are more than the {WORKERS_MAX} that can be simulated")]
+    Workers(u64),
     #[error("a worker's name is not valid: {0}")]
     Name(String),
 }
@@ -117,6 +121,10 @@ struct Simulation<'t> {
 pub fn run(setup: Setup, trace: &mut dyn FnMut(Trace)) -> Result<Report, SimulateError> {
     if !setup.config.settings.enabled {
         return Err(SimulateError::Disabled);
+    }
+    let workers: u64 = setup.workers.iter().map(|group| u64::from(group.count)).sum();
+    if workers > WORKERS_MAX {
+        return Err(SimulateError::Workers(workers));
     }
     let identity = Identity {
         cell: CellId::from_parts(1, [0; 10]),
