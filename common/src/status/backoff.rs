@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// A checked backoff list: strictly increasing seconds, then repeat the last or fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    seconds: Vec<u64>,
+    /// Shared: most jobs inherit theirs.
+    seconds: Arc<[u64]>,
     repeat: bool,
 }
 
@@ -86,16 +88,16 @@ impl Backoff {
                     if seconds.is_empty() {
                         return Err(BackoffError::NothingToRepeat);
                     }
-                    return Ok(Self { seconds, repeat: true });
+                    return Ok(Self { seconds: seconds.into(), repeat: true });
                 }
                 Value::String(word) if word == "fail" => {
-                    return Ok(Self { seconds, repeat: false });
+                    return Ok(Self { seconds: seconds.into(), repeat: false });
                 }
                 Value::String(word) => return Err(BackoffError::UnknownWord(word.clone())),
                 other => return Err(BackoffError::Invalid(other.to_string())),
             }
         }
-        Ok(Self { seconds, repeat: false })
+        Ok(Self { seconds: seconds.into(), repeat: false })
     }
 
     /// The list as configured, always ending with `"repeat"` or `"fail"`.
@@ -123,7 +125,7 @@ fn push_seconds(seconds: &mut Vec<u64>, number: &serde_json::Number) -> Result<(
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { seconds: vec![15, 30, 60, 300, 900, 3_600, 7_200, 21_600, 86_400], repeat: true }
+        Self { seconds: [15, 30, 60, 300, 900, 3_600, 7_200, 21_600, 86_400].into(), repeat: true }
     }
 }
 

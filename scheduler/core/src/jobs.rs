@@ -2,7 +2,6 @@
 
 use bistro_common::config::{Job, LevelIx};
 use bistro_common::protocol::api::{Counts, TaskState};
-use bistro_common::protocol::task::Slots;
 use std::sync::Arc;
 
 use crate::bits::Bits;
@@ -20,9 +19,6 @@ pub struct JobState {
     /// Its class at each level down to its own.
     pub classes: Vec<ClassIx>,
     pub worker_class: ClassIx,
-    /// What a task takes, by name: at each level down to the job's own, and on its worker.
-    pub slots: Vec<Arc<Slots>>,
-    pub worker_slots: Arc<Slots>,
     pub placed: Option<Placed>,
     /// Nodes above its level that it must not pass through; empty where every node has one parent,
     /// since the tasks' own gates say it all then.
@@ -60,8 +56,6 @@ impl JobState {
             dependents: Vec::new(),
             classes: Vec::new(),
             worker_class: ClassIx(0),
-            slots: Vec::new(),
-            worker_slots: Arc::default(),
             placed: None,
             barred: Bits::new(if forest.has_more_parents() { nodes.start } else { 0 }),
             after_all: Vec::new(),

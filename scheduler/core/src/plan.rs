@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bistro_common::config::{Config, Job, Placement};
 use bistro_common::protocol::api::WorkerHealth;
-use bistro_common::protocol::task::Slots;
 
 use crate::Core;
 use crate::attempts::Stage;
@@ -14,14 +13,9 @@ use crate::io::Effect;
 use crate::jobs::{JobState, Placed};
 use crate::policy::Policy;
 use crate::record::{AttemptRecord, WorkerRecord};
-use crate::resources::{Classes, Limit, Resources, Wanted};
+use crate::resources::{Classes, Resources, Wanted};
 use crate::tasks::{Gate, JobIx, Phase, TaskIx, TaskRecord};
 use crate::workers::WorkerIx;
-
-/// A demand by the names of the resources.
-fn named(limits: &[Limit], demand: &[i64]) -> Slots {
-    limits.iter().map(|limit| limit.name.clone()).zip(demand.iter().copied()).collect()
-}
 
 /// What a job wants of workers besides room.
 fn wanted(job: &Job) -> Wanted {
@@ -135,14 +129,14 @@ impl Core {
         let mut new = Vec::new();
         for level in 0..=job.level {
             let demand = self.resources.demand(&job, level);
-            state.slots.push(Arc::new(named(self.resources.limits(level), &demand)));
-            let (class, is_new) = self.classes[level].join(ix, demand, Wanted::default());
+            let limits = self.resources.limits(level);
+            let (class, is_new) = self.classes[level].join(ix, limits, demand, Wanted::default());
             state.classes.push(class);
             new.push(is_new);
         }
         let demand = self.resources.demand(&job, self.config.settings.worker_level());
-        state.worker_slots = Arc::new(named(self.resources.worker_limits(), &demand));
-        let (class, is_new) = self.rooms.classes.join(ix, demand, wanted(&job));
+        let limits = self.resources.worker_limits();
+        let (class, is_new) = self.rooms.classes.join(ix, limits, demand, wanted(&job));
         state.worker_class = class;
         new.push(is_new);
         if let Placement::HostAtLevel(level) = job.placement {

@@ -5,9 +5,11 @@
 
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bistro_common::config::{Filter, Job, LevelIx, Settings};
 use bistro_common::protocol::api::SlotUse;
+use bistro_common::protocol::task::Slots;
 
 use crate::bits::Bits;
 use crate::forest::{Forest, NodeIx};
@@ -158,6 +160,8 @@ impl Wanted {
 #[derive(Debug)]
 pub struct Class {
     pub demand: Vec<i64>,
+    /// The same by the names of the resources, as tasks and messages carry it.
+    pub slots: Arc<Slots>,
     /// For workers; for nodes it wants nothing.
     pub wanted: Wanted,
     pub jobs: Vec<JobIx>,
@@ -168,14 +172,22 @@ pub struct Class {
 impl Classes {
     /// The class of a demand, with the job in it, and whether it is new: then the caller sets its
     /// bits.
-    pub fn join(&mut self, job: JobIx, demand: Vec<i64>, wanted: Wanted) -> (ClassIx, bool) {
+    pub fn join(
+        &mut self,
+        job: JobIx,
+        limits: &[Limit],
+        demand: Vec<i64>,
+        wanted: Wanted,
+    ) -> (ClassIx, bool) {
         let same = |class: &Class| class.demand == demand && class.wanted == wanted;
         let known = self.classes.len();
         let at = match self.classes.iter().position(same) {
             Some(at) => at,
             None => {
+                let names = limits.iter().map(|limit| limit.name.clone());
+                let slots = Arc::new(names.zip(demand.iter().copied()).collect());
                 let (jobs, room) = (Vec::new(), Bits::default());
-                self.classes.push(Class { demand, wanted, jobs, room });
+                self.classes.push(Class { demand, slots, wanted, jobs, room });
                 self.classes.len() - 1
             }
         };

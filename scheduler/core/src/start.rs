@@ -15,6 +15,7 @@ use crate::attempts::Stage;
 use crate::forest::NodeIx;
 use crate::io::{Effect, SendFailure};
 use crate::record::{Record, never_started};
+use crate::resources::ClassIx;
 use crate::tasks::{JobIx, TaskIx, TaskRecord};
 use crate::workers::WorkerIx;
 
@@ -61,7 +62,7 @@ impl Core {
             attempt_no,
             started_ms: self.now,
             path: self.path_with_slots(job, &path),
-            worker_slots: self.jobs[job.index()].worker_slots.clone(),
+            worker_slots: self.rooms.slots(self.jobs[job.index()].worker_class),
         };
         let seq = self.next_seq(worker);
         let config = &self.jobs[job.index()].config;
@@ -95,10 +96,13 @@ impl Core {
     }
 
     fn path_with_slots(&self, job: JobIx, path: &[NodeIx]) -> Arc<[PathNode]> {
-        let slots = &self.jobs[job.index()].slots;
-        let name = |node: NodeIx| self.forest.name(node).to_owned();
-        let down = path.iter().zip(slots);
-        down.map(|(&node, slots)| PathNode { node: name(node), slots: slots.clone() }).collect()
+        let classes = &self.jobs[job.index()].classes;
+        let down = path.iter().zip(classes).enumerate();
+        let on = |(level, (&node, class)): (usize, (&NodeIx, &ClassIx))| PathNode {
+            node: self.forest.name(node).to_owned(),
+            slots: self.classes[level].classes[class.index()].slots.clone(),
+        };
+        down.map(on).collect()
     }
 
     pub(crate) fn flush_outbox(&mut self, out: &mut Vec<Effect>) {

@@ -1,11 +1,13 @@
 //! The workers: their leases, their slots, and which of them can take what.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bistro_common::Millis;
 use bistro_common::ids::{AttemptId, Incarnation, LedgerId, Seq, WorkerName};
 use bistro_common::protocol::api::WorkerHealth;
 use bistro_common::protocol::heartbeat::{Capacity, ClosedReason, Heartbeat, OpenDigest};
+use bistro_common::protocol::task::Slots;
 
 use crate::Core;
 use crate::bits::Bits;
@@ -113,6 +115,11 @@ pub struct Rooms {
 impl Rooms {
     pub fn any(&self, class: ClassIx) -> bool {
         !self.classes.classes[class.index()].room.is_empty()
+    }
+
+    /// What a task of the class takes on its worker, by name.
+    pub fn slots(&self, class: ClassIx) -> Arc<Slots> {
+        self.classes.classes[class.index()].slots.clone()
     }
 
     /// The next worker with room for the class.
