@@ -187,7 +187,7 @@ impl Core {
             let class = self.jobs[ix.index()].classes[level].index();
             self.classes[level].classes[class].fill(level, &self.forest, &self.resources);
         }
-        self.policy.add(&self.jobs);
+        self.policy.add(&self.jobs[ix.index()]);
         if new.last() == Some(&true) {
             let class = self.jobs[ix.index()].worker_class.index();
             self.rooms.classes.classes[class].room = Bits::new(self.workers.len());

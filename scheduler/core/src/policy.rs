@@ -6,7 +6,7 @@
 
 use bistro_common::config::Policy as Kind;
 use bistro_common::protocol::api::TaskState;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::jobs::JobState;
@@ -14,29 +14,39 @@ use crate::resources::ClassIx;
 use crate::rng::Rng;
 use crate::tasks::JobIx;
 
-/// Jobs of one demand, by rank, that could start something if the lane is open.
+/// A job's place: first its priority (the highest is the least; the same for all jobs where the
+/// policy does not rank), then its number among its equals, in the order they came.
+type Place = (u64, u32);
+
+/// Jobs of one demand that could start something if the lane is open.
 #[derive(Debug)]
 pub struct Lane {
     /// Their class at the instance node, and on workers.
     pub instance: ClassIx,
     pub worker: ClassIx,
     pub open: bool,
-    ready: BTreeSet<u32>,
+    ready: BTreeSet<Place>,
 }
 
 /// The jobs that can start something, and whose turn it is.
 #[derive(Debug)]
 pub struct Policy {
     kind: Kind,
-    /// Jobs by rank: in the order of the file, or by priority, highest first.
-    by_rank: Vec<JobIx>,
-    rank_of: Vec<u32>,
-    /// For each rank, the first rank after its group of equals; for ranked priority only.
-    group_end: Vec<u32>,
+    /// Jobs of equal rank.
+    equals: BTreeMap<u64, Vec<JobIx>>,
+    place_of: Vec<Place>,
     lanes: Vec<Lane>,
     lane_of: Vec<u32>,
-    /// The rank whose turn it is.
+    /// Whose turn it is among equals.
     turn: u32,
+}
+
+/// Higher priorities come first.
+fn rank(priority: f64) -> u64 {
+    // Zero has two signs and one rank.
+    let bits = (priority + 0.0).to_bits();
+    let ascending = if bits >> 63 == 1 { !bits } else { bits | 1 << 63 };
+    !ascending
 }
 
 impl Policy {
@@ -44,36 +54,25 @@ impl Policy {
     pub fn new(kind: Kind, jobs: &[JobState]) -> Self {
         let mut policy = Self {
             kind,
-            by_rank: (0..jobs.len() as u32).map(JobIx).collect(),
-            rank_of: Vec::new(),
-            group_end: Vec::new(),
+            equals: BTreeMap::new(),
+            place_of: Vec::with_capacity(jobs.len()),
             lanes: Vec::new(),
-            lane_of: Vec::new(),
+            lane_of: Vec::with_capacity(jobs.len()),
             turn: 0,
         };
-        if kind == Kind::RankedPriority {
-            policy.rank(jobs);
-        }
-        policy.rank_of = vec![0; jobs.len()];
-        for (rank, job) in policy.by_rank.iter().zip(0..).map(|(job, rank)| (rank, job)) {
-            policy.rank_of[job.index()] = rank;
-        }
-        jobs.iter().for_each(|job| policy.enter(job));
+        jobs.iter().for_each(|job| policy.add(job));
         policy
     }
 
-    fn rank(&mut self, jobs: &[JobState]) {
-        let priority = |job: &JobIx| jobs[job.index()].config.priority;
-        self.by_rank.sort_by(|a, b| priority(b).total_cmp(&priority(a)));
-        self.group_end = vec![jobs.len() as u32; jobs.len()];
-        for rank in (0..jobs.len().saturating_sub(1)).rev() {
-            let same = priority(&self.by_rank[rank]) == priority(&self.by_rank[rank + 1]);
-            self.group_end[rank] = if same { self.group_end[rank + 1] } else { rank as u32 + 1 };
-        }
-    }
-
-    /// Puts the next job into its lane.
-    fn enter(&mut self, job: &JobState) {
+    /// Enters the next job; it is not ready yet.
+    pub fn add(&mut self, job: &JobState) {
+        let rank = match self.kind {
+            Kind::RankedPriority => rank(job.config.priority),
+            _ => 0,
+        };
+        let equals = self.equals.entry(rank).or_default();
+        equals.push(JobIx(self.place_of.len() as u32));
+        self.place_of.push((rank, equals.len() as u32 - 1));
         let (instance, worker) = (job.instance_class(), job.worker_class);
         let same = |lane: &Lane| lane.instance == instance && lane.worker == worker;
         let lane = self.lanes.iter().position(same).unwrap_or_else(|| {
@@ -83,64 +82,56 @@ impl Policy {
         self.lane_of.push(lane as u32);
     }
 
-    /// Enters a job after all others; it is not ready yet.
-    pub fn add(&mut self, jobs: &[JobState]) {
-        if self.kind == Kind::RankedPriority {
-            // Its rank is anywhere: rank all anew.
-            let old = std::mem::replace(self, Self::new(self.kind, jobs));
-            for lane in &old.lanes {
-                for &rank in &lane.ready {
-                    self.set_ready(old.by_rank[rank as usize], true);
-                }
-            }
-            return;
-        }
-        let rank = self.by_rank.len() as u32;
-        self.by_rank.push(JobIx(rank));
-        self.rank_of.push(rank);
-        self.enter(&jobs[rank as usize]);
-    }
-
     pub fn lanes(&mut self) -> &mut [Lane] {
         &mut self.lanes
     }
 
     /// The job could start something if its lane is open.
     pub fn set_ready(&mut self, job: JobIx, ready: bool) {
-        let rank = self.rank_of[job.index()];
+        let place = self.place_of[job.index()];
         let lane = &mut self.lanes[self.lane_of[job.index()] as usize];
         if ready {
-            lane.ready.insert(rank);
+            lane.ready.insert(place);
         } else {
-            lane.ready.remove(&rank);
+            lane.ready.remove(&place);
         }
     }
 
     pub fn is_startable(&self, job: JobIx) -> bool {
         let lane = &self.lanes[self.lane_of[job.index()] as usize];
-        lane.open && lane.ready.contains(&self.rank_of[job.index()])
+        lane.open && lane.ready.contains(&self.place_of[job.index()])
     }
 
     fn open_lanes(&self) -> impl Iterator<Item = &Lane> {
         self.lanes.iter().filter(|lane| lane.open)
     }
 
-    /// Ranks of jobs that can start something, lane by lane.
-    fn startable(&self) -> impl Iterator<Item = u32> {
-        self.open_lanes().flat_map(|lane| lane.ready.iter().copied())
+    /// Jobs that can start something, lane by lane.
+    fn startable(&self) -> impl Iterator<Item = JobIx> {
+        self.open_lanes().flat_map(|lane| lane.ready.iter().map(|&place| self.job_at(place)))
     }
 
-    fn first_in(&self, ranks: Range<u32>) -> Option<u32> {
-        if ranks.is_empty() {
+    fn job_at(&self, (rank, at): Place) -> JobIx {
+        self.equals[&rank][at as usize]
+    }
+
+    fn first_in(&self, places: Range<Place>) -> Option<Place> {
+        if places.is_empty() {
             return None;
         }
-        let firsts = self.open_lanes().filter_map(|lane| lane.ready.range(ranks.clone()).next());
+        let firsts = self.open_lanes().filter_map(|lane| lane.ready.range(places.clone()).next());
         firsts.min().copied()
     }
 
-    /// The first of these at or after `from`, or else the first before it.
-    fn first_from(&self, ranks: Range<u32>, from: u32) -> Option<u32> {
-        self.first_in(from..ranks.end).or_else(|| self.first_in(ranks.start..from))
+    /// The first of the best rank.
+    fn best(&self) -> Option<Place> {
+        self.open_lanes().filter_map(|lane| lane.ready.first()).min().copied()
+    }
+
+    /// Among equals, the first from a number on, or else the first of all.
+    fn first_from(&self, rank: u64, from: u32) -> Option<Place> {
+        let len = self.equals.get(&rank).map_or(0, |equals| equals.len() as u32);
+        self.first_in((rank, from)..(rank, len)).or_else(|| self.first_in((rank, 0)..(rank, from)))
     }
 
     pub fn any_startable(&self) -> bool {
@@ -148,32 +139,29 @@ impl Policy {
     }
 
     pub fn next(&mut self, jobs: &[JobState], rng: &mut Rng) -> Option<JobIx> {
-        let all = 0..self.by_rank.len() as u32;
-        let rank = match self.kind {
+        match self.kind {
             Kind::RoundRobin => {
-                let rank = self.first_from(all.clone(), self.turn.min(all.end))?;
-                self.turn = rank + 1;
-                rank
+                let place = self.first_from(0, self.turn)?;
+                self.turn = place.1 + 1;
+                Some(self.job_at(place))
             }
             Kind::RankedPriority => {
                 // Equals are drawn at random, so that none starves.
-                let first = self.first_in(all)?;
-                let group = first..self.group_end[first as usize];
-                let from = first + rng.below(group.len()) as u32;
-                self.first_from(group, from)?
+                let (rank, _) = self.best()?;
+                let from = rng.below(self.equals[&rank].len()) as u32;
+                self.first_from(rank, from).map(|place| self.job_at(place))
             }
-            Kind::RandomizedPriority => self.draw(jobs, rng)?,
-            Kind::LongTail => self.startable().min_by_key(|&rank| {
-                (jobs[self.by_rank[rank as usize].index()].count(TaskState::CanRun), rank)
-            })?,
-        };
-        Some(self.by_rank[rank as usize])
+            Kind::RandomizedPriority => self.draw(jobs, rng),
+            Kind::LongTail => self
+                .startable()
+                .min_by_key(|job| (jobs[job.index()].count(TaskState::CanRun), job.index())),
+        }
     }
 
-    /// A rank with a probability in proportion to its priority. Jobs without a positive priority
+    /// A job with a probability in proportion to its priority. Jobs without a positive priority
     /// are drawn, all alike, only when no other can start anything.
-    fn draw(&self, jobs: &[JobState], rng: &mut Rng) -> Option<u32> {
-        let weight = |rank: u32| jobs[self.by_rank[rank as usize].index()].config.priority.max(0.0);
+    fn draw(&self, jobs: &[JobState], rng: &mut Rng) -> Option<JobIx> {
+        let weight = |job: JobIx| jobs[job.index()].config.priority.max(0.0);
         let total: f64 = self.startable().map(weight).sum();
         if total <= 0.0 {
             let count = self.startable().count();
@@ -181,13 +169,25 @@ impl Policy {
         }
         let mut left = rng.unit() * total;
         let mut chosen = None;
-        for rank in self.startable().filter(|&rank| weight(rank) > 0.0) {
-            chosen = Some(rank);
-            left -= weight(rank);
+        for job in self.startable().filter(|&job| weight(job) > 0.0) {
+            chosen = Some(job);
+            left -= weight(job);
             if left < 0.0 {
                 break;
             }
         }
         chosen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn higher_priorities_rank_first() {
+        let sorted = [1e300, 2.5, 1.0, 0.0, -0.5, -1e300];
+        assert!(sorted.windows(2).all(|pair| rank(pair[0]) < rank(pair[1])));
+        assert_eq!(rank(0.0), rank(-0.0));
     }
 }
