@@ -96,7 +96,10 @@ impl Documents {
             bucket: bucket.to_owned(),
             cause: format!("no answer within {} s", KV_TIMEOUT.as_secs()),
         };
-        if let Some(read) = read.map_err(|_| late())?? {
+        // After an error nothing is taken to be as it was.
+        let read = read.map_err(|_| late()).and_then(|read| read);
+        let read = read.inspect_err(|_| drop(self.buckets.remove(bucket)))?;
+        if let Some(read) = read {
             self.buckets.insert(bucket.to_owned(), read);
         }
         Ok(self.buckets.get(bucket).map(|known| known.values.clone()).unwrap_or_default())

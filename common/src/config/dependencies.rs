@@ -6,13 +6,16 @@ use std::sync::Arc;
 use super::model::Job;
 use super::reader::{Reader, did_you_mean};
 
-/// At most so many names are looked at for one that is near.
+/// At most so many names are looked at for one that is near, and for so many unknown ones.
 const CANDIDATES_MAX: usize = 10_000;
+const HINTS_MAX: usize = 20;
 
 pub fn check(jobs: &[(Arc<Job>, Reader<'_>)]) {
     let by_name: FxHashMap<&str, &Job> =
         jobs.iter().map(|(job, _)| (job.name.as_str(), job.as_ref())).collect();
     let circular = circular(&by_name);
+    let known: Vec<&str> = by_name.keys().copied().take(CANDIDATES_MAX).collect();
+    let mut hints = 0;
     for (job, entry) in jobs {
         for (key, names) in [
             ("depends_on", &job.depends_on),
@@ -20,10 +23,11 @@ pub fn check(jobs: &[(Arc<Job>, Reader<'_>)]) {
         ] {
             let unknown = names.iter().filter(|name| !by_name.contains_key(name.as_str()));
             for name in unknown {
-                let known: Vec<&str> = by_name.keys().copied().take(CANDIDATES_MAX).collect();
+                hints += 1;
+                let hint = (hints <= HINTS_MAX).then(|| did_you_mean(name, &known)).flatten();
                 entry.child(key).unwrap_or_else(|| entry.clone()).warn(
-                    format!("waits for {name:?}, which is not a job: it will never run"),
-                    did_you_mean(name, &known),
+                    format!("waits for {name:?}, which is not a job of the config: it will not run before there is one"),
+                    hint,
                 );
             }
         }

@@ -130,7 +130,9 @@ fn dependencies_that_never_resolve_are_warnings() {
     assert_eq!(reports.len(), 3, "{reports:#?}");
     assert!(reports[0].contains("in a circle"), "{reports:#?}");
     assert!(
-        reports.iter().any(|r| r.contains("waits for \"nobody\", which is not a job")),
+        reports
+            .iter()
+            .any(|r| r.contains("waits for \"nobody\", which is not a job of the config")),
         "{reports:#?}"
     );
 }

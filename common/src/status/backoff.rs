@@ -113,6 +113,10 @@ fn push_seconds(seconds: &mut Vec<u64>, number: &serde_json::Number) -> Result<(
         Some(value) if value > 0 => value,
         _ => return Err(BackoffError::NotPositive(number.as_i64().unwrap_or(0))),
     };
+    // Ten years: sums of times cannot overflow.
+    if value > 315_360_000 {
+        return Err(BackoffError::Invalid(format!("{value} is more than ten years")));
+    }
     match seconds.last() {
         Some(&last) if last == value => Err(BackoffError::Duplicate(value)),
         Some(&last) if last > value => Err(BackoffError::Decreasing(value, last)),

@@ -4,13 +4,13 @@ use serde_json::{Map, Value, json};
 use std::process::ExitCode;
 
 use bistro_common::ids::AttemptId;
-use bistro_common::protocol::api::{Listing, TaskRow, TaskState, TasksRequest, verb};
+use bistro_common::protocol::api::{CellStatus, Listing, TaskRow, TaskState, TasksRequest, verb};
 use bistro_common::protocol::job::{Audit, JobDocument, JobPutRequest, PutMode};
 
 use super::print::say;
 use crate::POLL;
 use crate::args::SubmitArgs;
-use crate::client::{Client, actor};
+use crate::client::{Client, Unreachable, actor};
 use crate::text::safe;
 
 /// The first wait after an error; each one is twice the one before.
@@ -71,11 +71,32 @@ fn name_for(command: &[String]) -> String {
     format!("{program}-{:012x}-{:08x}", id >> 80, id as u32)
 }
 
+/// A scheduler that has just started may not know its jobs yet.
+async fn planned(client: &Client) -> bool {
+    let status: anyhow::Result<CellStatus> = client.ask(verb::STATUS, &json!({})).await;
+    status.is_ok_and(|status| status.nodes > 0 && status.enabled)
+}
+
 async fn wait_for(client: &Client, job: String) -> anyhow::Result<ExitCode> {
     let request = TasksRequest { job: Some(job), ..TasksRequest::default() };
     loop {
-        let tasks: Listing<TaskRow> = client.ask(verb::TASKS, &request).await?;
-        if let Some(task) = tasks.items.first() {
+        let tasks: Listing<TaskRow> = match client.ask(verb::TASKS, &request).await {
+            Ok(tasks) => tasks,
+            // It is on disk: a scheduler that comes back goes on with it.
+            Err(error) if error.is::<Unreachable>() => {
+                tokio::time::sleep(POLL).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(task) = tasks.items.first() else {
+            if planned(client).await {
+                anyhow::bail!("the job was deleted meanwhile");
+            }
+            tokio::time::sleep(POLL).await;
+            continue;
+        };
+        {
             match task.state {
                 TaskState::Done => return Ok(ExitCode::SUCCESS),
                 TaskState::Failed => {

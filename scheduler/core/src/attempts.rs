@@ -28,6 +28,8 @@ pub struct Attempt {
     pub incarnation: Incarnation,
     pub seq: Seq,
     pub stage: Stage,
+    /// It was asked to end for room: what it reports is no failure, whatever has changed since.
+    pub preempted: bool,
     /// The task in the present plan, if its job and node are in it.
     pub task: Option<TaskIx>,
     /// What it holds on nodes of the present plan.
@@ -83,6 +85,7 @@ impl Core {
             incarnation,
             seq,
             stage,
+            preempted: false,
             task: None,
             charges: Vec::new(),
             worker_charges: Vec::new(),

@@ -1,7 +1,7 @@
 //! Attempts that must end though nobody asked for it: orphans, whose job or node is gone, and those
 //! that hold more than a lowered limit allows.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use bistro_common::Millis;
 use bistro_common::ids::AttemptId;
@@ -59,11 +59,16 @@ impl Core {
         for id in ids {
             let orphan = self.orphan_delay(&self.attempts[&id]);
             let cause = match orphan {
+                Some(0) => Cause::Orphan { delay_ms: 0 },
+                _ if preempted.contains(&id) => Cause::Preempted,
                 Some(delay_ms) => Cause::Orphan { delay_ms },
-                None if preempted.contains(&id) => Cause::Preempted,
                 None => continue,
             };
-            let fresh = Sentence { cause, at: self.now + orphan.unwrap_or(0), asked: 0 };
+            let delay_ms = match cause {
+                Cause::Orphan { delay_ms } => delay_ms,
+                Cause::Preempted => 0,
+            };
+            let fresh = Sentence { cause, at: self.now + delay_ms, asked: 0 };
             let sentence = former.get(&id).filter(|old| old.cause == cause).copied();
             self.sentence(id, sentence.unwrap_or(fresh));
         }
@@ -106,7 +111,7 @@ impl Core {
 
     /// Reports where more is held than the limits allow, and returns the newest attempts that must
     /// end for it, if the settings say so.
-    fn overuse(&self, out: &mut Vec<Effect>) -> Vec<AttemptId> {
+    fn overuse(&self, out: &mut Vec<Effect>) -> FxHashSet<AttemptId> {
         let level_of = |node| self.forest.level_of(node);
         let mut on_nodes: Excess<NodeIx> = self
             .resources
@@ -114,7 +119,9 @@ impl Core {
             .map(|(node, resource, excess)| ((node, resource), excess))
             .collect();
         let mut on_workers: Excess<WorkerIx> = FxHashMap::default();
-        for (worker, state) in self.workers.iter().enumerate() {
+        // What a worker has is not known before it has said so.
+        let heard = self.workers.iter().enumerate().filter(|(_, w)| w.answered.is_some());
+        for (worker, state) in heard {
             for (resource, (slots, used)) in state.slots.iter().zip(&state.used).enumerate() {
                 if used > slots {
                     on_workers.insert((WorkerIx(worker as u32), resource), used - slots);
@@ -122,11 +129,11 @@ impl Core {
             }
         }
         if on_nodes.is_empty() && on_workers.is_empty() {
-            return Vec::new();
+            return FxHashSet::default();
         }
         self.report_overuse(&on_nodes, &on_workers, out);
         if !self.config.settings.preempt {
-            return Vec::new();
+            return FxHashSet::default();
         }
         let mut newest: Vec<&Attempt> = self.attempts.values().collect();
         newest.sort_by_key(|attempt| {
@@ -183,20 +190,20 @@ impl Core {
                 out.push(self.attempt_event(kind, attempt, text.to_owned()));
             }
             let wait = if sentence.asked < PATIENCE { REPEAT_MS } else { REPEAT_LATER_MS };
-            let wait = match sentence.cause {
-                Cause::Orphan { delay_ms } => wait.max(delay_ms),
-                Cause::Preempted => wait,
-            };
+            if sentence.cause == Cause::Preempted
+                && let Some(attempt) = self.attempts.get_mut(&id)
+            {
+                attempt.preempted = true;
+            }
             let again = Sentence { at: self.now + wait, asked: sentence.asked + 1, ..sentence };
             self.sentence(id, again);
         }
     }
 
     /// What a preempted attempt reports, unless it is done, is no failure of the task.
-    pub(crate) fn pardon(&mut self, mut result: TaskResult) -> TaskResult {
-        let sentence = self.condemned.remove(&result.attempt);
-        let preempted = sentence.is_some_and(|s| s.cause == Cause::Preempted && s.asked > 0);
-        if preempted
+    pub(crate) fn pardon(&mut self, attempt: &Attempt, mut result: TaskResult) -> TaskResult {
+        self.condemned.remove(&result.attempt);
+        if attempt.preempted
             && let Outcome::Reported { status } = &result.outcome
             && !status.has(bits::DONE)
         {

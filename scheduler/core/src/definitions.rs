@@ -17,8 +17,10 @@ use bistro_common::protocol::job::{
 };
 
 use crate::Core;
+use crate::forest::NodeIx;
 use crate::io::Effect;
 use crate::record::{Definition, Record};
+use crate::tasks::{TaskIx, TaskRecord};
 
 /// The longest name of a job: it becomes a part of messages, file names and log lines.
 const JOB_NAME_MAX: usize = 256;
@@ -60,6 +62,7 @@ impl Core {
         if !self.planned {
             // The first plan takes them all.
             self.newly_defined.clear();
+            self.redefined = false;
             return;
         }
         let new = std::mem::take(&mut self.newly_defined);
@@ -105,6 +108,7 @@ impl Core {
     }
 
     pub fn job_document(&self, job: &str) -> Result<JobDocument, ApiError> {
+        self.check_planned()?;
         let defined = self.definitions.get(job);
         let effective = match (self.config.job(job), defined) {
             (Some(of_file), Some(defined)) => {
@@ -135,10 +139,15 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Result<JobDocument, ApiError> {
         self.now = self.now.max(now);
+        self.check_planned()?;
         let known = self.given(&request.job)?;
         match (request.mode, known) {
             // The answer to the first request was lost: this is the same one.
             (PutMode::Create, Some(given)) if *given == request.definition => {
+                // This answer must not be faster than the first one's way to the disk.
+                let definition = self.definitions.get(&request.job).map(|d| d.definition.clone());
+                let job = request.job.clone();
+                out.push(Effect::Persist(Record::Job { job, definition }));
                 return self.job_document(&request.job);
             }
             (PutMode::Create, Some(_)) => {
@@ -164,6 +173,7 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Result<JobDocument, ApiError> {
         self.now = self.now.max(now);
+        self.check_planned()?;
         let Some(given) = self.given(&request.job)? else {
             return Err(self.no_such_job(&request.job));
         };
@@ -180,12 +190,14 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Result<JobDeleted, ApiError> {
         self.now = self.now.max(now);
+        self.check_planned()?;
         if self.given(&request.job)?.is_none() {
             return Err(self.no_such_job(&request.job));
         }
         self.check_version(&request.job, request.version_id)?;
         self.definitions.remove(&request.job);
         self.redefined = true;
+        self.forget_tasks(&request.job, out);
         let of_job = |attempt: &&crate::Attempt| attempt.open.task.job == request.job;
         let running = self.attempts.values().filter(of_job).count() as u64;
         let text = format!("{running} of its tasks run on; {}", request.audit.reason);
@@ -200,6 +212,7 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Result<JobDocument, ApiError> {
         self.now = self.now.max(now);
+        self.check_planned()?;
         let Overrides { enabled, priority } = request.overrides;
         if priority.is_some_and(|priority| !priority.is_finite()) {
             return Err(ApiError::new(ErrorCode::BadRequest, "a priority is a finite number"));
@@ -236,6 +249,31 @@ impl Core {
         self.job_document(&request.job)
     }
 
+    /// A job of the same name that is made later is another one: nothing of it is done yet. Only the
+    /// numbers of attempts go on.
+    fn forget_tasks(&mut self, job: &str, out: &mut Vec<Effect>) {
+        let fresh = |record: &TaskRecord| TaskRecord {
+            attempt_no: record.attempt_no,
+            ..TaskRecord::default()
+        };
+        if let Some(&ix) = self.job_names.get(job) {
+            for node in self.forest.level(self.jobs[ix.index()].level()) {
+                let task = TaskIx { job: ix, node: NodeIx(node as u32) };
+                let Some(record) = self.records.get(&task).map(fresh) else { continue };
+                if self.open_by_task.contains_key(&task) {
+                    continue;
+                }
+                let name = self.task_name(task);
+                out.push(Effect::Persist(Record::Task { task: name, record: record.clone() }));
+                self.settle_task(task, record);
+            }
+        }
+        for (task, record) in self.parked.iter_mut().filter(|(task, _)| task.job == job) {
+            *record = fresh(record);
+            out.push(Effect::Persist(Record::Task { task: task.clone(), record: record.clone() }));
+        }
+    }
+
     /// For a job that is not of the file there is nothing to override: it is changed itself.
     fn set_keys(
         &mut self,
@@ -264,6 +302,15 @@ impl Core {
             ));
         }
         Ok(self.definitions.get(job).and_then(|defined| defined.definition.given.as_ref()))
+    }
+
+    /// Before the first config nobody knows which jobs there are.
+    fn check_planned(&self) -> Result<(), ApiError> {
+        match self.planned {
+            true => Ok(()),
+            false => Err(ApiError::new(ErrorCode::Unavailable, "there is no config yet")
+                .hint("`bistro status` says what is wrong with it")),
+        }
     }
 
     fn check_version(&self, job: &str, wanted: Option<u64>) -> Result<(), ApiError> {
@@ -301,10 +348,6 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Result<JobDocument, ApiError> {
         check_name(name)?;
-        if !self.planned {
-            return Err(ApiError::new(ErrorCode::Unavailable, "there is no config yet")
-                .hint("`bistro status` says what is wrong with it"));
-        }
         let bytes = Value::Object(given.clone()).to_string().len();
         if bytes > DEFINITION_BYTES_MAX {
             let message = format!("a job has {DEFINITION_BYTES_MAX} bytes at most, this {bytes}");

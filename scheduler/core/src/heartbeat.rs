@@ -131,9 +131,11 @@ impl Core {
             state.probe_wait_ms = 0;
             state.probe_at = Some(now);
         }
+        let slots = self.worker(worker).slots.clone();
         if !same_host {
             self.refresh_worker_slots(worker);
         }
+        let resized = self.worker(worker).slots != slots;
         if let Some(old_host) = old_host {
             self.index_hosts();
             self.refresh_host(&old_host);
@@ -145,6 +147,9 @@ impl Core {
             }
             None => self.compare_digest(worker, &heartbeat, first),
         };
+        if resized {
+            self.condemn(out);
+        }
         self.refresh_room(worker);
         self.schedule_check(worker);
         let applied = |id: &AttemptId| !self.attempts.contains_key(id);

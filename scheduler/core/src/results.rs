@@ -30,7 +30,7 @@ impl Core {
         }
         .unwrap_or_default();
         record.attempt_no = record.attempt_no.max(result.attempt_no);
-        let result = self.pardon(result);
+        let result = self.pardon(&attempt, result);
         let kind = self.conclude(&mut record, &result);
         out.push(Effect::Persist(Record::Task {
             task: result.task.clone(),

@@ -268,7 +268,7 @@ impl Core {
             .worker_limits()
             .iter()
             .zip(left)
-            .map(|(limit, left)| limit.weight * left)
+            .map(|(limit, left)| limit.weight.saturating_mul(left))
             .sum()
     }
 

@@ -46,12 +46,12 @@ pub fn read_file(path: &str) -> Result<String, ContentError> {
 
 /// `path` is what messages call the text.
 pub fn parse(path: &str, text: &str) -> Result<Content, ContentError> {
-    match text.trim_start().chars().next() {
-        Some('{') => parse_tree(text).map(Content::Tree).map_err(|problems| {
-            let source = Source { file: path, text };
-            let said = problems.iter().map(|problem| source.report(problem).to_string());
-            ContentError::Content(said.collect::<Vec<_>>().join("; "))
-        }),
+    let text = text.trim_start_matches('\u{feff}');
+    let begin = text.trim_start();
+    let commented = begin.starts_with("//") || begin.starts_with("/*");
+    match begin.chars().next() {
+        _ if commented => tree(path, text),
+        Some('{') => tree(path, text),
         Some('[') => serde_json::from_str(text).map(Content::Names).map_err(|error| {
             ContentError::Content(format!("{path}: expected a list of names: {error}"))
         }),
@@ -60,6 +60,14 @@ pub fn parse(path: &str, text: &str) -> Result<Content, ContentError> {
             Ok(Content::Names(lines.map(str::to_owned).collect()))
         }
     }
+}
+
+fn tree(path: &str, text: &str) -> Result<Content, ContentError> {
+    parse_tree(text).map(Content::Tree).map_err(|problems| {
+        let source = Source { file: path, text };
+        let said = problems.iter().map(|problem| source.report(problem).to_string());
+        ContentError::Content(said.collect::<Vec<_>>().join("; "))
+    })
 }
 
 pub fn add(

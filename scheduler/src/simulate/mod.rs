@@ -39,6 +39,9 @@ const TERMS: LeaseTerms =
 
 const WORKERS_MAX: u64 = 100_000;
 
+/// A simulation that starts more than this is stopped: tasks that always fail never end.
+const ATTEMPTS_MAX: usize = 20_000_000;
+
 /// Why there is nothing to simulate.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulateError {
@@ -46,6 +49,8 @@ pub enum SimulateError {
     Disabled,
     #[error("{0} workers are more than the {WORKERS_MAX} that can be simulated")]
     Workers(u64),
+    #[error("the model makes no sense: {0}")]
+    Model(String),
     #[error("a worker's name is not valid: {0}")]
     Name(String),
 }
@@ -113,6 +118,7 @@ struct Simulation<'t> {
     next: usize,
     jobs: BTreeMap<String, JobReport>,
     errors: u64,
+    workers: u64,
     usage: usage::Meter,
     trace: &'t mut dyn FnMut(Trace),
 }
@@ -123,6 +129,7 @@ pub fn run(setup: Setup, trace: &mut dyn FnMut(Trace)) -> Result<Report, Simulat
         return Err(SimulateError::Disabled);
     }
     let workers: u64 = setup.workers.iter().map(|group| u64::from(group.count)).sum();
+    setup.model.check().map_err(SimulateError::Model)?;
     if workers > WORKERS_MAX {
         return Err(SimulateError::Workers(workers));
     }
@@ -148,15 +155,16 @@ pub fn run(setup: Setup, trace: &mut dyn FnMut(Trace)) -> Result<Report, Simulat
             .map(|job| (job.name.clone(), JobReport::default()))
             .collect(),
         errors: 0,
+        workers,
         usage,
         trace,
     };
     let (config, forest) = (setup.config.clone(), setup.forest);
     simulation.step(Input::Plan { config, forest });
-    for group in &setup.workers {
-        for n in 0..group.count {
-            simulation.join(group, n)?;
-        }
+    // Numbers go on from group to group, so that no two workers share a name.
+    let all = setup.workers.iter().flat_map(|group| (0..group.count).map(move |_| group));
+    for (group, n) in all.zip(0..) {
+        simulation.join(group, n)?;
     }
     let until = setup.until_ms.map_or(Millis::MAX, |until| BEGIN.saturating_add(until));
     simulation.go_on(until);
@@ -214,7 +222,7 @@ impl Simulation<'_> {
     }
 
     fn join(&mut self, group: &WorkerGroup, n: u32) -> Result<(), SimulateError> {
-        let name = match group.count {
+        let name = match self.workers {
             1 => group.name.clone(),
             _ => format!("{}{n}", group.name),
         };
@@ -250,9 +258,9 @@ impl Simulation<'_> {
             // The workers' leases are the last thing that could ever happen.
             let next =
                 [end, wake].into_iter().flatten().min().filter(|&at| at < TERMS.heartbeat_ms);
-            let Some(at) = next.filter(|&at| at <= until) else {
+            let Some(at) = next.filter(|&at| at <= until && self.next < ATTEMPTS_MAX) else {
                 // What goes on at the end of the simulation counts up to there.
-                if next.is_some() {
+                if next.is_some() && until < Millis::MAX {
                     self.usage.pass(until - self.now);
                     self.now = until;
                 }

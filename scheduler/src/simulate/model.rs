@@ -17,6 +17,27 @@ pub struct TaskModel {
 }
 
 impl TaskModel {
+    /// Rates are from 0 to 1, and durations finite and not negative.
+    pub fn check(&self) -> Result<(), String> {
+        for of in self.jobs.values().chain([&self.default]) {
+            if !(0.0..=1.0).contains(&of.failure_rate) {
+                return Err(format!("a failure rate is from 0 to 1, not {}", of.failure_rate));
+            }
+            let sound = |seconds: &f64| seconds.is_finite() && *seconds >= 0.0;
+            let all_sound = match &of.duration_sec {
+                Duration::Fixed(seconds) | Duration::Drawn(Drawn::Exponential(seconds)) => {
+                    sound(seconds)
+                }
+                Duration::Drawn(Drawn::Uniform(from, to)) => sound(from) && sound(to),
+                Duration::Drawn(Drawn::List(list)) => !list.is_empty() && list.iter().all(sound),
+            };
+            if !all_sound {
+                return Err("durations are seconds, 0 or more, and a list has some".to_owned());
+            }
+        }
+        Ok(())
+    }
+
     pub fn of(&self, job: &str) -> &OfTasks {
         self.jobs.get(job).unwrap_or(&self.default)
     }

@@ -112,3 +112,29 @@ fn a_worker_has_what_it_measures_or_what_the_config_says_of_it() {
     let gpus: Vec<_> = cell.core.workers.iter().map(|worker| worker.slots[1]).collect();
     assert_eq!(gpus, [2, 3]);
 }
+
+#[test]
+fn a_worker_that_has_not_said_what_it_has_is_not_over_used() {
+    let text = r#"{"bistro_settings": {"enabled": true, "preempt": true,
+        "nodes": {"levels": ["host", "db"], "node_sources": [{"source": "empty"}]},
+        "resources": {"worker": {"cpu": {"limit": 1, "default": 1}}},
+        "physical_resources": {"cpu_core": {"logical_resource": "cpu"}}},
+        "bistro_job->a": {"owner": "o"}}"#;
+    let mut cell = Cell::new(config(text), forest(1, 4));
+    let with_cores = |cell: &Cell, cpu_cores| {
+        let mut heartbeat = heartbeat("w1", 1, &cell.core);
+        heartbeat.capacity = Capacity { cpu_cores, ram_mb: 0, gpus: Vec::new() };
+        Input::Heartbeat { token: 7, heartbeat: Box::new(heartbeat) }
+    };
+    cell.step(with_cores(&cell, 4));
+    assert_eq!(cell.assigned().len(), 4);
+    cell.restart();
+    cell.advance(2_000);
+    assert_eq!(kills(&mut cell), 0, "the store does not know how many cores it has");
+    cell.step(with_cores(&cell, 4));
+    cell.advance(2_000);
+    assert_eq!(kills(&mut cell), 0);
+    cell.step(with_cores(&cell, 3));
+    cell.advance(0);
+    assert_eq!(kills(&mut cell), 1, "it has really less now");
+}

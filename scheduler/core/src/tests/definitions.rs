@@ -191,3 +191,23 @@ pub(super) fn make_or_delete(cell: &mut Cell, n: usize) {
     };
     create(cell, &job, definition).expect("it is valid and not there");
 }
+
+#[test]
+fn a_job_that_is_made_again_is_another_one() {
+    let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(0, 0));
+    cell.heartbeat("w1", 1);
+    let job = json!({"owner": "me", "level_for_tasks": "instance"});
+    create(&mut cell, "once", job.clone()).unwrap();
+    let first = cell.assigned().remove(0);
+    cell.done(vec![result(&first, Some("done"))]);
+    let request =
+        JobDeleteRequest { job: "once".to_owned(), version_id: None, audit: Audit::default() };
+    let now = cell.now;
+    apply(&mut cell, |core, out| core.job_delete(now, &request, out)).unwrap();
+    cell.restart();
+    cell.heartbeat("w1", 1);
+    create(&mut cell, "once", job).unwrap();
+    let second = cell.assigned();
+    assert_eq!(second.len(), 1, "what is done of the first is not done of the second");
+    assert_eq!(second[0].attempt_no, 2, "and no number comes twice");
+}
