@@ -84,9 +84,10 @@ impl Cell {
     }
 
     fn step(&mut self, input: Input) {
+        let before = self.out.len();
         self.core.step(self.now, input, &mut self.out);
         self.core.check_invariants();
-        self.store.extend(self.out.iter().filter_map(|effect| match effect {
+        self.store.extend(self.out[before..].iter().filter_map(|effect| match effect {
             Effect::Persist(record) => Some(record.clone()),
             _ => None,
         }));
@@ -573,7 +574,12 @@ proptest! {
                     };
                     cell.replan();
                 }
-                Act::Define(n) => definitions::make_or_delete(&mut cell, n),
+                // One that is made again is another job: nothing of it is done.
+                Act::Define(n) => {
+                    if let Some(job) = definitions::make_or_delete(&mut cell, n) {
+                        finished.retain(|task: &TaskName| task.job != job);
+                    }
+                }
                 Act::Limit(n) => {
                     let limits = LIMITS.replace("\"limit\": 2", &format!("\"limit\": {}", n % 4));
                     let mut config = (*two_levels(&limits, &jobs)).clone();

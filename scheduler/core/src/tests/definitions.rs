@@ -175,13 +175,14 @@ fn new_jobs_one_by_one_are_as_good_as_a_plan_with_all_of_them() {
     }
 }
 
-/// For the property test: one of a few jobs, made if it is not there and deleted if it is.
-pub(super) fn make_or_delete(cell: &mut Cell, n: usize) {
+/// For the property test: one of a few jobs, made if it is not there and deleted if it is; then
+/// its name is returned.
+pub(super) fn make_or_delete(cell: &mut Cell, n: usize) -> Option<String> {
     let job = format!("extra{}", n % 4);
     let request = JobDeleteRequest { job: job.clone(), version_id: None, audit: Audit::default() };
     let now = cell.now;
     if apply(cell, |core, out| core.job_delete(now, &request, out)).is_ok() {
-        return;
+        return Some(job);
     }
     let definition = match n % 4 {
         0 => json!({"owner": "o", "level_for_tasks": "instance"}),
@@ -190,6 +191,7 @@ pub(super) fn make_or_delete(cell: &mut Cell, n: usize) {
         _ => json!({"owner": "o", "resources": {"slots": 2}, "kill_orphan_tasks_after_sec": 0}),
     };
     create(cell, &job, definition).expect("it is valid and not there");
+    None
 }
 
 #[test]
