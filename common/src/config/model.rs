@@ -23,8 +23,8 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn job(&self, name: &str) -> Option<&Job> {
-        self.jobs.iter().find(|job| job.name == name).map(Arc::as_ref)
+    pub fn job(&self, name: &str) -> Option<&Arc<Job>> {
+        self.jobs.iter().find(|job| job.name == name)
     }
 }
 

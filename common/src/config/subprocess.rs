@@ -60,7 +60,7 @@ impl Subprocess {
 }
 
 const ALWAYS_A_GROUP: &str = "every task has a process group of its own, and dies with its worker";
-const NO_CANARY: &str = "a task is over when its process tree is empty, whatever it has open";
+const NO_CANARY: &str = "every task has a canary pipe";
 const NO_CGROUP_V1: &str = "hierarchies of cgroup v1 are not used";
 
 pub fn read_subprocess(reader: &Reader<'_>, base: &Subprocess) -> Subprocess {

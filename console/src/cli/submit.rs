@@ -80,32 +80,19 @@ async fn planned(client: &Client) -> bool {
 async fn wait_for(client: &Client, job: String) -> anyhow::Result<ExitCode> {
     let request = TasksRequest { job: Some(job), ..TasksRequest::default() };
     loop {
-        let tasks: Listing<TaskRow> = match client.ask(verb::TASKS, &request).await {
-            Ok(tasks) => tasks,
+        let tasks: anyhow::Result<Listing<TaskRow>> = client.ask(verb::TASKS, &request).await;
+        match tasks.as_ref().map(|tasks| tasks.items.first()) {
+            Ok(Some(task)) if task.state == TaskState::Done => return Ok(ExitCode::SUCCESS),
+            Ok(Some(task)) if task.state == TaskState::Failed => {
+                let why = task.last.as_ref().and_then(|status| status.exception());
+                eprintln!("failed: {}", safe(why.unwrap_or("it says no more")));
+                return Ok(ExitCode::from(1));
+            }
+            Ok(None) if planned(client).await => anyhow::bail!("the job was deleted meanwhile"),
+            Ok(_) => {}
             // It is on disk: a scheduler that comes back goes on with it.
-            Err(error) if error.is::<Unreachable>() => {
-                tokio::time::sleep(POLL).await;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let Some(task) = tasks.items.first() else {
-            if planned(client).await {
-                anyhow::bail!("the job was deleted meanwhile");
-            }
-            tokio::time::sleep(POLL).await;
-            continue;
-        };
-        {
-            match task.state {
-                TaskState::Done => return Ok(ExitCode::SUCCESS),
-                TaskState::Failed => {
-                    let why = task.last.as_ref().and_then(|status| status.exception());
-                    eprintln!("failed: {}", safe(why.unwrap_or("it says no more")));
-                    return Ok(ExitCode::from(1));
-                }
-                _ => {}
-            }
+            Err(error) if error.is::<Unreachable>() => {}
+            Err(_) => return tasks.map(|_| ExitCode::SUCCESS),
         }
         tokio::time::sleep(POLL).await;
     }

@@ -77,11 +77,8 @@ impl Core {
 
     /// All jobs: the file's with what is overridden, then the others, the oldest first.
     pub(crate) fn effective_jobs(&self) -> Vec<Arc<Job>> {
-        let of_file = self.config.jobs.iter().map(|job| match self.definitions.get(&job.name) {
-            Some(defined) => overridden(job, &defined.definition.overrides),
-            None => job.clone(),
-        });
-        let mut jobs: Vec<Arc<Job>> = of_file.collect();
+        let mut jobs: Vec<Arc<Job>> =
+            self.config.jobs.iter().map(|job| self.with_overrides(job)).collect();
         let names: rustc_hash::FxHashSet<&str> =
             self.config.jobs.iter().map(|job| job.name.as_str()).collect();
         let mut others: Vec<(Millis, Arc<Job>)> = self
@@ -93,6 +90,14 @@ impl Core {
         others.sort_by(|(a, a_job), (b, b_job)| (a, &a_job.name).cmp(&(b, &b_job.name)));
         jobs.extend(others.into_iter().map(|(_, job)| job));
         jobs
+    }
+
+    /// A job of the file as it holds.
+    fn with_overrides(&self, job: &Arc<Job>) -> Arc<Job> {
+        match self.definitions.get(&job.name) {
+            Some(defined) => overridden(job, &defined.definition.overrides),
+            None => job.clone(),
+        }
     }
 
     pub(crate) fn origin(&self, job: &str) -> Origin {
@@ -111,10 +116,7 @@ impl Core {
         self.check_planned()?;
         let defined = self.definitions.get(job);
         let effective = match (self.config.job(job), defined) {
-            (Some(of_file), Some(defined)) => {
-                overridden(&Arc::new(of_file.clone()), &defined.definition.overrides)
-            }
-            (Some(of_file), None) => Arc::new(of_file.clone()),
+            (Some(of_file), _) => self.with_overrides(of_file),
             (None, Some(Defined { job: Some(job), .. })) => job.clone(),
             _ => return Err(self.no_such_job(job)),
         };
@@ -138,8 +140,7 @@ impl Core {
         request: &JobPutRequest,
         out: &mut Vec<Effect>,
     ) -> Result<JobDocument, ApiError> {
-        self.now = self.now.max(now);
-        self.check_planned()?;
+        self.begin_change(now)?;
         let known = self.given(&request.job)?;
         match (request.mode, known) {
             // The answer to the first request was lost: this is the same one.
@@ -172,8 +173,7 @@ impl Core {
         request: &JobPatchRequest,
         out: &mut Vec<Effect>,
     ) -> Result<JobDocument, ApiError> {
-        self.now = self.now.max(now);
-        self.check_planned()?;
+        self.begin_change(now)?;
         let Some(given) = self.given(&request.job)? else {
             return Err(self.no_such_job(&request.job));
         };
@@ -189,8 +189,7 @@ impl Core {
         request: &JobDeleteRequest,
         out: &mut Vec<Effect>,
     ) -> Result<JobDeleted, ApiError> {
-        self.now = self.now.max(now);
-        self.check_planned()?;
+        self.begin_change(now)?;
         if self.given(&request.job)?.is_none() {
             return Err(self.no_such_job(&request.job));
         }
@@ -211,8 +210,7 @@ impl Core {
         request: &JobOverrideRequest,
         out: &mut Vec<Effect>,
     ) -> Result<JobDocument, ApiError> {
-        self.now = self.now.max(now);
-        self.check_planned()?;
+        self.begin_change(now)?;
         let Overrides { enabled, priority } = request.overrides;
         if priority.is_some_and(|priority| !priority.is_finite()) {
             return Err(ApiError::new(ErrorCode::BadRequest, "a priority is a finite number"));
@@ -302,6 +300,11 @@ impl Core {
             ));
         }
         Ok(self.definitions.get(job).and_then(|defined| defined.definition.given.as_ref()))
+    }
+
+    fn begin_change(&mut self, now: Millis) -> Result<(), ApiError> {
+        self.now = self.now.max(now);
+        self.check_planned()
     }
 
     /// Before the first config nobody knows which jobs there are.
