@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::Millis;
@@ -69,6 +70,18 @@ uuid_id!(
     AttemptId
 );
 
+impl AttemptId {
+    /// Ids that grow with the time and, within it, with a number below 2^42.
+    pub fn growing(now: Millis, number: u64, random: u32) -> Self {
+        let mut bits = [0; 10];
+        // A version 7 UUID takes 12 bits after the time, and 62 after two that are its own.
+        bits[..2].copy_from_slice(&((number >> 30) as u16 & 0x0fff).to_be_bytes());
+        bits[2..6].copy_from_slice(&(number as u32 & 0x3fff_ffff).to_be_bytes());
+        bits[6..].copy_from_slice(&random.to_be_bytes());
+        Self::from_parts(now, bits)
+    }
+}
+
 /// One reign of one scheduler process; strictly growing.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -93,7 +106,7 @@ pub struct Seq(pub u64);
 /// The stable name of a worker (the original's "shard").
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct WorkerName(String);
+pub struct WorkerName(Arc<str>);
 
 /// Why a text cannot name a worker or a cell.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,11 +140,16 @@ impl WorkerName {
     pub fn new(name: impl Into<String>) -> Result<Self, NameError> {
         let name = name.into();
         check_name(&name)?;
-        Ok(Self(name))
+        Ok(Self(name.into()))
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The same name, shared.
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
     }
 }
 
@@ -144,7 +162,7 @@ impl TryFrom<String> for WorkerName {
 
 impl From<WorkerName> for String {
     fn from(name: WorkerName) -> Self {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 
@@ -170,8 +188,14 @@ impl fmt::Debug for WorkerName {
 /// A task: one job on one node, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskName {
-    pub job: String,
-    pub node: String,
+    pub job: Arc<str>,
+    pub node: Arc<str>,
+}
+
+impl TaskName {
+    pub fn new(job: impl Into<Arc<str>>, node: impl Into<Arc<str>>) -> Self {
+        Self { job: job.into(), node: node.into() }
+    }
 }
 
 impl fmt::Display for TaskName {
@@ -183,6 +207,14 @@ impl fmt::Display for TaskName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attempt_ids_grow_with_their_numbers() {
+        let ids = [1, 2, 1 << 30, (1 << 30) + 1, 1 << 41];
+        let ids = ids.map(|number| AttemptId::growing(7, number, u32::MAX - number as u32));
+        assert!(ids.is_sorted() && AttemptId::growing(8, 1, 0) > ids[4]);
+        assert_eq!(ids[0].0.get_version_num(), 7);
+    }
 
     #[test]
     fn worker_names_are_checked_on_the_wire_too() {

@@ -36,7 +36,7 @@ pub mod bits {
 pub struct TaskStatus {
     pub result_bits: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<Map<String, Value>>,
+    pub data: Option<Box<Map<String, Value>>>,
 }
 
 impl TaskStatus {
@@ -48,7 +48,7 @@ impl TaskStatus {
     pub fn with_exception(result_bits: u32, exception: impl Into<String>) -> Self {
         let mut data = Map::new();
         data.insert("exception".to_owned(), Value::String(exception.into()));
-        Self { result_bits, data: Some(data) }
+        Self { result_bits, data: Some(Box::new(data)) }
     }
 
     pub fn has(&self, bits: u32) -> bool {
@@ -120,7 +120,7 @@ fn parse_line(line: &str) -> Result<TaskStatus, String> {
         None => None,
         Some(Value::Object(mut data)) => {
             data.remove("__bistro_saved_backoff");
-            (!data.is_empty()).then_some(data)
+            (!data.is_empty()).then(|| Box::new(data))
         }
         Some(_) => return Err("\"data\" must be an object".to_owned()),
     };

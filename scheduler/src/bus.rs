@@ -133,7 +133,7 @@ pub async fn assign(
         let input = Input::AssignReply {
             worker: worker.clone(),
             incarnation: assign.fence.incarnation,
-            attempts: assign.attempts.iter().map(|a| a.attempt).collect(),
+            attempts: assign.attempts.iter().map(|a| a.open.attempt).collect(),
             reply,
         };
         if out.send(input).await.is_err() {

@@ -230,7 +230,7 @@ impl Driver {
                 v: VERSION,
                 time_ms: self.clock.now(),
                 epoch: self.identity.epoch,
-                kind: "config.problem".to_owned(),
+                kind: "config.problem".into(),
                 text: problem.to_string(),
                 ..Event::default()
             };

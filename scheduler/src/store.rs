@@ -227,7 +227,7 @@ mod tests {
 
     fn task(node: &str, attempt_no: u32) -> Record {
         Record::Task {
-            task: TaskName { job: "j".to_owned(), node: node.to_owned() },
+            task: TaskName::new("j", node),
             record: TaskRecord { attempt_no, phase: Phase::Done, ..TaskRecord::default() },
         }
     }
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(second.epoch, Epoch(2), "every process reigns in an epoch of its own");
         assert_eq!(second.cell, first.cell);
         let numbers: Vec<_> =
-            second.snapshot.tasks.iter().map(|(t, r)| (t.node.as_str(), r.attempt_no)).collect();
+            second.snapshot.tasks.iter().map(|(t, r)| (&*t.node, r.attempt_no)).collect();
         assert_eq!(numbers, [("a", 2), ("b", 1)]);
         assert_eq!(second.snapshot.fenced, [incarnation]);
     }
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn keys_of_different_tasks_differ() {
         let key = |job: &str, node: &str| {
-            let task = TaskName { job: job.to_owned(), node: node.to_owned() };
+            let task = TaskName::new(job, node);
             key_of(&Record::Task { task, record: TaskRecord::default() })
         };
         assert_ne!(key("a", "bc"), key("ab", "c"));

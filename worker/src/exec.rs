@@ -46,9 +46,9 @@ pub async fn run(
 ) -> TaskResult {
     let started_ms = here.clock.now();
     let source = Source {
-        attempt: assignment.attempt,
-        attempt_no: assignment.attempt_no,
-        task: assignment.task.clone(),
+        attempt: assignment.open.attempt,
+        attempt_no: assignment.open.attempt_no,
+        task: assignment.open.task.clone(),
     };
     let mut journal = Journal {
         clock: here.clock,
@@ -81,9 +81,9 @@ pub async fn run(
     }
     journal.printer.end().await;
     TaskResult {
-        attempt: assignment.attempt,
-        task: assignment.task,
-        attempt_no: assignment.attempt_no,
+        attempt: assignment.open.attempt,
+        task: assignment.open.task.clone(),
+        attempt_no: assignment.open.attempt_no,
         outcome,
         started_ms,
         ended_ms: here.clock.now(),
@@ -172,23 +172,23 @@ async fn start(
 ) -> Result<Running, Box<dyn std::error::Error + Send + Sync>> {
     let command = command(&here.command, assignment)
         .ok_or("the job has no command, and the worker has no --worker-command")?;
-    let directory = job_directory(&here.data_dir, &assignment.task.job);
+    let directory = job_directory(&here.data_dir, &assignment.open.task.job);
     std::fs::create_dir_all(&directory)?;
     let (stdout, stdout_writer) = Pipe::new()?;
     let (stderr, stderr_writer) = Pipe::new()?;
     let (status, status_writer) = Pipe::new()?;
     let (canary, canary_writer) = Pipe::new()?;
     let argument = argument(&here.worker, &here.host, assignment).to_string();
-    let plain = assignment.plain_command;
+    let plain = assignment.spec.plain_command;
     let variables = [
-        (ATTEMPT_VARIABLE, assignment.attempt.to_string()),
-        ("BISTRO_ATTEMPT_NO", assignment.attempt_no.to_string()),
-        ("BISTRO_JOB", assignment.task.job.clone()),
-        ("BISTRO_NODE", assignment.task.node.clone()),
+        (ATTEMPT_VARIABLE, assignment.open.attempt.to_string()),
+        ("BISTRO_ATTEMPT_NO", assignment.open.attempt_no.to_string()),
+        ("BISTRO_JOB", assignment.open.task.job.to_string()),
+        ("BISTRO_NODE", assignment.open.task.node.to_string()),
         ("BISTRO_CELL", here.cell.clone()),
     ];
     let order = Start {
-        attempt: assignment.attempt,
+        attempt: assignment.open.attempt,
         before: command.clone(),
         after: if plain { Vec::new() } else { vec![argument.clone()] },
         status_argument: !plain,
@@ -219,30 +219,31 @@ fn job_directory(data_dir: &Path, job: &str) -> PathBuf {
 
 /// What is run, up to the status path; `worker_command` where the job has no command of its own.
 pub fn command(worker_command: &[String], assignment: &Assignment) -> Option<Vec<String>> {
-    let prefix = match assignment.command.is_empty() {
+    let prefix = match assignment.spec.command.is_empty() {
         true => worker_command,
-        false => &assignment.command,
+        false => &assignment.spec.command,
     };
-    let node = (!assignment.plain_command).then(|| assignment.task.node.clone());
+    let node = (!assignment.spec.plain_command).then(|| assignment.open.task.node.to_string());
     (!prefix.is_empty()).then(|| prefix.iter().cloned().chain(node).collect())
 }
 
 /// The JSON argument (reference, section 7.1).
 pub fn argument(worker: &str, host: &str, assignment: &Assignment) -> Value {
-    let path: Vec<&str> = assignment.path.iter().map(|on| on.node.as_str()).collect();
+    let path: Vec<&str> = assignment.open.path.iter().map(|on| &*on.node).collect();
     let mut resources: Map<String, Value> = assignment
+        .open
         .path
         .iter()
         .filter(|on| !on.slots.is_empty())
-        .map(|on| (on.node.clone(), json!(on.slots)))
+        .map(|on| (on.node.to_string(), json!(on.slots)))
         .collect();
-    if !assignment.worker_slots.is_empty() {
-        resources.insert(worker.to_owned(), json!(assignment.worker_slots));
+    if !assignment.open.worker_slots.is_empty() {
+        resources.insert(worker.to_owned(), json!(assignment.open.worker_slots));
     }
     let mut argument = json!({
-        "id": assignment.task.job,
+        "id": assignment.open.task.job,
         "path_to_node": path,
-        "config": assignment.config,
+        "config": assignment.spec.config,
         "resources_by_node": resources,
         "worker_node": worker,
         "worker_host": host,
@@ -290,7 +291,7 @@ impl Pipe {
 
 impl Running {
     async fn watch(mut self, kills: &mut mpsc::Receiver<Kill>, journal: &mut Journal) -> Ended {
-        let mut quota = LineQuota::new(self.assignment.log_lines_per_10_ms);
+        let mut quota = LineQuota::new(self.assignment.spec.log_lines_per_10_ms);
         let (mut capture, mut last) = (Capture::default(), LastLine::default());
         let mut buffer = vec![0; READ_BYTES];
         let (mut exit, mut reporting) = (None, true);
@@ -302,7 +303,7 @@ impl Running {
                     Some(Report::NotStarted { error, .. }) => return Ended::not_started(&error),
                     Some(Report::Started { status_path, .. }) => {
                         let mut argv = self.command.clone();
-                        if !self.assignment.plain_command {
+                        if !self.assignment.spec.plain_command {
                             argv.extend([status_path, self.argument.clone()]);
                         }
                         journal.event("running", &[("command", json!(argv))]).await;
@@ -331,7 +332,7 @@ impl Running {
                 Some(kill) = kills.recv() => self.kill(kill).await,
                 () = sleep_until(self.kill_at) => {
                     self.kill_at = None;
-                    self.guard.signal(self.assignment.attempt, TaskSignal::Kill).await;
+                    self.guard.signal(self.assignment.open.attempt, TaskSignal::Kill).await;
                 }
             }
             journal.print(lines).await;
@@ -345,7 +346,7 @@ impl Running {
             None if exit.is_none() => {
                 How::Interrupted("the worker's guard was killed, and the task with it".to_owned())
             }
-            None if self.assignment.plain_command && !self.signalled => {
+            None if self.assignment.spec.plain_command && !self.signalled => {
                 How::Status(status_of_exit(exit.as_deref().unwrap_or_default()))
             }
             None => How::Silent { signalled: self.signalled },
@@ -359,7 +360,7 @@ impl Running {
 
     async fn kill(&mut self, kill: Kill) {
         self.signalled = true;
-        let attempt = self.assignment.attempt;
+        let attempt = self.assignment.open.attempt;
         match kill.method {
             KillMethod::Kill => self.guard.signal(attempt, TaskSignal::Kill).await,
             KillMethod::Term => self.guard.signal(attempt, TaskSignal::Term).await,

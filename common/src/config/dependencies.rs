@@ -12,7 +12,7 @@ const HINTS_MAX: usize = 20;
 
 pub fn check(jobs: &[(Arc<Job>, Reader<'_>)]) {
     let by_name: FxHashMap<&str, &Job> =
-        jobs.iter().map(|(job, _)| (job.name.as_str(), job.as_ref())).collect();
+        jobs.iter().map(|(job, _)| (&*job.name, job.as_ref())).collect();
     let circular = circular(&by_name);
     let known: Vec<&str> = by_name.keys().copied().take(CANDIDATES_MAX).collect();
     let mut hints = 0;
@@ -31,7 +31,7 @@ pub fn check(jobs: &[(Arc<Job>, Reader<'_>)]) {
                 );
             }
         }
-        if circular.contains(job.name.as_str()) {
+        if circular.contains(&*job.name) {
             let place = entry.child("depends_on").unwrap_or_else(|| entry.clone());
             place.warn("depends on itself in a circle: it will never run", None);
         }

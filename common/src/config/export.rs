@@ -17,7 +17,7 @@ fn seconds(ms: u64) -> Value {
 impl Job {
     pub fn export(&self, settings: &Settings) -> Map<String, Value> {
         let level = |level: usize| json!(settings.levels[level]);
-        let method = match self.kill.method {
+        let method = match self.spec.kill.method {
             KillMethod::Term => "term",
             KillMethod::Kill => "kill",
             KillMethod::TermWaitKill => "term_wait_kill",
@@ -30,12 +30,12 @@ impl Job {
         put("owner", json!(self.owner));
         put("level_for_tasks", level(self.level));
         put("priority", json!(self.priority));
-        put("config", Value::Object(self.config.clone()));
+        put("config", Value::Object(self.spec.config.clone()));
         put("backoff", self.backoff.to_json());
         let orphans = self.kill_orphans_after_ms.map_or(json!(false), seconds);
         put("kill_orphan_tasks_after_sec", orphans);
         put("task_subprocess", json!(*self.subprocess));
-        put("kill_subprocess", json!({"method": method, "kill_wait_ms": self.kill.wait_ms}));
+        put("kill_subprocess", json!({"method": method, "kill_wait_ms": self.spec.kill.wait_ms}));
         if !settings.resources.is_empty() {
             let amount = |r: &super::Resource| *self.resources.get(&r.name).unwrap_or(&r.default);
             let resources = settings.resources.iter().map(|r| (r.name.clone(), json!(amount(r))));
@@ -59,13 +59,13 @@ impl Job {
         for (key, list) in [
             ("depends_on", &self.depends_on),
             ("run_only_after_all_nodes_are_done_for", &self.after_all),
-            ("command", &self.command),
+            ("command", &self.spec.command),
         ] {
             if !list.is_empty() {
                 put(key, json!(list));
             }
         }
-        if self.plain_command {
+        if self.spec.plain_command {
             put("plain_command", json!(true));
         }
         for (key, value) in [

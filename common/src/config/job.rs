@@ -9,19 +9,32 @@ use super::model::{Job, LevelIx, Placement, Settings};
 use super::reader::{ObjectReader, Reader};
 use super::settings::{find_level, not_negative, read_backoff, unknown_identifier};
 use super::subprocess::{read_kill, read_orphan_delay, read_subprocess};
+use crate::protocol::assign::TaskSpec;
 
 /// `None` only if the entry is not an object at all.
 pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job> {
     let errors = reader.problems().error_count();
     let object = reader.object()?;
+    let subprocess = match object.get("task_subprocess") {
+        Some(reader) => Arc::new(read_subprocess(&reader, &settings.subprocess)),
+        None => settings.subprocess.clone(),
+    };
     let mut job = Job {
-        name: name.to_owned(),
+        name: name.into(),
         owner: object.required("owner").and_then(|r| r.string()).unwrap_or_default(),
         enabled: object.get("enabled").and_then(|r| r.bool()).unwrap_or(true),
         level: settings.level_for_tasks,
         priority: object.get("priority").and_then(|r| r.float()).unwrap_or(1.0),
         resources: object.get("resources").map(|r| read_slots(&r, settings)).unwrap_or_default(),
-        config: read_config(&object),
+        spec: Arc::new(TaskSpec {
+            command: object.get("command").and_then(|r| r.strings()).unwrap_or_default(),
+            plain_command: object.get("plain_command").and_then(|r| r.bool()).unwrap_or(false),
+            config: read_config(&object),
+            kill: object
+                .get("kill_subprocess")
+                .map_or(settings.kill, |r| read_kill(&r, settings.kill)),
+            log_lines_per_10_ms: subprocess.log_lines_per_10_ms(),
+        }),
         filters: object.get("filters").map(|r| read_filters(&r, settings)).unwrap_or_default(),
         worker_filter: None,
         placement: Placement::Anywhere,
@@ -30,17 +43,11 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
             .and_then(|r| r.strings())
             .unwrap_or_default(),
         depends_on: object.get("depends_on").and_then(|r| r.strings()).unwrap_or_default(),
-        command: object.get("command").and_then(|r| r.strings()).unwrap_or_default(),
-        plain_command: object.get("plain_command").and_then(|r| r.bool()).unwrap_or(false),
         backoff: object
             .get("backoff")
             .and_then(|r| read_backoff(&r))
             .unwrap_or_else(|| settings.backoff.clone()),
-        kill: object.get("kill_subprocess").map_or(settings.kill, |r| read_kill(&r, settings.kill)),
-        subprocess: match object.get("task_subprocess") {
-            Some(reader) => Arc::new(read_subprocess(&reader, &settings.subprocess)),
-            None => settings.subprocess.clone(),
-        },
+        subprocess,
         kill_orphans_after_ms: object
             .get("kill_orphan_tasks_after_sec")
             .and_then(|r| read_orphan_delay(&r))

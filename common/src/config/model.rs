@@ -1,6 +1,6 @@
 //! What a config means.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use super::physical::{Physical, WorkerOverrides};
 use super::problem::Problem;
 use super::subprocess::Subprocess;
 use crate::cron::ScheduleItem;
+use crate::protocol::assign::TaskSpec;
 use crate::protocol::task::Kill;
 use crate::status::Backoff;
 
@@ -24,7 +25,7 @@ pub struct Config {
 
 impl Config {
     pub fn job(&self, name: &str) -> Option<&Arc<Job>> {
-        self.jobs.iter().find(|job| job.name == name)
+        self.jobs.iter().find(|job| &*job.name == name)
     }
 }
 
@@ -190,14 +191,15 @@ pub enum WorkerSelector {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
-    pub name: String,
+    pub name: Arc<str>,
     pub owner: String,
     pub enabled: bool,
     pub level: LevelIx,
     pub priority: f64,
     /// Slots that differ from the resources' defaults.
     pub resources: BTreeMap<String, i64>,
-    pub config: Map<String, Value>,
+    /// What its tasks run, and how.
+    pub spec: Arc<TaskSpec>,
     pub filters: BTreeMap<LevelIx, Filter>,
     /// On the host names of workers.
     pub worker_filter: Option<Filter>,
@@ -205,12 +207,7 @@ pub struct Job {
     pub depends_on: Vec<String>,
     /// All tasks of these must be done, on all their nodes, before any of this job's starts.
     pub after_all: Vec<String>,
-    /// argv before the node; empty: the worker's own command.
-    pub command: Vec<String>,
-    /// The command gets no more arguments, and its exit says how it went.
-    pub plain_command: bool,
     pub backoff: Backoff,
-    pub kill: Kill,
     pub subprocess: Arc<Subprocess>,
     /// `None`: never.
     pub kill_orphans_after_ms: Option<u64>,

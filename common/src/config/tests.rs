@@ -191,7 +191,7 @@ fn several_files_are_one_config() {
     let parsed = parse_files(&[SMALLEST, jobs]);
     assert_eq!(parsed.problems, [vec![], vec![]]);
     let config = parsed.config.expect("usable");
-    let names: Vec<_> = config.jobs.iter().map(|job| job.name.as_str()).collect();
+    let names: Vec<_> = config.jobs.iter().map(|job| &*job.name).collect();
     assert_eq!(names, ["test", "more"]);
     let messages = |texts: &[&str]| {
         let parsed = parse_files(texts);

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 
 use super::Fence;
-use super::task::{Kill, PathNode, Slots};
-use crate::ids::{AttemptId, Seq, TaskName};
+use super::task::{Kill, OpenAttempt};
+use crate::ids::{AttemptId, Seq};
 
 /// At most so many attempts go into one message.
 pub const BATCH_MAX: usize = 256;
@@ -19,10 +19,19 @@ pub struct Assign {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
-    pub attempt: AttemptId,
     pub seq: Seq,
-    pub task: TaskName,
-    pub attempt_no: u32,
+    /// What the worker holds once it has accepted.
+    #[serde(flatten)]
+    pub open: Arc<OpenAttempt>,
+    #[serde(flatten)]
+    pub spec: Arc<TaskSpec>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prev_status: Option<Value>,
+}
+
+/// What all tasks of a job have in common.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
     /// argv before the node, the status path and the JSON. Empty: the worker's own command.
     pub command: Vec<String>,
     /// The command gets no more arguments, and its exit says how it went.
@@ -30,10 +39,6 @@ pub struct Assignment {
     pub plain_command: bool,
     /// The job's `config`, verbatim.
     pub config: Map<String, Value>,
-    pub path: Arc<[PathNode]>,
-    pub worker_slots: Arc<Slots>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prev_status: Option<Value>,
     /// What to do when the worker has to end the task on its own.
     pub kill: Kill,
     /// Lines per 10 ms that the task may print before it has to wait; none: as fast as it can.

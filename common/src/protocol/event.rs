@@ -1,6 +1,8 @@
 //! `event.<kind>`: what happened, in order, for consoles and pipelines.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::Millis;
 use crate::ids::{AttemptId, Epoch};
@@ -12,17 +14,17 @@ pub struct Event {
     pub time_ms: Millis,
     pub epoch: Epoch,
     /// A dotted name: `task.started`, `task.done`, `worker.lost`, `config.broken`, `audit.kill`.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<String>,
+    pub job: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<AttemptId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt_no: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub worker: Option<String>,
+    pub worker: Option<Arc<str>>,
     /// Who asked, for audit events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,

@@ -64,6 +64,7 @@ pub struct OpenAttempt {
     pub attempt: AttemptId,
     pub task: TaskName,
     pub attempt_no: u32,
+    #[serde(default)]
     pub started_ms: Millis,
     /// From the instance node down to the task's node, with the slots taken at each.
     pub path: Arc<[PathNode]>,
@@ -73,7 +74,7 @@ pub struct OpenAttempt {
 /// One node on a task's path, and what the attempt holds there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathNode {
-    pub node: String,
+    pub node: Arc<str>,
     #[serde(default, skip_serializing_if = "is_empty")]
     pub slots: Arc<Slots>,
 }

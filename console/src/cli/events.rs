@@ -43,7 +43,7 @@ pub fn line(event: &Event) -> String {
     let mut line = format!("{} {:<16}", clock(event.time_ms), event.kind);
     let task = match (&event.job, &event.node) {
         (Some(job), Some(node)) => Some(format!("{job} on {node}")),
-        (Some(name), None) | (None, Some(name)) => Some(name.clone()),
+        (Some(name), None) | (None, Some(name)) => Some(name.to_string()),
         (None, None) => None,
     };
     let number = event.attempt_no.map(|number| format!("#{number}"));

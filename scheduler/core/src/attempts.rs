@@ -1,12 +1,14 @@
 //! Open attempts: what may be running, where, and what it holds.
 
+use std::sync::Arc;
+
 use bistro_common::ids::{AttemptId, Incarnation, Seq};
 use bistro_common::protocol::task::{OpenAttempt, Slots};
 
 use crate::Core;
 use crate::forest::NodeIx;
 use crate::record::AttemptRecord;
-use crate::resources::Limit;
+use crate::resources::{Amounts, Limit, Sign};
 use crate::tasks::{Phase, TaskIx};
 use crate::workers::WorkerIx;
 
@@ -23,7 +25,7 @@ pub enum Stage {
 
 #[derive(Debug)]
 pub struct Attempt {
-    pub open: OpenAttempt,
+    pub open: Arc<OpenAttempt>,
     pub worker: WorkerIx,
     pub incarnation: Incarnation,
     pub seq: Seq,
@@ -33,16 +35,16 @@ pub struct Attempt {
     /// The task in the present plan, if its job and node are in it.
     pub task: Option<TaskIx>,
     /// What it holds on nodes of the present plan.
-    pub charges: Vec<Charge>,
-    pub worker_charges: Vec<(usize, i64)>,
+    pub charges: Box<[Charge]>,
+    pub worker_charges: Amounts,
 }
 
-/// Slots held at one node, by the numbers of the resources.
+/// Slots held at one node.
 #[derive(Debug)]
 pub struct Charge {
-    pub level: usize,
+    pub level: u32,
     pub node: NodeIx,
-    pub amounts: Vec<(usize, i64)>,
+    pub amounts: Amounts,
 }
 
 impl Attempt {
@@ -57,13 +59,9 @@ impl Attempt {
 }
 
 /// Slots by the numbers of their resources; resources that no longer exist hold nothing.
-fn numbered(limits: &[Limit], slots: &Slots) -> Vec<(usize, i64)> {
+fn numbered(limits: &[Limit], slots: &Slots) -> Amounts {
     let number = |name: &str| limits.iter().position(|limit| limit.name == name);
     slots.iter().filter_map(|(name, &amount)| Some((number(name)?, amount))).collect()
-}
-
-fn negated(amounts: &[(usize, i64)]) -> Vec<(usize, i64)> {
-    amounts.iter().map(|&(resource, amount)| (resource, -amount)).collect()
 }
 
 impl Core {
@@ -71,7 +69,7 @@ impl Core {
     /// its task says so, since a search by name is what costs most.
     pub(crate) fn open_attempt(
         &mut self,
-        open: OpenAttempt,
+        open: Arc<OpenAttempt>,
         worker: WorkerIx,
         incarnation: Incarnation,
         seq: Seq,
@@ -87,8 +85,8 @@ impl Core {
             stage,
             preempted: false,
             task: None,
-            charges: Vec::new(),
-            worker_charges: Vec::new(),
+            charges: Box::default(),
+            worker_charges: Amounts::default(),
         };
         let of_worker = &mut self.workers[worker.index()];
         of_worker.attempts.insert(id);
@@ -96,19 +94,23 @@ impl Core {
         of_worker.last_seq = of_worker.last_seq.max(seq);
         self.attempts.insert(id, attempt);
         match on {
-            Some((task, path)) => self.attach_at(id, Some(task), self.charges_on(task, path)),
+            Some((task, path)) => {
+                let class = self.jobs[task.job.index()].worker_class;
+                let of_worker = self.rooms.classes.classes[class.index()].amounts.clone();
+                self.attach_at(id, Some(task), self.charges_on(task, path), of_worker);
+            }
             None => self.attach(id),
         }
     }
 
     /// What a task of the present plan takes on a path to it.
-    fn charges_on(&self, task: TaskIx, path: &[NodeIx]) -> Vec<Charge> {
+    fn charges_on(&self, task: TaskIx, path: &[NodeIx]) -> Box<[Charge]> {
         let classes = &self.jobs[task.job.index()].classes;
-        let down = path.iter().zip(classes).enumerate();
-        let charges = down.filter_map(|(level, (&node, class))| {
-            let demand = &self.classes[level].classes[class.index()].demand;
-            let amounts: Vec<_> = demand.iter().copied().enumerate().collect();
-            (!amounts.is_empty()).then_some(Charge { level, node, amounts })
+        let down = path.iter().zip(classes).zip(0u32..);
+        let charges = down.filter_map(|((&node, class), level)| {
+            let amounts = &self.classes[level as usize].classes[class.index()].amounts;
+            let charge = || Charge { level, node, amounts: amounts.clone() };
+            (!amounts.is_empty()).then(charge)
         });
         charges.collect()
     }
@@ -124,21 +126,27 @@ impl Core {
                 && !amounts.is_empty()
                 && level < self.config.settings.worker_level()
             {
-                charges.push(Charge { level, node, amounts });
+                charges.push(Charge { level: level as u32, node, amounts });
             }
         }
-        self.attach_at(id, task, charges);
+        let of_worker = numbered(self.resources.worker_limits(), &attempt.open.worker_slots);
+        self.attach_at(id, task, charges.into(), of_worker);
     }
 
-    fn attach_at(&mut self, id: AttemptId, task: Option<TaskIx>, charges: Vec<Charge>) {
+    fn attach_at(
+        &mut self,
+        id: AttemptId,
+        task: Option<TaskIx>,
+        charges: Box<[Charge]>,
+        worker_charges: Amounts,
+    ) {
         let attempt = &self.attempts[&id];
         let (stage, worker) = (attempt.stage, attempt.worker);
-        let worker_charges = numbered(self.resources.worker_limits(), &attempt.open.worker_slots);
         let attempt_no = attempt.open.attempt_no;
         for charge in &charges {
-            self.change_slots(charge.level, charge.node, &charge.amounts);
+            self.change_slots(charge.level as usize, charge.node, &charge.amounts, Sign::Take);
         }
-        self.change_worker_slots(worker, &worker_charges);
+        self.change_worker_slots(worker, &worker_charges, Sign::Take);
         let attempt = self.attempts.get_mut(&id).expect("was just looked at");
         attempt.task = task;
         attempt.charges = charges;
@@ -149,8 +157,10 @@ impl Core {
             record.attempt_no = record.attempt_no.max(attempt_no);
             // The stored record is of the attempt before: its wait and its guess are over.
             record.lost = None;
+            if record.phase == Phase::Backoff {
+                self.backoffs.remove(&(record.backoff_until_ms, task));
+            }
             record.phase = Phase::Ready;
-            self.backoffs.remove(&(record.backoff_until_ms, task));
             self.show_stage(task, stage);
         }
     }
@@ -159,9 +169,9 @@ impl Core {
     pub(crate) fn close_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
         let attempt = self.attempts.remove(&id)?;
         for charge in &attempt.charges {
-            self.change_slots(charge.level, charge.node, &negated(&charge.amounts));
+            self.change_slots(charge.level as usize, charge.node, &charge.amounts, Sign::Give);
         }
-        self.change_worker_slots(attempt.worker, &negated(&attempt.worker_charges));
+        self.change_worker_slots(attempt.worker, &attempt.worker_charges, Sign::Give);
         let worker = &mut self.workers[attempt.worker.index()];
         worker.attempts.remove(&id);
         worker.digest.remove(id);

@@ -230,11 +230,11 @@ fn take_excess(
         .any(|&(resource, amount)| held(on_workers.get(&(attempt.worker, resource)), amount));
     if over {
         for charge in &attempt.charges {
-            for &(resource, amount) in &charge.amounts {
+            for &(resource, amount) in charge.amounts.iter() {
                 on_nodes.entry((charge.node, resource)).and_modify(|excess| *excess -= amount);
             }
         }
-        for &(resource, amount) in &attempt.worker_charges {
+        for &(resource, amount) in attempt.worker_charges.iter() {
             on_workers.entry((attempt.worker, resource)).and_modify(|excess| *excess -= amount);
         }
     }

@@ -80,12 +80,12 @@ impl Core {
         let mut jobs: Vec<Arc<Job>> =
             self.config.jobs.iter().map(|job| self.with_overrides(job)).collect();
         let names: rustc_hash::FxHashSet<&str> =
-            self.config.jobs.iter().map(|job| job.name.as_str()).collect();
+            self.config.jobs.iter().map(|job| &*job.name).collect();
         let mut others: Vec<(Millis, Arc<Job>)> = self
             .definitions
             .values()
             .filter_map(|defined| Some((defined.definition.created_ms, defined.job.clone()?)))
-            .filter(|(_, job)| !names.contains(job.name.as_str()))
+            .filter(|(_, job)| !names.contains(&*job.name))
             .collect();
         others.sort_by(|(a, a_job), (b, b_job)| (a, &a_job.name).cmp(&(b, &b_job.name)));
         jobs.extend(others.into_iter().map(|(_, job)| job));
@@ -94,7 +94,7 @@ impl Core {
 
     /// A job of the file as it holds.
     fn with_overrides(&self, job: &Arc<Job>) -> Arc<Job> {
-        match self.definitions.get(&job.name) {
+        match self.definitions.get(&*job.name) {
             Some(defined) => overridden(job, &defined.definition.overrides),
             None => job.clone(),
         }
@@ -197,7 +197,7 @@ impl Core {
         self.definitions.remove(&request.job);
         self.redefined = true;
         self.forget_tasks(&request.job, out);
-        let of_job = |attempt: &&crate::Attempt| attempt.open.task.job == request.job;
+        let of_job = |attempt: &&crate::Attempt| *attempt.open.task.job == *request.job;
         let running = self.attempts.values().filter(of_job).count() as u64;
         let text = format!("{running} of its tasks run on; {}", request.audit.reason);
         self.record_definition(&request.job, "audit.job_delete", &request.audit, text, out);
@@ -266,7 +266,7 @@ impl Core {
                 self.settle_task(task, record);
             }
         }
-        for (task, record) in self.parked.iter_mut().filter(|(task, _)| task.job == job) {
+        for (task, record) in self.parked.iter_mut().filter(|(task, _)| *task.job == *job) {
             *record = fresh(record);
             out.push(Effect::Persist(Record::Task { task: task.clone(), record: record.clone() }));
         }
@@ -347,7 +347,7 @@ impl Core {
         name: &str,
         given: Map<String, Value>,
         audit: &Audit,
-        kind: &str,
+        kind: &'static str,
         out: &mut Vec<Effect>,
     ) -> Result<JobDocument, ApiError> {
         check_name(name)?;
@@ -378,7 +378,7 @@ impl Core {
     fn record_definition(
         &self,
         job: &str,
-        kind: &str,
+        kind: &'static str,
         audit: &Audit,
         text: String,
         out: &mut Vec<Effect>,
@@ -386,7 +386,7 @@ impl Core {
         let definition = self.definitions.get(job).map(|defined| defined.definition.clone());
         out.push(Effect::Persist(Record::Job { job: job.to_owned(), definition }));
         out.push(Effect::Publish(Event {
-            job: Some(job.to_owned()),
+            job: Some(job.into()),
             actor: Some(audit.actor.clone()),
             text,
             ..self.event(kind)

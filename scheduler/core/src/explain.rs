@@ -145,11 +145,11 @@ impl Core {
             .attempts
             .values()
             .filter_map(|attempt| {
-                let on_path = attempt.open.path.get(level).filter(|p| p.node == name)?;
+                let on_path = attempt.open.path.get(level).filter(|p| *p.node == *name)?;
                 let held = *on_path.slots.get(resource).filter(|&&amount| amount != 0)?;
                 Some(Holder {
-                    job: attempt.open.task.job.clone(),
-                    node: attempt.open.task.node.clone(),
+                    job: attempt.open.task.job.to_string(),
+                    node: attempt.open.task.node.to_string(),
                     slots: Slots::from([(resource.to_owned(), held)]),
                 })
             })

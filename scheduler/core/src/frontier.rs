@@ -9,7 +9,7 @@ use bistro_common::config::NodeOrder;
 
 use crate::Core;
 use crate::forest::NodeIx;
-use crate::resources::fits;
+use crate::resources::{Sign, fits};
 use crate::tasks::{JobIx, TaskCell, TaskIx};
 
 impl Core {
@@ -40,8 +40,14 @@ impl Core {
     }
 
     /// Takes or gives back slots at a node, and updates every job for which that matters.
-    pub(crate) fn change_slots(&mut self, level: usize, node: NodeIx, amounts: &[(usize, i64)]) {
-        self.resources.change(level, node, amounts);
+    pub(crate) fn change_slots(
+        &mut self,
+        level: usize,
+        node: NodeIx,
+        amounts: &[(usize, i64)],
+        sign: Sign,
+    ) {
+        self.resources.change(level, node, amounts, sign);
         let position = node.index() - self.forest.level(level).start;
         for class in 0..self.classes[level].classes.len() {
             let limits = self.resources.limits(level);

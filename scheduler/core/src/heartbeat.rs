@@ -1,5 +1,7 @@
 //! Heartbeats: who may live on, who is refused, and what follows from a new process.
 
+use std::sync::Arc;
+
 use bistro_common::ids::WorkerName;
 use bistro_common::ids::{AttemptId, Incarnation};
 use bistro_common::protocol::VERSION;
@@ -96,10 +98,10 @@ impl Core {
         }
     }
 
-    fn announce(&mut self, worker: WorkerIx, kind: &str, out: &mut Vec<Effect>) {
+    fn announce(&mut self, worker: WorkerIx, kind: &'static str, out: &mut Vec<Effect>) {
         let record = self.worker(worker).record();
         out.push(Effect::Publish(Event {
-            worker: Some(record.name.to_string()),
+            worker: Some(record.name.shared()),
             text: format!("on {}", record.host),
             ..self.event(kind)
         }));
@@ -205,7 +207,7 @@ impl Core {
                 job: Some(attempt.task.job.clone()),
                 node: Some(attempt.task.node.clone()),
                 attempt: Some(attempt.attempt),
-                worker: Some(self.worker(worker).name.to_string()),
+                worker: Some(self.worker(worker).name.shared()),
                 ..self.event("attempt.unknown")
             };
             if let Some(rival) = rival {
@@ -215,7 +217,7 @@ impl Core {
             }
             let id = attempt.attempt;
             let seq = self.worker(worker).last_seq;
-            self.open_attempt(attempt, worker, incarnation, seq, Stage::Running, None);
+            self.open_attempt(Arc::new(attempt), worker, incarnation, seq, Stage::Running, None);
             let attempt = self.attempts[&id].record(self);
             out.push(Effect::Persist(Record::AttemptOpened { attempt }));
             let text = "adopted: the worker runs it, though the store does not know it";

@@ -96,7 +96,7 @@ impl Core {
             && self.has_room(job, 0, NodeIx::INSTANCE)
             && self.rooms.any(state.worker_class)
             && state.config.after_all.iter().all(|name| {
-                let job = self.job_names.get(name).map(|job| &self.jobs[job.index()]);
+                let job = self.job_names.get(name.as_str()).map(|job| &self.jobs[job.index()]);
                 job.is_some_and(|job| {
                     let over = |cell: TaskCell| {
                         matches!(job.state_of(cell), TaskState::Done | TaskState::Avoided)

@@ -83,7 +83,7 @@ pub struct Core {
     newly_defined: Vec<Arc<Job>>,
     /// Definitions have changed in a way that concerns more than new jobs.
     redefined: bool,
-    job_names: FxHashMap<String, JobIx>,
+    job_names: FxHashMap<Arc<str>, JobIx>,
     resources: Resources,
     /// Per level with nodes.
     classes: Vec<Classes>,
@@ -97,6 +97,8 @@ pub struct Core {
     backoffs: BTreeSet<(Millis, TaskIx)>,
 
     attempts: FxHashMap<AttemptId, Attempt>,
+    /// How many this reign has made.
+    attempts_made: u64,
     open_by_task: FxHashMap<TaskIx, AttemptId>,
 
     /// Attempts that are to end, and why.
@@ -161,6 +163,7 @@ impl Core {
             parked: snapshot.tasks.into_iter().collect(),
             backoffs: BTreeSet::new(),
             attempts: FxHashMap::default(),
+            attempts_made: 0,
             open_by_task: FxHashMap::default(),
             condemned: BTreeMap::new(),
             executions: BTreeSet::new(),
@@ -229,7 +232,7 @@ impl Core {
     pub(crate) fn task_name(&self, task: TaskIx) -> TaskName {
         TaskName {
             job: self.jobs[task.job.index()].config.name.clone(),
-            node: self.forest.name(task.node).to_owned(),
+            node: self.forest.name(task.node).into(),
         }
     }
 }

@@ -31,18 +31,18 @@ impl Core {
         };
         let worker = self.worker(attempt.worker);
         let reply = KillReply {
-            job: attempt.open.task.job.clone(),
-            node: attempt.open.task.node.clone(),
+            job: attempt.open.task.job.to_string(),
+            node: attempt.open.task.node.to_string(),
             attempt_no: attempt.open.attempt_no,
             worker: worker.name.to_string(),
         };
         out.push(self.kill_order(attempt, request.kill));
         out.push(Effect::Publish(Event {
-            job: Some(reply.job.clone()),
-            node: Some(reply.node.clone()),
+            job: Some(attempt.open.task.job.clone()),
+            node: Some(attempt.open.task.node.clone()),
             attempt: Some(request.attempt),
             attempt_no: Some(reply.attempt_no),
-            worker: Some(reply.worker.clone()),
+            worker: Some(worker.name.shared()),
             actor: Some(request.actor.clone()),
             text: request.reason.clone(),
             ..self.event("audit.kill")
@@ -56,7 +56,7 @@ impl Core {
         let worker = self.worker(attempt.worker);
         let job = self.job_names.get(&attempt.open.task.job);
         let configured =
-            job.map_or(self.config.settings.kill, |job| self.jobs[job.index()].config.kill);
+            job.map_or(self.config.settings.kill, |job| self.jobs[job.index()].config.spec.kill);
         let order = Order::Kill { attempt: attempt.open.attempt, kill: kill.unwrap_or(configured) };
         let control = Control { fence: self.identity.fence(worker.incarnation), order };
         Effect::Control { worker: worker.name.clone(), control }
@@ -70,7 +70,7 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Result<ForgiveReply, ApiError> {
         self.now = self.now.max(now);
-        let Some(&job) = self.job_names.get(&request.job) else {
+        let Some(&job) = self.job_names.get(request.job.as_str()) else {
             return Err(self.no_such_job(&request.job));
         };
         let tasks: Vec<TaskIx> = match &request.node {
@@ -91,8 +91,8 @@ impl Core {
             }
         }
         out.push(Effect::Publish(Event {
-            job: Some(request.job.clone()),
-            node: request.node.clone(),
+            job: Some(request.job.as_str().into()),
+            node: request.node.as_deref().map(Into::into),
             actor: Some(request.actor.clone()),
             text: format!("{forgiven} tasks forgiven; {}", request.reason),
             ..self.event("audit.forgive")

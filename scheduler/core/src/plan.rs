@@ -173,7 +173,7 @@ impl Core {
     /// Enters a job beside all others, at a cost that does not depend on them. False: it concerns
     /// others, or something of it is there already; then only a new plan will do.
     pub(crate) fn add_job(&mut self, job: Arc<Job>) -> bool {
-        if self.unresolved.contains(&job.name)
+        if self.unresolved.contains(&*job.name)
             || self.attempts.values().any(|a| a.task.is_none() && a.open.task.job == job.name)
         {
             return false;

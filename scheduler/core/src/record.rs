@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 use bistro_common::Millis;
 use bistro_common::ids::{AttemptId, Incarnation, LedgerId, Seq, TaskName, WorkerName};
@@ -42,7 +43,7 @@ pub enum Record {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRecord {
-    pub open: OpenAttempt,
+    pub open: Arc<OpenAttempt>,
     pub worker: WorkerName,
     pub incarnation: Incarnation,
     pub seq: Seq,

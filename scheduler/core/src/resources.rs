@@ -4,7 +4,9 @@
 //! whether the demand fits. Slots in use are stored only for nodes where something runs.
 
 use rustc_hash::FxHashMap;
+use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use bistro_common::config::{Filter, Job, LevelIx, Settings};
@@ -14,6 +16,25 @@ use bistro_common::protocol::task::Slots;
 use crate::bits::Bits;
 use crate::forest::{Forest, NodeIx};
 use crate::tasks::JobIx;
+
+/// Slots by the numbers of their resources.
+pub type Amounts = Arc<[(usize, i64)]>;
+
+/// Whether slots are taken or given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    Take,
+    Give,
+}
+
+impl Sign {
+    pub fn of(self, amount: i64) -> i64 {
+        match self {
+            Self::Take => amount,
+            Self::Give => -amount,
+        }
+    }
+}
 
 /// Number of a class at its level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +55,15 @@ pub struct Limit {
     pub weight: i64,
 }
 
+/// Slots in use at a node, one per resource of its level; most levels have one or two.
+type Used = SmallVec<[i64; 2]>;
+
 /// The limits of every level, `worker` last, and what tasks hold of them on nodes.
 #[derive(Debug, Default)]
 pub struct Resources {
     limits: Vec<Vec<Limit>>,
     /// Slots in use, one per resource of the node's level; absent where nothing is held.
-    used: FxHashMap<NodeIx, Vec<i64>>,
+    used: FxHashMap<NodeIx, Used>,
 }
 
 /// True if `demand` fits beside what is used. Where too much is used already nothing fits, not
@@ -81,18 +105,22 @@ impl Resources {
     }
 
     pub fn used(&self, node: NodeIx) -> Option<&[i64]> {
-        self.used.get(&node).map(Vec::as_slice)
+        self.used.get(&node).map(SmallVec::as_slice)
     }
 
-    /// Takes (or, negative, gives back) slots at a node.
-    pub fn change(&mut self, level: LevelIx, node: NodeIx, amounts: &[(usize, i64)]) {
+    /// Takes or gives back slots at a node.
+    pub fn change(&mut self, level: LevelIx, node: NodeIx, amounts: &[(usize, i64)], sign: Sign) {
         let count = self.limits(level).len();
-        let used = self.used.entry(node).or_insert_with(|| vec![0; count]);
+        let mut entry = match self.used.entry(node) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(entry) => entry.insert_entry(smallvec![0; count]),
+        };
+        let used = entry.get_mut();
         for &(resource, amount) in amounts {
-            used[resource] += amount;
+            used[resource] += sign.of(amount);
         }
         if used.iter().all(|&used| used == 0) {
-            self.used.remove(&node);
+            entry.remove();
         }
     }
 
@@ -144,7 +172,7 @@ pub struct Classes {
 pub struct Wanted {
     pub host: Option<String>,
     /// A filter on host names, and the job that it is of.
-    pub filter: Option<(Filter, String)>,
+    pub filter: Option<(Filter, Arc<str>)>,
 }
 
 impl Wanted {
@@ -162,6 +190,8 @@ pub struct Class {
     pub demand: Vec<i64>,
     /// The same by the names of the resources, as tasks and messages carry it.
     pub slots: Arc<Slots>,
+    /// And by their numbers, as attempts hold it.
+    pub amounts: Amounts,
     /// For workers; for nodes it wants nothing.
     pub wanted: Wanted,
     pub jobs: Vec<JobIx>,
@@ -187,7 +217,8 @@ impl Classes {
                 let names = limits.iter().map(|limit| limit.name.clone());
                 let slots = Arc::new(names.zip(demand.iter().copied()).collect());
                 let (jobs, room) = (Vec::new(), Bits::default());
-                self.classes.push(Class { demand, slots, wanted, jobs, room });
+                let amounts = demand.iter().copied().enumerate().collect();
+                self.classes.push(Class { demand, slots, amounts, wanted, jobs, room });
                 self.classes.len() - 1
             }
         };

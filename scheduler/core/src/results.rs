@@ -54,7 +54,9 @@ impl Core {
             Some(task) => self.records.get(&task),
             None => self.parked.get(&result.task),
         };
-        let Some(mut record) = record.filter(|r| r.lost == Some(result.attempt)).cloned() else {
+        let Some(mut record) =
+            record.filter(|r| r.lost.as_deref() == Some(&result.attempt)).cloned()
+        else {
             return;
         };
         record.lost = None;
@@ -82,7 +84,7 @@ impl Core {
         let status = match &result.outcome {
             Outcome::Reported { status } => status.clone(),
             Outcome::Lost { reason } => {
-                record.lost = Some(result.attempt);
+                record.lost = Some(Box::new(result.attempt));
                 TaskStatus::with_exception(bits::WORKER_LOST, reason.clone())
             }
             Outcome::Interrupted { reason } => {
@@ -140,7 +142,9 @@ impl Core {
 
     /// Enters a task's new record, and lets everything follow that follows from it.
     pub(crate) fn settle_task(&mut self, task: TaskIx, record: TaskRecord) {
-        if let Some(old) = self.records.get(&task) {
+        if let Some(old) = self.records.get(&task)
+            && old.phase == Phase::Backoff
+        {
             self.backoffs.remove(&(old.backoff_until_ms, task));
         }
         if record.phase == Phase::Backoff {
@@ -155,23 +159,28 @@ impl Core {
         }
     }
 
-    pub(crate) fn event(&self, kind: &str) -> Event {
+    pub(crate) fn event(&self, kind: &'static str) -> Event {
         Event {
             v: VERSION,
             time_ms: self.now,
             epoch: self.identity.epoch,
-            kind: kind.to_owned(),
+            kind: kind.into(),
             ..Event::default()
         }
     }
 
-    pub(crate) fn attempt_event(&self, kind: &str, attempt: &Attempt, text: String) -> Effect {
+    pub(crate) fn attempt_event(
+        &self,
+        kind: &'static str,
+        attempt: &Attempt,
+        text: String,
+    ) -> Effect {
         Effect::Publish(Event {
             job: Some(attempt.open.task.job.clone()),
             node: Some(attempt.open.task.node.clone()),
             attempt: Some(attempt.open.attempt),
             attempt_no: Some(attempt.open.attempt_no),
-            worker: Some(self.worker(attempt.worker).name.to_string()),
+            worker: Some(self.worker(attempt.worker).name.shared()),
             text,
             ..self.event(kind)
         })

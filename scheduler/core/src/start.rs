@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use bistro_common::ids::{AttemptId, Incarnation, Seq, WorkerName};
+use bistro_common::ids::{AttemptId, Incarnation, Seq, TaskName, WorkerName};
 use bistro_common::protocol::assign::{
     Assign, AssignAnswer, AssignReply, Assignment, BATCH_MAX, RejectedReason,
 };
@@ -56,38 +56,37 @@ impl Core {
         record.lost = None;
         let attempt_no = record.attempt_no;
         let prev_status = status_json(record);
-        let open = OpenAttempt {
-            attempt: AttemptId::from_parts(self.now, self.rng.bytes()),
-            task: self.task_name(task),
+        let id = self.new_attempt_id();
+        let on_path = self.path_with_slots(job, &path);
+        let name = on_path.last().map(|last| last.node.clone());
+        let state = &self.jobs[job.index()];
+        let open = Arc::new(OpenAttempt {
+            attempt: id,
+            task: TaskName {
+                job: state.config.name.clone(),
+                node: name.expect("a path has the instance node at least"),
+            },
             attempt_no,
             started_ms: self.now,
-            path: self.path_with_slots(job, &path),
-            worker_slots: self.rooms.slots(self.jobs[job.index()].worker_class),
-        };
+            path: on_path,
+            worker_slots: self.rooms.slots(state.worker_class),
+        });
         let seq = self.next_seq(worker);
-        let config = &self.jobs[job.index()].config;
-        let assignment = Assignment {
-            attempt: open.attempt,
-            seq,
-            task: open.task.clone(),
-            attempt_no,
-            command: config.command.clone(),
-            plain_command: config.plain_command,
-            config: config.config.clone(),
-            path: open.path.clone(),
-            worker_slots: open.worker_slots.clone(),
-            prev_status,
-            kill: config.kill,
-            log_lines_per_10_ms: config.subprocess.log_lines_per_10_ms(),
-        };
+        let spec = state.config.spec.clone();
+        let assignment = Assignment { seq, open: open.clone(), spec, prev_status };
         let incarnation = self.worker(worker).incarnation;
-        let id = open.attempt;
         let on = Some((task, path.as_slice()));
         self.open_attempt(open, worker, incarnation, seq, Stage::Assigned, on);
         self.path = path;
         let attempt = self.attempts[&id].record(self);
         out.push(Effect::Persist(Record::AttemptOpened { attempt }));
         self.outbox.entry(worker).or_default().push(assignment);
+    }
+
+    /// Ids grow within a reign: what is kept under them is then kept under growing keys.
+    fn new_attempt_id(&mut self) -> AttemptId {
+        self.attempts_made += 1;
+        AttemptId::growing(self.now, self.attempts_made, self.rng.next_u64() as u32)
     }
 
     /// The number of the next assignment to a worker.
@@ -99,7 +98,7 @@ impl Core {
         let classes = &self.jobs[job.index()].classes;
         let down = path.iter().zip(classes).enumerate();
         let on = |(level, (&node, class)): (usize, (&NodeIx, &ClassIx))| PathNode {
-            node: self.forest.name(node).to_owned(),
+            node: self.forest.name(node).into(),
             slots: self.classes[level].classes[class.index()].slots.clone(),
         };
         down.map(on).collect()
@@ -208,7 +207,7 @@ fn status_json(record: &TaskRecord) -> Option<Value> {
     let status = record.status.as_ref()?;
     let mut json = json!({"result_bits": status.result_bits, "time": record.status_ms / 1_000});
     if let Some(data) = &status.data {
-        json["data"] = Value::Object(data.clone());
+        json["data"] = Value::Object((**data).clone());
     }
     if status.has(bits::USES_BACKOFF) && record.backoff_seconds > 0 {
         json["backoff_duration"] = record.backoff_seconds.into();

@@ -121,7 +121,7 @@ pub struct TaskRecord {
     pub backoff_until_ms: Millis,
     /// The last attempt, if its worker was lost: its real result still counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lost: Option<AttemptId>,
+    pub lost: Option<Box<AttemptId>>,
 }
 
 #[cfg(test)]

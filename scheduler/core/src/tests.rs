@@ -227,9 +227,9 @@ fn heartbeat(worker: &str, incarnation: u8, core: &Core) -> Heartbeat {
 
 fn result(assignment: &Assignment, line: Option<&str>) -> TaskResult {
     TaskResult {
-        attempt: assignment.attempt,
-        task: assignment.task.clone(),
-        attempt_no: assignment.attempt_no,
+        attempt: assignment.open.attempt,
+        task: assignment.open.task.clone(),
+        attempt_no: assignment.open.attempt_no,
         outcome: Outcome::Reported { status: TaskStatus::of_attempt(line, false) },
         started_ms: 0,
         ended_ms: 1,
@@ -261,7 +261,7 @@ fn a_worker_that_falls_silent_is_given_up_after_its_lease_and_fenced() {
     let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(1, 1));
     cell.heartbeat("w1", 1);
     let attempt = cell.assigned().remove(0);
-    cell.reply("w1", 1, &[attempt.attempt], &AssignAnswer::Accepted);
+    cell.reply("w1", 1, &[attempt.open.attempt], &AssignAnswer::Accepted);
     let end = LeaseTerms::DEVELOPMENT.scheduler_end(cell.now);
     cell.advance(end - cell.now - 1);
     assert_eq!(cell.states()[&TaskState::Running], 1, "not a moment too early");
@@ -305,7 +305,7 @@ fn after_a_restart_open_attempts_are_probed_and_nothing_else_waits() {
     let mut ordered: Vec<AttemptId> = attempts;
     // Give each attempt a fate that is about itself.
     ordered.sort_by_key(|id| {
-        before.iter().position(|a| a.attempt == *id).map_or(0, |at| [9, 1, 3, 2][at])
+        before.iter().position(|a| a.open.attempt == *id).map_or(0, |at| [9, 1, 3, 2][at])
     });
     let reply =
         ordered.into_iter().zip(fates).map(|(attempt, fate)| Probed { attempt, fate }).collect();
@@ -321,7 +321,7 @@ fn an_assignment_without_an_answer_is_probed_and_never_sent_again() {
     cell.step(Input::AssignReply {
         worker: name("w1"),
         incarnation: inc(1),
-        attempts: vec![attempt.attempt],
+        attempts: vec![attempt.open.attempt],
         reply: Err(SendFailure::Unknown),
     });
     cell.effects();
@@ -336,10 +336,10 @@ fn an_assignment_without_an_answer_is_probed_and_never_sent_again() {
         _ => None,
     });
     assert_eq!(floor, Some(attempt.seq), "whatever is under way is refused");
-    let reply = Some(vec![Probed { attempt: attempt.attempt, fate: Fate::NeverStarted }]);
+    let reply = Some(vec![Probed { attempt: attempt.open.attempt, fate: Fate::NeverStarted }]);
     cell.step(Input::ProbeReply { worker: name("w1"), incarnation: inc(1), reply });
     let again = cell.assigned().remove(0);
-    assert_eq!(again.attempt_no, 2);
+    assert_eq!(again.open.attempt_no, 2);
     assert!(again.seq > attempt.seq);
 }
 
@@ -430,7 +430,7 @@ fn ranked_priority_starts_the_highest_first() {
     ranked.settings.policy = PolicyKind::RankedPriority;
     let mut cell = Cell::new(Arc::new(ranked), forest(2, 2));
     cell.heartbeat("w1", 1);
-    assert!(cell.assigned().iter().all(|a| a.task.job == "high"));
+    assert!(cell.assigned().iter().all(|a| &*a.open.task.job == "high"));
 }
 
 /// Jobs that do not run just anywhere, or at any time.
@@ -442,12 +442,12 @@ const CHOOSY: &str = r#"
 
 impl Cell {
     fn check_choosy(&self, assignment: &Assignment) {
-        let Some(attempt) = self.core.attempts.get(&assignment.attempt) else {
+        let Some(attempt) = self.core.attempts.get(&assignment.open.attempt) else {
             return;
         };
         let host = self.core.worker(attempt.worker).host.as_str();
-        match assignment.task.job.as_str() {
-            "placed" => assert_eq!(host, assignment.path[1].node),
+        match &*assignment.open.task.job {
+            "placed" => assert_eq!(host, &*assignment.open.path[1].node),
             "pinned" => assert_eq!(host, "h1"),
             "picky" => assert_ne!(host, "h1"),
             "last" => {
@@ -466,7 +466,7 @@ fn placed_jobs_run_where_they_must_and_a_dead_host_stops_nobody_else() {
     cell.heartbeat("w", 1);
     let assigned = cell.assigned();
     assigned.iter().for_each(|assignment| cell.check_choosy(assignment));
-    let of = |job: &str| assigned.iter().filter(|a| a.task.job == job).count();
+    let of = |job: &str| assigned.iter().filter(|a| *a.open.task.job == *job).count();
     assert_eq!(["placed", "pinned", "picky", "last"].map(of), [2, 4, 0, 0]);
     let explanation = cell.core.explain("placed", "h0d0").unwrap();
     let texts: Vec<_> = explanation.reasons.iter().map(|r| r.text.as_str()).collect();
@@ -476,7 +476,7 @@ fn placed_jobs_run_where_they_must_and_a_dead_host_stops_nobody_else() {
     cell.heartbeat("ww", 1);
     let assigned = cell.assigned();
     assigned.iter().for_each(|assignment| cell.check_choosy(assignment));
-    let of = |job: &str| assigned.iter().filter(|a| a.task.job == job).count();
+    let of = |job: &str| assigned.iter().filter(|a| *a.open.task.job == *job).count();
     assert_eq!(["placed", "pinned", "picky", "last"].map(of), [2, 0, 4, 0]);
 }
 
@@ -541,7 +541,7 @@ proptest! {
                 Act::Heartbeat(w) => drop(cell.heartbeat(&"w".repeat(w.into()), incarnations[w as usize])),
                 Act::RestartWorker(w) => incarnations[w as usize] += 1,
                 Act::Answer(i, how) if !sent.is_empty() => {
-                    let id = sent[i % sent.len()].attempt;
+                    let id = sent[i % sent.len()].open.attempt;
                     let rejected = |reason| AssignAnswer::Rejected { reason };
                     let answer = match how {
                         0 | 1 => AssignAnswer::Accepted,
@@ -549,7 +549,7 @@ proptest! {
                         _ => rejected(RejectedReason::Known),
                     };
                     // A worker that has finished a task does not reject its assignment.
-                    if how < 2 || !finished.contains(&sent[i % sent.len()].task) {
+                    if how < 2 || !finished.contains(&sent[i % sent.len()].open.task) {
                         for (w, &incarnation) in incarnations.iter().enumerate().skip(1) {
                             cell.reply(&"w".repeat(w), incarnation, &[id], &answer);
                         }
@@ -558,10 +558,10 @@ proptest! {
                 Act::Finish(i, how) if !sent.is_empty() => {
                     let assignment = sent[i % sent.len()].clone();
                     let line = [Some("done"), Some("incomplete"), Some("failed"), None][how as usize];
-                    let current = cell.core.attempts.contains_key(&assignment.attempt);
+                    let current = cell.core.attempts.contains_key(&assignment.open.attempt);
                     cell.done(vec![result(&assignment, line)]);
                     if current && how == 0 {
-                        finished.insert(assignment.task);
+                        finished.insert(assignment.open.task.clone());
                     }
                 }
                 Act::Advance(ms) => cell.advance(ms),
@@ -577,7 +577,7 @@ proptest! {
                 // One that is made again is another job: nothing of it is done.
                 Act::Define(n) => {
                     if let Some(job) = definitions::make_or_delete(&mut cell, n) {
-                        finished.retain(|task: &TaskName| task.job != job);
+                        finished.retain(|task: &TaskName| *task.job != *job);
                     }
                 }
                 Act::Limit(n) => {
@@ -590,8 +590,8 @@ proptest! {
                 _ => {}
             }
             for assignment in cell.assigned() {
-                prop_assert!(ids.insert(assignment.attempt), "an attempt is assigned once");
-                prop_assert!(!finished.contains(&assignment.task), "{} is done", assignment.task);
+                prop_assert!(ids.insert(assignment.open.attempt), "an attempt is assigned once");
+                prop_assert!(!finished.contains(&assignment.open.task), "{} is done", assignment.open.task);
                 cell.check_choosy(&assignment);
                 sent.push(assignment);
             }

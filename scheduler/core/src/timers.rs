@@ -65,7 +65,7 @@ impl Core {
         self.fence(incarnation, out);
         if !(stopped && ids.is_empty()) {
             out.push(Effect::Publish(Event {
-                worker: Some(self.worker(worker).name.to_string()),
+                worker: Some(self.worker(worker).name.shared()),
                 text: format!("its lease is over; {count} attempts were given up"),
                 ..self.event("worker.lost")
             }));

@@ -88,7 +88,7 @@ impl Core {
 
     pub fn job_rows(&self, page: &Page) -> Listing<JobRow> {
         let row = |job: &crate::jobs::JobState| JobRow {
-            job: job.config.name.clone(),
+            job: job.config.name.to_string(),
             enabled: job.config.enabled,
             owner: job.config.owner.clone(),
             level: self.config.settings.levels[job.level()].clone(),
@@ -134,7 +134,7 @@ impl Core {
     pub fn task_rows(&self, request: &TasksRequest) -> Listing<TaskRow> {
         let jobs = (0..self.jobs.len() as u32).map(JobIx).filter(|job| {
             let name = &self.jobs[job.index()].config.name;
-            request.job.as_ref().is_none_or(|wanted| wanted == name)
+            request.job.as_ref().is_none_or(|wanted| **wanted == **name)
         });
         let tasks = jobs.flat_map(|job| {
             let state = &self.jobs[job.index()];
@@ -162,7 +162,7 @@ impl Core {
         let record = self.records.get(&task);
         let attempt = self.open_by_task.get(&task).map(|id| &self.attempts[id]);
         TaskRow {
-            job: job.config.name.clone(),
+            job: job.config.name.to_string(),
             node: self.forest.name(task.node).to_owned(),
             state,
             attempt_no: record.map_or(0, |r| r.attempt_no),
@@ -212,7 +212,7 @@ impl Core {
         }
         let mut levels = BTreeMap::new();
         let job = |job: &crate::jobs::JobState| GridJob {
-            job: job.config.name.clone(),
+            job: job.config.name.to_string(),
             level: self.config.settings.levels[job.level()].clone(),
             cells: GridJob::pack(job.cells().map(|(_, cell)| job.state_of(cell))),
         };

@@ -13,7 +13,7 @@ use crate::Core;
 use crate::bits::Bits;
 use crate::forest::NodeIx;
 use crate::record::WorkerRecord;
-use crate::resources::{ClassIx, Classes, fits_in};
+use crate::resources::{ClassIx, Classes, Sign, fits_in};
 use crate::tasks::JobIx;
 use bistro_common::config::WorkerSelector;
 
@@ -272,9 +272,17 @@ impl Core {
             .sum()
     }
 
-    pub(crate) fn change_worker_slots(&mut self, worker: WorkerIx, amounts: &[(usize, i64)]) {
+    pub(crate) fn change_worker_slots(
+        &mut self,
+        worker: WorkerIx,
+        amounts: &[(usize, i64)],
+        sign: Sign,
+    ) {
+        if amounts.is_empty() {
+            return;
+        }
         for &(resource, amount) in amounts {
-            self.workers[worker.index()].used[resource] += amount;
+            self.workers[worker.index()].used[resource] += sign.of(amount);
         }
         self.refresh_room(worker);
     }

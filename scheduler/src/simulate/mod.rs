@@ -70,8 +70,8 @@ pub struct Setup {
 pub struct Trace {
     pub time_ms: Millis,
     pub event: &'static str,
-    pub job: String,
-    pub node: String,
+    pub job: Arc<str>,
+    pub node: Arc<str>,
     pub attempt_no: u32,
     pub worker: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,7 @@ pub struct Report {
     pub attempts: u64,
     pub errors: u64,
     pub tasks_per_sec: f64,
-    pub jobs: BTreeMap<String, JobReport>,
+    pub jobs: BTreeMap<Arc<str>, JobReport>,
     pub resources: Vec<Usage>,
     /// The resource that is used most of the time: more of it would help first.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,7 +116,7 @@ struct Simulation<'t> {
     ends: BinaryHeap<End>,
     running: BTreeMap<usize, (WorkerName, Assignment, Millis)>,
     next: usize,
-    jobs: BTreeMap<String, JobReport>,
+    jobs: BTreeMap<Arc<str>, JobReport>,
     errors: u64,
     workers: u64,
     usage: usage::Meter,
@@ -185,7 +185,7 @@ impl Simulation<'_> {
     }
 
     fn accept(&mut self, worker: WorkerName, assign: Assign) {
-        let attempts: Vec<_> = assign.attempts.iter().map(|attempt| attempt.attempt).collect();
+        let attempts: Vec<_> = assign.attempts.iter().map(|attempt| attempt.open.attempt).collect();
         for assignment in assign.attempts {
             self.start(worker.clone(), assignment);
         }
@@ -198,8 +198,8 @@ impl Simulation<'_> {
     }
 
     fn start(&mut self, worker: WorkerName, assignment: Assignment) {
-        let job = self.jobs.entry(assignment.task.job.clone()).or_default();
-        let of_tasks = self.model.of(&assignment.task.job);
+        let job = self.jobs.entry(assignment.open.task.job.clone()).or_default();
+        let of_tasks = self.model.of(&assignment.open.task.job);
         let duration = of_tasks.duration_sec.draw_ms(job.attempts as usize, &mut self.rng);
         job.attempts += 1;
         self.tell(&worker, &assignment, None);
@@ -213,9 +213,9 @@ impl Simulation<'_> {
         (self.trace)(Trace {
             time_ms: self.now - BEGIN,
             event: if status.is_some() { "finish" } else { "start" },
-            job: assignment.task.job.clone(),
-            node: assignment.task.node.clone(),
-            attempt_no: assignment.attempt_no,
+            job: assignment.open.task.job.clone(),
+            node: assignment.open.task.node.clone(),
+            attempt_no: assignment.open.attempt_no,
             worker: worker.to_string(),
             status,
         });
@@ -285,18 +285,18 @@ impl Simulation<'_> {
             self.ends.pop();
             let (worker, assignment, started) =
                 self.running.remove(&number).expect("what ends has been started");
-            let fails = self.rng.unit() < self.model.of(&assignment.task.job).failure_rate;
+            let fails = self.rng.unit() < self.model.of(&assignment.open.task.job).failure_rate;
             let word = if fails { "error_backoff" } else { "done" };
             self.usage.give_back(&assignment, &worker);
             self.tell(&worker, &assignment, Some(word));
-            let job = self.jobs.entry(assignment.task.job.clone()).or_default();
+            let job = self.jobs.entry(assignment.open.task.job.clone()).or_default();
             job.eta_ms = self.now - BEGIN;
             job.done += u64::from(!fails);
             self.errors += u64::from(fails);
             let result = TaskResult {
-                attempt: assignment.attempt,
-                task: assignment.task,
-                attempt_no: assignment.attempt_no,
+                attempt: assignment.open.attempt,
+                task: assignment.open.task.clone(),
+                attempt_no: assignment.open.attempt_no,
                 outcome: Outcome::Reported { status: TaskStatus::parse(word) },
                 started_ms: started,
                 ended_ms: self.now,

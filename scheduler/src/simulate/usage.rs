@@ -71,8 +71,8 @@ impl Meter {
     }
 
     fn change(&mut self, assignment: &Assignment, worker: &WorkerName, sign: i64) {
-        let on_path = assignment.path.iter().map(|on| (on.node.as_str(), &on.slots));
-        let all = on_path.chain([(worker.as_str(), &assignment.worker_slots)]);
+        let on_path = assignment.open.path.iter().map(|on| (&*on.node, &on.slots));
+        let all = on_path.chain([(worker.as_str(), &assignment.open.worker_slots)]);
         for (place, slots) in all {
             for (name, amount) in slots.iter().filter(|(_, amount)| **amount != 0) {
                 let limit = self.limits.get(name).copied().unwrap_or(0);

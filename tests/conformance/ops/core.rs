@@ -101,9 +101,9 @@ impl Cell {
 
     fn report(&mut self, assignment: &Assignment, status: TaskStatus) {
         let result = TaskResult {
-            attempt: assignment.attempt,
-            task: assignment.task.clone(),
-            attempt_no: assignment.attempt_no,
+            attempt: assignment.open.attempt,
+            task: assignment.open.task.clone(),
+            attempt_no: assignment.open.attempt_no,
             outcome: Outcome::Reported { status },
             started_ms: self.now,
             ended_ms: self.now,
@@ -304,8 +304,8 @@ pub fn kill_orphans_timeline(given: &Value) -> Answer {
             match effect {
                 Effect::Assign { assign, .. } => {
                     for attempt in assign.attempts {
-                        action = json!(format!("run {}", attempt.task.job));
-                        running.insert(attempt.attempt, attempt.task.job);
+                        action = json!(format!("run {}", attempt.open.task.job));
+                        running.insert(attempt.open.attempt, attempt.open.task.job.clone());
                     }
                 }
                 Effect::Control { control, .. } => {
@@ -362,7 +362,7 @@ pub fn task_resources_json(given: &Value) -> Answer {
     let mut cell = Cell::new(read(&settings, &jobs(json!({"job": given["job"]})))?)?;
     cell.join("w1", "host")?;
     let (_, assignment) = cell.assigned().pop().ok_or("nothing was started")?;
-    let taken = assignment.path.iter().filter(|on| !on.slots.is_empty());
+    let taken = assignment.open.path.iter().filter(|on| !on.slots.is_empty());
     let taken: BTreeMap<_, _> = taken.map(|on| (on.node.clone(), on.slots.clone())).collect();
     Ok(json!({"resources_by_node": taken}))
 }
@@ -375,7 +375,8 @@ pub fn accounting(given: &Value) -> Answer {
     let running: Vec<(String, String)> = field(given, "running")?;
     if !running.is_empty() {
         cell.join("w1", "host")?;
-        let started: Vec<_> = cell.assigned().into_iter().map(|(_, a)| a.task).collect();
+        let started: Vec<_> =
+            cell.assigned().into_iter().map(|(_, a)| a.open.task.clone()).collect();
         if started.len() != running.len() {
             return Err(format!("{started:?} run, not {running:?}"));
         }

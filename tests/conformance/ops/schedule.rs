@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bistro_common::config::{NodeOrder, parse};
 use bistro_common::ids::{AttemptId, Seq, TaskName};
+use bistro_common::protocol::assign::Assignment;
 use bistro_common::protocol::task::{OpenAttempt, PathNode};
 use bistro_core::{
     AttemptRecord, Effect, ForestBuilder, Input, Phase, Snapshot, TaskRecord, WorkerRecord,
@@ -50,7 +51,11 @@ fn start_all(
         Effect::Assign { assign, .. } => Some(assign.attempts),
         _ => None,
     });
-    Ok(assigned.flatten().map(|attempt| (attempt.task.job, attempt.task.node)).collect())
+    let task = |assigned: Assignment| {
+        let TaskName { job, node } = &assigned.open.task;
+        (job.to_string(), node.to_string())
+    };
+    Ok(assigned.flatten().map(task).collect())
 }
 
 /// The forest and the config of a policy case: hosts give `h`, databases give `d`.
@@ -161,12 +166,13 @@ pub fn policy_stat(given: &Value) -> Answer {
 
 /// An attempt that a former scheduler had opened.
 fn open_attempt(task: TaskName, tree: &Tree, resources: &Value) -> AttemptRecord {
-    let parent = tree.iter().find(|(_, children)| children.contains(&task.node));
+    let parent =
+        tree.iter().find(|(_, children)| children.iter().any(|child| **child == *task.node));
     let parent = parent.map_or("", |(parent, _)| parent);
     let on = |node: &str, level: &str| {
         let of_level = resources[level].as_object().into_iter().flatten();
         let slots = of_level.filter_map(|(name, r)| Some((name.clone(), r["default"].as_i64()?)));
-        PathNode { node: node.to_owned(), slots: Arc::new(slots.collect()) }
+        PathNode { node: node.into(), slots: Arc::new(slots.collect()) }
     };
     let path = Arc::from([on("root", "instance"), on(parent, "host"), on(&task.node, "db")]);
     let open = OpenAttempt {
@@ -178,7 +184,7 @@ fn open_attempt(task: TaskName, tree: &Tree, resources: &Value) -> AttemptRecord
         worker_slots: Default::default(),
     };
     let (worker, incarnation) = (worker(), incarnation());
-    AttemptRecord { open, worker, incarnation, seq: Seq(1) }
+    AttemptRecord { open: Arc::new(open), worker, incarnation, seq: Seq(1) }
 }
 
 pub fn schedule(given: &Value) -> Answer {
@@ -207,7 +213,7 @@ pub fn schedule(given: &Value) -> Answer {
     let mut running = BTreeSet::new();
     for (job, of_job) in statuses {
         for (node, status) in of_job {
-            let task = TaskName { job: job.clone(), node: node.clone() };
+            let task = TaskName::new(job.as_str(), node.as_str());
             let phase = match status.as_str() {
                 "done" => Phase::Done,
                 "failed" => Phase::Failed,

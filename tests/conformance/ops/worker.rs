@@ -1,34 +1,40 @@
 //! What a worker does with a task, and the pages of its logs.
 
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 use bistro_common::ids::{AttemptId, Seq, TaskName};
-use bistro_common::protocol::assign::Assignment;
+use bistro_common::protocol::assign::{Assignment, TaskSpec};
 use bistro_common::protocol::log::{Direction, LineId, LogRead, Stream};
-use bistro_common::protocol::task::{Kill, KillMethod};
+use bistro_common::protocol::task::{Kill, KillMethod, OpenAttempt};
 use bistro_worker::exec;
 use bistro_worker::logs::{Lines, Logs, Source};
 
 use super::{Answer, field};
 
 fn task(node: &str) -> TaskName {
-    TaskName { job: "job".to_owned(), node: node.to_owned() }
+    TaskName::new("job", node)
 }
 
 fn assignment(node: &str, command: Vec<String>, prev_status: Option<Value>) -> Assignment {
     Assignment {
-        attempt: AttemptId::generate(),
         seq: Seq(1),
-        task: task(node),
-        attempt_no: 1,
-        command,
-        plain_command: false,
-        config: Default::default(),
-        path: Vec::new().into(),
-        worker_slots: Default::default(),
+        open: Arc::new(OpenAttempt {
+            attempt: AttemptId::generate(),
+            task: task(node),
+            attempt_no: 1,
+            started_ms: 0,
+            path: Vec::new().into(),
+            worker_slots: Default::default(),
+        }),
+        spec: Arc::new(TaskSpec {
+            command,
+            plain_command: false,
+            config: Default::default(),
+            kill: Kill { method: KillMethod::Term, wait_ms: 0 },
+            log_lines_per_10_ms: None,
+        }),
         prev_status,
-        kill: Kill { method: KillMethod::Term, wait_ms: 0 },
-        log_lines_per_10_ms: None,
     }
 }
 

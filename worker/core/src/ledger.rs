@@ -59,7 +59,7 @@ impl WorkerCore {
         let mut spawns = Vec::new();
         for assignment in assign.attempts {
             let refusal = foreign.or_else(|| self.refusal(&assignment));
-            let attempt = assignment.attempt;
+            let attempt = assignment.open.attempt;
             let answer = match refusal {
                 Some(reason) => AssignAnswer::Rejected { reason },
                 None => {
@@ -80,11 +80,11 @@ impl WorkerCore {
         let lease_left = self
             .master
             .is_some_and(|master| self.now < master.terms.worker_last_start(master.sent));
-        if self.entries.contains_key(&assignment.attempt) {
+        if self.entries.contains_key(&assignment.open.attempt) {
             Some(RejectedReason::Known)
         } else if assignment.seq <= self.floor {
             Some(RejectedReason::BelowFloor)
-        } else if self.live.contains_key(&assignment.task) {
+        } else if self.live.contains_key(&assignment.open.task) {
             Some(RejectedReason::TaskLive)
         } else if self.draining || self.stopping || self.fenced {
             Some(RejectedReason::Closed)
@@ -132,12 +132,5 @@ impl WorkerCore {
 }
 
 fn open_attempt(assignment: &Assignment, now: Millis) -> OpenAttempt {
-    OpenAttempt {
-        attempt: assignment.attempt,
-        task: assignment.task.clone(),
-        attempt_no: assignment.attempt_no,
-        started_ms: now,
-        path: assignment.path.clone(),
-        worker_slots: assignment.worker_slots.clone(),
-    }
+    OpenAttempt { started_ms: now, ..(*assignment.open).clone() }
 }

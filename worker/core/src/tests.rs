@@ -1,9 +1,11 @@
 //! Admission, the lease and the outbox, by example.
 
+use std::sync::Arc;
+
 use super::*;
-use bistro_common::protocol::assign::{AssignAnswer, RejectedReason};
+use bistro_common::protocol::assign::{AssignAnswer, RejectedReason, TaskSpec};
 use bistro_common::protocol::control::{ControlAnswer, Fate, Order};
-use bistro_common::protocol::task::{KillMethod, Outcome};
+use bistro_common::protocol::task::{KillMethod, OpenAttempt, Outcome};
 use bistro_common::protocol::{Fence, VERSION};
 use bistro_common::status::TaskStatus;
 
@@ -71,25 +73,30 @@ impl Worker {
 
 fn assignment(n: u8) -> Assignment {
     Assignment {
-        attempt: AttemptId::from_parts(n.into(), [n; 10]),
         seq: Seq(n.into()),
-        task: TaskName { job: "j".to_owned(), node: format!("n{n}") },
-        attempt_no: 1,
-        command: Vec::new(),
-        config: Default::default(),
-        path: [].into(),
-        worker_slots: Default::default(),
+        open: Arc::new(OpenAttempt {
+            attempt: AttemptId::from_parts(n.into(), [n; 10]),
+            task: TaskName::new("j", format!("n{n}")),
+            attempt_no: 1,
+            started_ms: 0,
+            path: [].into(),
+            worker_slots: Default::default(),
+        }),
+        spec: Arc::new(TaskSpec {
+            command: Vec::new(),
+            plain_command: false,
+            config: Default::default(),
+            kill: Kill { method: KillMethod::Term, wait_ms: 0 },
+            log_lines_per_10_ms: None,
+        }),
         prev_status: None,
-        kill: Kill { method: KillMethod::Term, wait_ms: 0 },
-        log_lines_per_10_ms: None,
-        plain_command: false,
     }
 }
 
 fn ended(assignment: &Assignment) -> TaskResult {
     TaskResult {
-        attempt: assignment.attempt,
-        task: assignment.task.clone(),
+        attempt: assignment.open.attempt,
+        task: assignment.open.task.clone(),
         attempt_no: 1,
         outcome: Outcome::Reported { status: TaskStatus::parse("done") },
         started_ms: 0,
@@ -107,7 +114,7 @@ fn g1_an_attempt_is_in_the_ledger_before_it_is_accepted_and_before_it_is_spawned
     let mut worker = Worker::new();
     let effects = worker.assign(worker.fence(), assignment(1));
     let order: Vec<_> = effects.iter().map(std::mem::discriminant).collect();
-    let starting = LedgerRecord::Settled { attempt: assignment(1).attempt };
+    let starting = LedgerRecord::Settled { attempt: assignment(1).open.attempt };
     assert_eq!(order[0], std::mem::discriminant(&Effect::Persist(starting)));
     assert!(matches!(effects[1], Effect::AssignReply { .. }));
     assert!(matches!(effects[2], Effect::Spawn(_)));
@@ -120,10 +127,10 @@ fn g1_duplicates_and_late_assignments_are_refused() {
     assert_eq!(worker.answer(fence, assignment(2)), AssignAnswer::Accepted);
     assert_eq!(worker.answer(fence, assignment(2)), rejected(RejectedReason::Known));
     let mut rival = assignment(3);
-    rival.task = assignment(2).task;
+    Arc::make_mut(&mut rival.open).task = assignment(2).open.task.clone();
     assert_eq!(worker.answer(fence, rival), rejected(RejectedReason::TaskLive));
     // The floor is raised by a probe before it is answered.
-    let attempts = vec![assignment(2).attempt, assignment(4).attempt];
+    let attempts = vec![assignment(2).open.attempt, assignment(4).open.attempt];
     let order = Order::Probe { attempts, floor: Seq(5) };
     let effects = worker.step(Input::Control { token: 2, control: Control { fence, order } });
     let Some(Effect::ControlReply { reply, .. }) = effects.into_iter().next() else {
@@ -181,7 +188,7 @@ fn g2_the_worker_gives_up_before_its_lease_is_over() {
 fn a_result_is_kept_until_it_is_settled_and_sent_again_if_the_stream_lost_it() {
     let mut worker = Worker::new();
     worker.assign(worker.fence(), assignment(1));
-    let id = assignment(1).attempt;
+    let id = assignment(1).open.attempt;
     let effects = worker.step(Input::Ended { result: ended(&assignment(1)) });
     assert!(matches!(effects[0], Effect::Persist(LedgerRecord::Finished { .. })));
     assert!(matches!(&effects[1], Effect::Publish(results) if results.len() == 1));

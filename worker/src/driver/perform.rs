@@ -30,7 +30,7 @@ impl Driver {
             Effect::ControlReply { token, reply } => self.reply(token, encode(&reply)).await,
             Effect::Spawn(assignment) => {
                 let (kills, orders) = mpsc::channel(KILLS_MAX);
-                self.running.insert(assignment.attempt, kills);
+                self.running.insert(assignment.open.attempt, kills);
                 let (here, news) = (self.here.clone(), self.news.clone());
                 let stopping = self.stopping.clone();
                 tokio::spawn(async move {

@@ -130,8 +130,8 @@ impl Page<'_> {
 
     fn wants(&self, about: &Source) -> bool {
         let LogRead { job, node, attempt, .. } = self.request;
-        job.as_ref().is_none_or(|job| *job == about.task.job)
-            && node.as_ref().is_none_or(|node| *node == about.task.node)
+        job.as_ref().is_none_or(|job| **job == *about.task.job)
+            && node.as_ref().is_none_or(|node| **node == *about.task.node)
             && attempt.is_none_or(|attempt| attempt == about.attempt)
     }
 
@@ -148,8 +148,8 @@ impl Page<'_> {
             id: line.id,
             time_ms: line.time_ms,
             stream: line.stream,
-            job: source.task.job.clone(),
-            node: source.task.node.clone(),
+            job: source.task.job.to_string(),
+            node: source.task.node.to_string(),
             attempt_no: source.attempt_no,
             text: String::from_utf8_lossy(line.text).into_owned(),
             partial: line.partial,
@@ -218,7 +218,7 @@ mod tests {
     use bistro_common::protocol::log::Stream;
 
     fn source(job: &str, node: &str) -> Source {
-        let task = TaskName { job: job.to_owned(), node: node.to_owned() };
+        let task = TaskName::new(job, node);
         Source { attempt: AttemptId::generate(), attempt_no: 1, task }
     }
 

@@ -137,11 +137,8 @@ mod tests {
 
     #[test]
     fn records_are_read_back_up_to_the_first_that_is_not_whole() {
-        let about = Source {
-            attempt: AttemptId::generate(),
-            attempt_no: 2,
-            task: TaskName { job: "j".to_owned(), node: "n".to_owned() },
-        };
+        let about =
+            Source { attempt: AttemptId::generate(), attempt_no: 2, task: TaskName::new("j", "n") };
         let line = LineRecord {
             id: LineId(7),
             source: 3,

@@ -112,7 +112,7 @@ pub fn events(state: &State, area: Rect) -> Vec<Line<'static>> {
     let rows = usize::from(area.height).saturating_sub(lines.len());
     let range = window(all.len(), state.events.up, rows);
     lines.extend(all.range(range).map(|event| {
-        let style = match event.kind.as_str() {
+        let style = match &*event.kind {
             kind if kind.contains("fail") || kind.contains("lost") || kind.contains("problem") => {
                 theme::state_style(TaskState::Failed, state.colour)
             }

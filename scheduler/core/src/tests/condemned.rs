@@ -82,7 +82,7 @@ fn a_lowered_limit_ends_the_newest_and_that_is_no_failure() {
             _ => None,
         })
         .collect();
-    assert_eq!(killed, [new.attempt]);
+    assert_eq!(killed, [new.open.attempt]);
     cell.done(vec![result(&new, Some("failed"))]);
     assert_eq!(cell.states().get(&TaskState::Failed), None);
     cell.done(vec![result(&old, Some("failed"))]);

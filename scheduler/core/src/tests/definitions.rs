@@ -61,7 +61,7 @@ fn a_new_job_starts_at_once_and_survives_a_restart() {
     let job = json!({"owner": "me", "level_for_tasks": "instance"});
     assert_eq!(create(&mut cell, "new", job.clone()), Ok(1));
     let started = cell.assigned();
-    assert_eq!(started.iter().map(|a| a.task.job.as_str()).collect::<Vec<_>>(), ["new"]);
+    assert_eq!(started.iter().map(|a| &*a.open.task.job).collect::<Vec<_>>(), ["new"]);
     assert_eq!(create(&mut cell, "new", job), Ok(1), "the same request twice is one");
     let other = json!({"owner": "you", "level_for_tasks": "instance"});
     assert_eq!(create(&mut cell, "new", other), Err(ErrorCode::Conflict));
@@ -211,5 +211,5 @@ fn a_job_that_is_made_again_is_another_one() {
     create(&mut cell, "once", job).unwrap();
     let second = cell.assigned();
     assert_eq!(second.len(), 1, "what is done of the first is not done of the second");
-    assert_eq!(second[0].attempt_no, 2, "and no number comes twice");
+    assert_eq!(second[0].open.attempt_no, 2, "and no number comes twice");
 }

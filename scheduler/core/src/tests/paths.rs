@@ -6,7 +6,7 @@ const ONE_JOB: &str = r#""bistro_job->a": {"owner": "o", "backoff": ["fail"]}"#;
 const ONE_SLOT: &str = r#"{"host": {"slots": {"limit": 1, "default": 1}}}"#;
 
 fn hosts(assignments: &[Assignment]) -> Vec<String> {
-    let mut hosts: Vec<_> = assignments.iter().map(|a| a.path[1].node.clone()).collect();
+    let mut hosts: Vec<_> = assignments.iter().map(|a| a.open.path[1].node.to_string()).collect();
     hosts.sort_unstable();
     hosts
 }
@@ -17,14 +17,15 @@ fn a_task_takes_the_path_that_has_room_and_gives_its_slots_back_there() {
     cell.heartbeat("w1", 1);
     let first = cell.assigned();
     assert_eq!(hosts(&first), ["h0", "h1"], "both hosts are full, whoever is there");
-    let on_h1 = first.iter().find(|a| a.path[1].node == "h1").unwrap();
+    let on_h1 = first.iter().find(|a| &*a.open.path[1].node == "h1").unwrap();
     cell.done(vec![result(on_h1, Some("done"))]);
     let next = cell.assigned();
-    let left =
-        ["h0d0", "h0d1", "h1d0"].iter().filter(|db| first.iter().all(|a| a.task.node != **db));
+    let left = ["h0d0", "h0d1", "h1d0"]
+        .iter()
+        .filter(|db| first.iter().all(|a| *a.open.task.node != ***db));
     // What is left below h1 only may start there; what is left below h0 only may not.
     assert_eq!(next.len(), usize::from(left.count() > 0));
-    assert!(next.iter().all(|a| a.path[1].node == "h1"), "{next:?}");
+    assert!(next.iter().all(|a| &*a.open.path[1].node == "h1"), "{next:?}");
 }
 
 #[test]
@@ -46,7 +47,7 @@ fn one_disabled_or_excluded_parent_leaves_the_other_path() {
         cell.heartbeat("w1", 1);
         let assigned = cell.assigned();
         assert_eq!(hosts(&assigned), ["h1"]);
-        assert_eq!(assigned[0].task.node, "both");
+        assert_eq!(&*assigned[0].open.task.node, "both");
         cell.done(vec![result(&assigned[0], Some("done"))]);
         assert_eq!(cell.assigned(), [], "there is no way to the other one");
     }
