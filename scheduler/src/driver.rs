@@ -15,7 +15,7 @@ use bistro_common::protocol::event::Event;
 use bistro_common::protocol::heartbeat::{Heartbeat, SchedulerBeacon};
 use bistro_common::protocol::{VERSION, decode, encode};
 use bistro_common::subject::Cell;
-use bistro_core::{Core, Effect, Identity, Input, Record};
+use bistro_core::{Core, Effect, Identity, Input, Plan, Record};
 
 use crate::api::{self, Facts};
 use crate::bus::{self, Delivery};
@@ -62,6 +62,7 @@ struct Driver {
     barrier: Barrier<Effect>,
     committer: Committer,
     inputs: mpsc::Sender<Input>,
+    compiled: mpsc::Sender<Box<Plan>>,
     problems: Vec<ProblemReport>,
     grid_watch: GridWatch,
     next_token: u64,
@@ -86,6 +87,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     let (_service, mut requests) = service.map_err(SchedulerError::Service)?;
     let (inputs, mut incoming) = mpsc::channel(INPUTS_MAX);
     let (plans_out, mut plans) = mpsc::channel(1);
+    let (compiled_out, mut compiled) = mpsc::channel(1);
     let (done_out, mut dones) = mpsc::channel(INPUTS_MAX);
     let mut tasks = tokio::task::JoinSet::new();
     let (location, instance) = (options.config.clone(), options.instance.clone());
@@ -102,6 +104,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
         core,
         barrier: Barrier::default(),
         inputs,
+        compiled: compiled_out,
         problems: Vec::new(),
         grid_watch: GridWatch::default(),
         next_token: 0,
@@ -111,6 +114,8 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     };
     driver.announce().await;
     loop {
+        // While a new plan is being entered there is half of it to see.
+        let whole = !driver.core.is_entering();
         let wake = driver.core.next_wake().map(|at| driver.clock.instant(at).into());
         let flush = driver.grid_watch.look(&driver.core);
         tokio::select! {
@@ -119,9 +124,10 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
                 result?;
                 driver.release().await;
             }
-            Some(request) = requests.next() => driver.on_request(request).await,
-            Some(delivery) = dones.recv() => driver.on_delivery(delivery),
-            Some(input) = incoming.recv() => driver.step(input),
+            Some(request) = requests.next(), if whole => driver.on_request(request).await,
+            Some(delivery) = dones.recv(), if whole => driver.on_delivery(delivery),
+            Some(input) = incoming.recv(), if whole => driver.step(input),
+            Some(plan) = compiled.recv() => driver.step(Input::Compiled(plan)),
             Some(loaded) = plans.recv() => driver.on_loaded(loaded).await,
             Ok(()) = connections.changed() => driver.announce().await,
             () = sleep_until(wake) => driver.step(Input::Tick),
@@ -289,6 +295,12 @@ impl Driver {
                 if let Some(request) = self.requests.remove(&token) {
                     self.respond(request, answer).await;
                 }
+            }
+            Effect::Compile(draft) => {
+                let compiled = self.compiled.clone();
+                // One that is not taken any more was for a scheduler that has ended.
+                let compile = move || drop(compiled.blocking_send(draft.compile()));
+                tokio::task::spawn_blocking(compile);
             }
             Effect::AckDone { token } => {
                 if let Some(message) = self.deliveries.remove(&token) {

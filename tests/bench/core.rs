@@ -62,7 +62,7 @@ impl Cell {
 
     pub fn step(&mut self, input: Input) {
         let started = Instant::now();
-        self.core.step(NOW, input, &mut self.out);
+        self.core.step_through(NOW, input, &mut self.out);
         self.in_steps += started.elapsed();
     }
 

@@ -75,6 +75,11 @@ impl Filter {
         serde_json::Value::Object(filter)
     }
 
+    /// The names that it lists, if no other can pass.
+    pub fn listed(&self) -> Option<impl Iterator<Item = &str>> {
+        (!self.whitelist.is_empty()).then(|| self.whitelist.iter().map(String::as_str))
+    }
+
     /// Does the job run below (or on) this node, as far as this level is concerned?
     pub fn passes(&self, node: &str, tags: &BTreeSet<String>, job: &str) -> bool {
         (self.whitelist.is_empty() || self.whitelist.contains(node))

@@ -1,16 +1,24 @@
 //! Open attempts: what may be running, where, and what it holds.
 
+use smallvec::SmallVec;
 use std::sync::Arc;
 
-use bistro_common::ids::{AttemptId, Incarnation, Seq};
-use bistro_common::protocol::task::{OpenAttempt, Slots};
+use bistro_common::Millis;
+use bistro_common::config::LevelIx;
+use bistro_common::ids::{AttemptId, Incarnation, Seq, TaskName};
+use bistro_common::protocol::task::{OpenAttempt, PathNode, Slots};
 
 use crate::Core;
 use crate::forest::NodeIx;
+use crate::plan::Plan;
 use crate::record::AttemptRecord;
 use crate::resources::{Amounts, Limit, Sign};
 use crate::tasks::{Phase, TaskIx};
 use crate::workers::WorkerIx;
+
+mod slab;
+
+pub use slab::{AttemptIx, Attempts};
 
 /// How sure we are that an attempt runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,38 +31,147 @@ pub enum Stage {
     Unsure,
 }
 
+/// Nodes from the instance down.
+pub type Path = SmallVec<[NodeIx; 4]>;
+
 #[derive(Debug)]
 pub struct Attempt {
-    pub open: Arc<OpenAttempt>,
+    pub id: AttemptId,
+    pub attempt_no: u32,
+    pub started_ms: Millis,
     pub worker: WorkerIx,
     pub incarnation: Incarnation,
     pub seq: Seq,
     pub stage: Stage,
     /// It was asked to end for room: what it reports is no failure, whatever has changed since.
     pub preempted: bool,
+    pub held: Held,
+}
+
+/// What an attempt is of, and what it holds.
+#[derive(Debug)]
+pub enum Held {
+    /// It was started under the present plan, and holds what its job demands.
+    Planned { task: TaskIx, path: Path },
+    /// It was started before, and holds what was noted then.
+    Noted(Box<Noted>),
+}
+
+#[derive(Debug)]
+pub struct Noted {
+    pub open: Arc<OpenAttempt>,
     /// The task in the present plan, if its job and node are in it.
     pub task: Option<TaskIx>,
     /// What it holds on nodes of the present plan.
-    pub charges: Box<[Charge]>,
+    pub charges: Vec<Charge>,
     pub worker_charges: Amounts,
 }
 
 /// Slots held at one node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Charge {
-    pub level: u32,
+    pub level: LevelIx,
     pub node: NodeIx,
     pub amounts: Amounts,
 }
 
 impl Attempt {
-    pub fn record(&self, core: &Core) -> AttemptRecord {
-        AttemptRecord {
-            open: self.open.clone(),
-            worker: core.worker(self.worker).name.clone(),
-            incarnation: self.incarnation,
-            seq: self.seq,
+    /// The task in the present plan, if its job and node are in it.
+    pub fn task(&self) -> Option<TaskIx> {
+        match &self.held {
+            Held::Planned { task, .. } => Some(*task),
+            Held::Noted(noted) => noted.task,
         }
+    }
+
+    pub fn name(&self, plan: &Plan) -> TaskName {
+        match &self.held {
+            Held::Planned { task, .. } => plan.task_name(*task),
+            Held::Noted(noted) => noted.open.task.clone(),
+        }
+    }
+
+    /// What its worker knows of it.
+    pub fn open(&self, plan: &Plan) -> Arc<OpenAttempt> {
+        match &self.held {
+            Held::Noted(noted) => noted.open.clone(),
+            Held::Planned { task, path } => Arc::new(OpenAttempt {
+                attempt: self.id,
+                task: plan.task_name(*task),
+                attempt_no: self.attempt_no,
+                started_ms: self.started_ms,
+                path: plan.path_with_slots(*task, path),
+                worker_slots: plan.rooms.slots(plan.jobs[task.job.index()].worker_class),
+            }),
+        }
+    }
+
+    pub fn charges<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = Charge> + 'a {
+        let (noted, planned) = match &self.held {
+            Held::Noted(noted) => (Some(noted.charges.iter().cloned()), None),
+            Held::Planned { task, path } => (None, Some(plan.charges_on(*task, path))),
+        };
+        noted.into_iter().flatten().chain(planned.into_iter().flatten())
+    }
+
+    pub fn worker_charges(&self, plan: &Plan) -> Amounts {
+        match &self.held {
+            Held::Noted(noted) => noted.worker_charges.clone(),
+            Held::Planned { task, .. } => plan.worker_charges(*task),
+        }
+    }
+}
+
+impl Plan {
+    pub(crate) fn task_name(&self, task: TaskIx) -> TaskName {
+        TaskName {
+            job: self.jobs[task.job.index()].config.name.clone(),
+            node: self.forest.name(task.node).into(),
+        }
+    }
+
+    /// What a task takes on a path to it.
+    fn charges_on<'a>(
+        &'a self,
+        task: TaskIx,
+        path: &'a [NodeIx],
+    ) -> impl Iterator<Item = Charge> + 'a {
+        let classes = &self.jobs[task.job.index()].classes;
+        path.iter().zip(classes.iter()).enumerate().filter_map(|(level, (&node, class))| {
+            let amounts = &self.classes[level].classes[class.index()].amounts;
+            (!amounts.is_empty()).then(|| Charge { level, node, amounts: amounts.clone() })
+        })
+    }
+
+    fn worker_charges(&self, task: TaskIx) -> Amounts {
+        self.rooms.amounts(self.jobs[task.job.index()].worker_class)
+    }
+
+    fn path_with_slots(&self, task: TaskIx, path: &[NodeIx]) -> Arc<[PathNode]> {
+        let classes = &self.jobs[task.job.index()].classes;
+        let down = path.iter().zip(classes.iter()).enumerate();
+        let on = |(level, (&node, class)): (LevelIx, (&NodeIx, &crate::resources::ClassIx))| {
+            let slots = self.classes[level].classes[class.index()].slots.clone();
+            PathNode { node: self.forest.name(node).into(), slots }
+        };
+        down.map(on).collect()
+    }
+
+    /// Finds what an attempt from before is of, and what it holds.
+    fn note(&self, open: Arc<OpenAttempt>) -> Box<Noted> {
+        let task = self.find_task(&open.task.job, &open.task.node);
+        let on_path = open.path.iter().enumerate().take(self.config.settings.node_levels());
+        let charges = on_path.filter_map(|(level, on_path)| {
+            let amounts = numbered(self.resources.limits(level), &on_path.slots);
+            let node = self.forest.find(level, &on_path.node)?;
+            (!amounts.is_empty()).then_some(Charge { level, node, amounts })
+        });
+        Box::new(Noted {
+            task,
+            charges: charges.collect(),
+            worker_charges: numbered(self.resources.worker_limits(), &open.worker_slots),
+            open,
+        })
     }
 }
 
@@ -65,100 +182,67 @@ fn numbered(limits: &[Limit], slots: &Slots) -> Amounts {
 }
 
 impl Core {
-    /// Enters an attempt: its slots are taken and its task is running, or unsure. Whoever knows
-    /// its task says so, since a search by name is what costs most.
-    pub(crate) fn open_attempt(
-        &mut self,
+    /// Enters an attempt: its slots are taken and its task is running, or unsure.
+    pub(crate) fn open_attempt(&mut self, attempt: Attempt) -> AttemptIx {
+        let of_worker = &mut self.workers[attempt.worker.index()];
+        of_worker.attempts.insert(attempt.id);
+        of_worker.digest.add(attempt.id);
+        of_worker.last_seq = of_worker.last_seq.max(attempt.seq);
+        let at = self.attempts.insert(attempt);
+        self.attach(at);
+        at
+    }
+
+    /// An attempt that was started by another reign, or without our knowledge.
+    pub(crate) fn noted_attempt(
+        &self,
         open: Arc<OpenAttempt>,
         worker: WorkerIx,
         incarnation: Incarnation,
         seq: Seq,
         stage: Stage,
-        on: Option<(TaskIx, &[NodeIx])>,
-    ) {
-        let id = open.attempt;
-        let attempt = Attempt {
-            open,
+    ) -> Attempt {
+        Attempt {
+            id: open.attempt,
+            attempt_no: open.attempt_no,
+            started_ms: open.started_ms,
             worker,
             incarnation,
             seq,
             stage,
             preempted: false,
-            task: None,
-            charges: Box::default(),
-            worker_charges: Amounts::default(),
-        };
-        let of_worker = &mut self.workers[worker.index()];
-        of_worker.attempts.insert(id);
-        of_worker.digest.add(id);
-        of_worker.last_seq = of_worker.last_seq.max(seq);
-        self.attempts.insert(id, attempt);
-        match on {
-            Some((task, path)) => {
-                let class = self.jobs[task.job.index()].worker_class;
-                let of_worker = self.rooms.classes.classes[class.index()].amounts.clone();
-                self.attach_at(id, Some(task), self.charges_on(task, path), of_worker);
-            }
-            None => self.attach(id),
+            held: Held::Noted(self.plan.note(open)),
         }
     }
 
-    /// What a task of the present plan takes on a path to it.
-    fn charges_on(&self, task: TaskIx, path: &[NodeIx]) -> Box<[Charge]> {
-        let classes = &self.jobs[task.job.index()].classes;
-        let down = path.iter().zip(classes).zip(0u32..);
-        let charges = down.filter_map(|((&node, class), level)| {
-            let amounts = &self.classes[level as usize].classes[class.index()].amounts;
-            let charge = || Charge { level, node, amounts: amounts.clone() };
-            (!amounts.is_empty()).then(charge)
-        });
-        charges.collect()
+    /// Makes an attempt of the plan before one of the present plan.
+    pub(crate) fn carry_over(&mut self, at: AttemptIx, former: &Plan) {
+        let open = self.attempts.at(at).open(former);
+        let noted = self.plan.note(open);
+        self.attempts.at_mut(at).held = Held::Noted(noted);
+        self.attach(at);
     }
 
-    /// Connects an attempt to the present plan: finds its task and takes its slots.
-    pub(crate) fn attach(&mut self, id: AttemptId) {
-        let attempt = &self.attempts[&id];
-        let task = self.find_task(&attempt.open.task.job, &attempt.open.task.node);
-        let mut charges = Vec::new();
-        for (level, on_path) in attempt.open.path.iter().enumerate() {
-            let amounts = numbered(self.resources.limits(level), &on_path.slots);
-            if let Some(node) = self.forest.find(level, &on_path.node)
-                && !amounts.is_empty()
-                && level < self.config.settings.worker_level()
-            {
-                charges.push(Charge { level: level as u32, node, amounts });
-            }
+    /// Takes an attempt's slots, and shows its task as running.
+    fn attach(&mut self, at: AttemptIx) {
+        let attempt = self.attempts.at(at);
+        let (task, stage, worker) = (attempt.task(), attempt.stage, attempt.worker);
+        let attempt_no = attempt.attempt_no;
+        let of_worker = attempt.worker_charges(&self.plan);
+        let charges: SmallVec<[Charge; 4]> = attempt.charges(&self.plan).collect();
+        for charge in charges {
+            self.plan.change_slots(charge.level, charge.node, &charge.amounts, Sign::Take);
         }
-        let of_worker = numbered(self.resources.worker_limits(), &attempt.open.worker_slots);
-        self.attach_at(id, task, charges.into(), of_worker);
-    }
-
-    fn attach_at(
-        &mut self,
-        id: AttemptId,
-        task: Option<TaskIx>,
-        charges: Box<[Charge]>,
-        worker_charges: Amounts,
-    ) {
-        let attempt = &self.attempts[&id];
-        let (stage, worker) = (attempt.stage, attempt.worker);
-        let attempt_no = attempt.open.attempt_no;
-        for charge in &charges {
-            self.change_slots(charge.level as usize, charge.node, &charge.amounts, Sign::Take);
-        }
-        self.change_worker_slots(worker, &worker_charges, Sign::Take);
-        let attempt = self.attempts.get_mut(&id).expect("was just looked at");
-        attempt.task = task;
-        attempt.charges = charges;
-        attempt.worker_charges = worker_charges;
+        self.change_worker_slots(worker, &of_worker, Sign::Take);
         if let Some(task) = task {
-            self.open_by_task.insert(task, id);
-            let record = self.records.entry(task).or_default();
+            let known = self.records.entry(task).or_default();
+            known.open = Some(at);
+            let record = &mut known.record;
             record.attempt_no = record.attempt_no.max(attempt_no);
             // The stored record is of the attempt before: its wait and its guess are over.
             record.lost = None;
             if record.phase == Phase::Backoff {
-                self.backoffs.remove(&(record.backoff_until_ms, task));
+                self.backoffs.remove(&(record.backoff_until_ms(), task));
             }
             record.phase = Phase::Ready;
             self.show_stage(task, stage);
@@ -167,26 +251,38 @@ impl Core {
 
     /// Forgets an attempt and gives its slots back. The caller sets the task's new phase.
     pub(crate) fn close_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
-        let attempt = self.attempts.remove(&id)?;
-        for charge in &attempt.charges {
-            self.change_slots(charge.level as usize, charge.node, &charge.amounts, Sign::Give);
+        let attempt = self.attempts.remove(id)?;
+        let charges: SmallVec<[Charge; 4]> = attempt.charges(&self.plan).collect();
+        for charge in charges {
+            self.plan.change_slots(charge.level, charge.node, &charge.amounts, Sign::Give);
         }
-        self.change_worker_slots(attempt.worker, &attempt.worker_charges, Sign::Give);
+        let of_worker = attempt.worker_charges(&self.plan);
+        self.change_worker_slots(attempt.worker, &of_worker, Sign::Give);
         let worker = &mut self.workers[attempt.worker.index()];
         worker.attempts.remove(&id);
         worker.digest.remove(id);
-        if let Some(task) = attempt.task {
-            self.open_by_task.remove(&task);
+        if let Some(known) = attempt.task().and_then(|task| self.records.get_mut(&task)) {
+            known.open = None;
         }
         Some(attempt)
     }
 
+    pub(crate) fn attempt_record(&self, attempt: &Attempt) -> AttemptRecord {
+        AttemptRecord {
+            open: attempt.open(&self.plan),
+            worker: self.worker(attempt.worker).name.clone(),
+            incarnation: attempt.incarnation,
+            seq: attempt.seq,
+        }
+    }
+
     pub(crate) fn set_stage(&mut self, id: AttemptId, stage: Stage) {
-        let Some(attempt) = self.attempts.get_mut(&id) else {
+        let Some(at) = self.attempts.find(id) else {
             return;
         };
+        let attempt = self.attempts.at_mut(at);
         attempt.stage = stage;
-        if let Some(task) = attempt.task {
+        if let Some(task) = attempt.task() {
             self.show_stage(task, stage);
         }
     }
@@ -196,6 +292,15 @@ impl Core {
             Stage::Assigned | Stage::Running => Phase::Running,
             Stage::Unsure => Phase::Unsure,
         };
-        self.set_cell(task, self.cell(task).with_phase(phase));
+        self.set_cell(task, self.plan.cell(task).with_phase(phase));
+    }
+
+    pub(crate) fn stage(&self, id: AttemptId) -> Option<Stage> {
+        self.attempts.get(id).map(|attempt| attempt.stage)
+    }
+
+    /// The open attempt of a task.
+    pub(crate) fn attempt_of(&self, task: TaskIx) -> Option<&Attempt> {
+        Some(self.attempts.at(self.records.get(&task)?.open?))
     }
 }

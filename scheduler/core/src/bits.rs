@@ -33,6 +33,11 @@ impl Bits {
         self.words[member / WORD] >> (member % WORD) & 1 == 1
     }
 
+    /// The same for what may lie beyond the room.
+    pub fn holds(&self, member: usize) -> bool {
+        self.words.get(member / WORD).is_some_and(|word| word >> (member % WORD) & 1 == 1)
+    }
+
     /// Returns whether the set has changed.
     pub fn set(&mut self, member: usize, value: bool) -> bool {
         let (word, bit) = (member / WORD, 1u64 << (member % WORD));

@@ -13,6 +13,7 @@ use crate::Core;
 use crate::attempts::Attempt;
 use crate::forest::NodeIx;
 use crate::io::Effect;
+use crate::plan::Plan;
 use crate::workers::WorkerIx;
 
 /// A worker is asked again after so long; less often once that has not helped.
@@ -50,14 +51,12 @@ impl Core {
         let former = std::mem::take(&mut self.condemned);
         self.executions.clear();
         // Nothing is ended while nothing may be started.
-        if !self.config.settings.enabled {
+        if !self.plan.config.settings.enabled {
             return;
         }
         let preempted = self.overuse(out);
-        let mut ids: Vec<_> = self.attempts.keys().copied().collect();
-        ids.sort_unstable();
-        for id in ids {
-            let orphan = self.orphan_delay(&self.attempts[&id]);
+        for id in self.attempts.ids() {
+            let orphan = self.attempts.get(id).and_then(|attempt| self.orphan_delay(attempt));
             let cause = match orphan {
                 Some(0) => Cause::Orphan { delay_ms: 0 },
                 _ if preempted.contains(&id) => Cause::Preempted,
@@ -81,17 +80,18 @@ impl Core {
 
     /// The attempt's job is gone, disabled or broken, or its node is gone or disabled itself.
     pub fn is_orphan(&self, job: &str, node: &str) -> bool {
-        match self.find_task(job, node) {
+        match self.plan.find_task(job, node) {
             Some(task) => {
-                !self.jobs[task.job.index()].config.can_run() || !self.forest.is_enabled(task.node)
+                !self.plan.jobs[task.job.index()].config.can_run()
+                    || !self.plan.forest.is_enabled(task.node)
             }
             // A job whose level has changed keeps what it runs on nodes that are still there.
-            None => match self.job_names.get(job) {
+            None => match self.plan.job(job) {
                 Some(job) => {
-                    let nodes = (0..self.forest.level_names().len())
-                        .filter_map(|level| self.forest.find(level, node));
-                    !self.jobs[job.index()].config.can_run()
-                        || !nodes.into_iter().any(|node| self.forest.is_enabled(node))
+                    let nodes = (0..self.plan.forest.level_names().len())
+                        .filter_map(|level| self.plan.forest.find(level, node));
+                    !self.plan.jobs[job.index()].config.can_run()
+                        || !nodes.into_iter().any(|node| self.plan.forest.is_enabled(node))
                 }
                 None => true,
             },
@@ -99,25 +99,22 @@ impl Core {
     }
 
     fn orphan_delay(&self, attempt: &Attempt) -> Option<u64> {
-        let task = &attempt.open.task;
+        let task = attempt.name(&self.plan);
         if !self.is_orphan(&task.job, &task.node) {
             return None;
         }
-        match self.job_names.get(&task.job) {
-            Some(job) => self.jobs[job.index()].config.kill_orphans_after_ms,
-            None => self.config.settings.kill_orphans_after_ms,
+        match self.plan.job(&task.job) {
+            Some(job) => self.plan.jobs[job.index()].config.kill_orphans_after_ms,
+            None => self.plan.config.settings.kill_orphans_after_ms,
         }
     }
 
     /// Reports where more is held than the limits allow, and returns the newest attempts that must
     /// end for it, if the settings say so.
     fn overuse(&self, out: &mut Vec<Effect>) -> FxHashSet<AttemptId> {
-        let level_of = |node| self.forest.level_of(node);
-        let mut on_nodes: Excess<NodeIx> = self
-            .resources
-            .overused(level_of)
-            .map(|(node, resource, excess)| ((node, resource), excess))
-            .collect();
+        let overused = self.plan.resources.overused();
+        let mut on_nodes: Excess<NodeIx> =
+            overused.map(|(node, resource, excess)| ((node, resource), excess)).collect();
         let mut on_workers: Excess<WorkerIx> = FxHashMap::default();
         // What a worker has is not known before it has said so.
         let heard = self.workers.iter().enumerate().filter(|(_, w)| w.answered.is_some());
@@ -132,15 +129,14 @@ impl Core {
             return FxHashSet::default();
         }
         self.report_overuse(&on_nodes, &on_workers, out);
-        if !self.config.settings.preempt {
+        if !self.plan.config.settings.preempt {
             return FxHashSet::default();
         }
-        let mut newest: Vec<&Attempt> = self.attempts.values().collect();
-        newest.sort_by_key(|attempt| {
-            std::cmp::Reverse((attempt.open.started_ms, attempt.open.attempt))
-        });
-        let over = |attempt: &&Attempt| take_excess(attempt, &mut on_nodes, &mut on_workers);
-        newest.into_iter().filter(over).map(|attempt| attempt.open.attempt).collect()
+        let mut newest: Vec<&Attempt> = self.attempts.iter().collect();
+        newest.sort_by_key(|attempt| std::cmp::Reverse((attempt.started_ms, attempt.id)));
+        let over =
+            |attempt: &&Attempt| take_excess(&self.plan, attempt, &mut on_nodes, &mut on_workers);
+        newest.into_iter().filter(over).map(|attempt| attempt.id).collect()
     }
 
     fn report_overuse(
@@ -150,11 +146,11 @@ impl Core {
         out: &mut Vec<Effect>,
     ) {
         let nodes = on_nodes.iter().map(|(&(node, resource), excess)| {
-            let limit = &self.resources.limits(self.forest.level_of(node))[resource];
-            format!("{} by {excess} on {}", limit.name, self.forest.name(node))
+            let limit = &self.plan.resources.limits(self.plan.forest.level_of(node))[resource];
+            format!("{} by {excess} on {}", limit.name, self.plan.forest.name(node))
         });
         let workers = on_workers.iter().map(|(&(worker, resource), excess)| {
-            let limit = &self.resources.worker_limits()[resource];
+            let limit = &self.plan.resources.worker_limits()[resource];
             format!("{} by {excess} on the worker {}", limit.name, self.worker(worker).name)
         });
         let mut places: Vec<String> = nodes.chain(workers).collect();
@@ -173,7 +169,7 @@ impl Core {
         {
             self.executions.remove(&(at, id));
             let (Some(sentence), Some(attempt)) =
-                (self.condemned.get(&id).copied(), self.attempts.get(&id))
+                (self.condemned.get(&id).copied(), self.attempts.get(id))
             else {
                 // It has ended meanwhile.
                 self.condemned.remove(&id);
@@ -191,7 +187,7 @@ impl Core {
             }
             let wait = if sentence.asked < PATIENCE { REPEAT_MS } else { REPEAT_LATER_MS };
             if sentence.cause == Cause::Preempted
-                && let Some(attempt) = self.attempts.get_mut(&id)
+                && let Some(attempt) = self.attempts.get_mut(id)
             {
                 attempt.preempted = true;
             }
@@ -216,25 +212,26 @@ impl Core {
 
 /// Does the attempt hold something beyond a limit? If so, that is less by what it holds.
 fn take_excess(
+    plan: &Plan,
     attempt: &Attempt,
     on_nodes: &mut Excess<NodeIx>,
     on_workers: &mut Excess<WorkerIx>,
 ) -> bool {
     let held = |excess: Option<&i64>, amount: i64| amount > 0 && excess.is_some_and(|&e| e > 0);
-    let over = attempt.charges.iter().any(|charge| {
+    let of_worker = attempt.worker_charges(plan);
+    let over = attempt.charges(plan).any(|charge| {
         let mut amounts = charge.amounts.iter();
         amounts.any(|&(resource, amount)| held(on_nodes.get(&(charge.node, resource)), amount))
-    }) || attempt
-        .worker_charges
+    }) || of_worker
         .iter()
         .any(|&(resource, amount)| held(on_workers.get(&(attempt.worker, resource)), amount));
     if over {
-        for charge in &attempt.charges {
+        for charge in attempt.charges(plan) {
             for &(resource, amount) in charge.amounts.iter() {
                 on_nodes.entry((charge.node, resource)).and_modify(|excess| *excess -= amount);
             }
         }
-        for &(resource, amount) in attempt.worker_charges.iter() {
+        for &(resource, amount) in of_worker.iter() {
             on_workers.entry((attempt.worker, resource)).and_modify(|excess| *excess -= amount);
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bistro_common::Millis;
 use bistro_common::config::{Config, Job, Problem, parse_job};
+use bistro_common::ids::TaskName;
 use bistro_common::protocol::api::{ApiError, ErrorCode};
 use bistro_common::protocol::event::Event;
 use bistro_common::protocol::job::{
@@ -17,6 +18,7 @@ use bistro_common::protocol::job::{
 };
 
 use crate::Core;
+use crate::attempts::Attempt;
 use crate::forest::NodeIx;
 use crate::io::Effect;
 use crate::record::{Definition, Record};
@@ -43,35 +45,41 @@ impl Core {
         }
     }
 
-    /// Reads what was given anew if the settings, from which jobs inherit, are others.
-    pub(crate) fn adopt_settings(&mut self, config: &Config) {
+    /// The config of the next plan. What was given is read anew if the settings, from which jobs
+    /// inherit, are others; all that was asked for so far will be in that plan.
+    pub(crate) fn adopt(&mut self, config: Arc<Config>) {
         let same = self.config.settings == config.settings;
         for (name, defined) in &mut self.definitions {
             if let Some(given) = &defined.definition.given
                 && (!same || defined.job.is_none())
             {
-                defined.job = read(name, given, config).0.map(Arc::new);
+                defined.job = read(name, given, &config).0.map(Arc::new);
             }
         }
-        self.newly_defined.clear();
+        self.config = config;
         self.redefined = false;
+        self.newly_defined.clear();
+        self.defined_since_draft.clear();
+        self.changed_since_draft.clear();
     }
 
     /// Puts into force what was asked for since the last step.
     pub(crate) fn apply_definitions(&mut self, out: &mut Vec<Effect>) {
-        if !self.planned {
-            // The first plan takes them all.
-            self.newly_defined.clear();
-            self.redefined = false;
+        if !self.planned || self.is_entering() {
             return;
         }
         let new = std::mem::take(&mut self.newly_defined);
-        if !new.is_empty() && !self.redefined {
+        if self.compiling {
+            self.defined_since_draft.extend(new.iter().cloned());
+        }
+        // Jobs that were read under the settings of the next plan are nothing for this one.
+        let fits = Arc::ptr_eq(&self.config, &self.plan.config);
+        if !new.is_empty() && !self.redefined && fits {
             self.relay();
             self.redefined = !new.into_iter().all(|job| self.add_job(job));
         }
-        if std::mem::take(&mut self.redefined) {
-            self.on_plan(self.config.clone(), self.forest.clone(), out);
+        if self.redefined && !self.compiling {
+            self.draft(out);
         }
     }
 
@@ -140,7 +148,7 @@ impl Core {
         request: &JobPutRequest,
         out: &mut Vec<Effect>,
     ) -> Result<JobDocument, ApiError> {
-        self.begin_change(now)?;
+        self.begin_change(now, out)?;
         let known = self.given(&request.job)?;
         match (request.mode, known) {
             // The answer to the first request was lost: this is the same one.
@@ -173,7 +181,7 @@ impl Core {
         request: &JobPatchRequest,
         out: &mut Vec<Effect>,
     ) -> Result<JobDocument, ApiError> {
-        self.begin_change(now)?;
+        self.begin_change(now, out)?;
         let Some(given) = self.given(&request.job)? else {
             return Err(self.no_such_job(&request.job));
         };
@@ -189,16 +197,16 @@ impl Core {
         request: &JobDeleteRequest,
         out: &mut Vec<Effect>,
     ) -> Result<JobDeleted, ApiError> {
-        self.begin_change(now)?;
+        self.begin_change(now, out)?;
         if self.given(&request.job)?.is_none() {
             return Err(self.no_such_job(&request.job));
         }
         self.check_version(&request.job, request.version_id)?;
         self.definitions.remove(&request.job);
-        self.redefined = true;
+        self.note_change(&request.job);
         self.forget_tasks(&request.job, out);
-        let of_job = |attempt: &&crate::Attempt| *attempt.open.task.job == *request.job;
-        let running = self.attempts.values().filter(of_job).count() as u64;
+        let of_job = |attempt: &&Attempt| *attempt.name(&self.plan).job == *request.job;
+        let running = self.attempts.iter().filter(of_job).count() as u64;
         let text = format!("{running} of its tasks run on; {}", request.audit.reason);
         self.record_definition(&request.job, "audit.job_delete", &request.audit, text, out);
         Ok(JobDeleted { job: request.job.clone(), running })
@@ -210,7 +218,7 @@ impl Core {
         request: &JobOverrideRequest,
         out: &mut Vec<Effect>,
     ) -> Result<JobDocument, ApiError> {
-        self.begin_change(now)?;
+        self.begin_change(now, out)?;
         let Overrides { enabled, priority } = request.overrides;
         if priority.is_some_and(|priority| !priority.is_finite()) {
             return Err(ApiError::new(ErrorCode::BadRequest, "a priority is a finite number"));
@@ -242,9 +250,18 @@ impl Core {
         };
         let defined = Defined { definition, job: None };
         self.definitions.insert(request.job.clone(), defined);
-        self.redefined = true;
+        self.note_change(&request.job);
         self.record_definition(&request.job, "audit.job_override", &request.audit, text, out);
         self.job_document(&request.job)
+    }
+
+    /// A job is not any more what the present plan says.
+    fn note_change(&mut self, job: &str) {
+        self.redefined = true;
+        self.withdraw(job);
+        if self.compiling {
+            self.changed_since_draft.insert(job.to_owned());
+        }
     }
 
     /// A job of the same name that is made later is another one: nothing of it is done yet. Only the
@@ -254,21 +271,20 @@ impl Core {
             attempt_no: record.attempt_no,
             ..TaskRecord::default()
         };
-        if let Some(&ix) = self.job_names.get(job) {
-            for node in self.forest.level(self.jobs[ix.index()].level()) {
-                let task = TaskIx { job: ix, node: NodeIx(node as u32) };
-                let Some(record) = self.records.get(&task).map(fresh) else { continue };
-                if self.open_by_task.contains_key(&task) {
-                    continue;
-                }
-                let name = self.task_name(task);
+        if let Some(ix) = self.plan.job(job) {
+            let nodes: Vec<NodeIx> = self.plan.cells(ix).map(|(node, _)| node).collect();
+            for task in nodes.into_iter().map(|node| TaskIx { job: ix, node }) {
+                let known = self.records.get(&task).filter(|known| known.open.is_none());
+                let Some(record) = known.map(|known| fresh(&known.record)) else { continue };
+                let name = self.plan.task_name(task);
                 out.push(Effect::Persist(Record::Task { task: name, record: record.clone() }));
                 self.settle_task(task, record);
             }
         }
-        for (task, record) in self.parked.iter_mut().filter(|(task, _)| *task.job == *job) {
+        for (node, record) in self.parked.get_mut(job).into_iter().flatten() {
             *record = fresh(record);
-            out.push(Effect::Persist(Record::Task { task: task.clone(), record: record.clone() }));
+            let task = TaskName::new(job, node.clone());
+            out.push(Effect::Persist(Record::Task { task, record: record.clone() }));
         }
     }
 
@@ -302,8 +318,9 @@ impl Core {
         Ok(self.definitions.get(job).and_then(|defined| defined.definition.given.as_ref()))
     }
 
-    fn begin_change(&mut self, now: Millis) -> Result<(), ApiError> {
+    fn begin_change(&mut self, now: Millis, out: &mut Vec<Effect>) -> Result<(), ApiError> {
         self.now = self.now.max(now);
+        self.enter_all(out);
         self.check_planned()
     }
 
@@ -367,7 +384,7 @@ impl Core {
         self.definitions.insert(name.to_owned(), Defined { definition, job: Some(job.clone()) });
         match is_new {
             true => self.newly_defined.push(job),
-            false => self.redefined = true,
+            false => self.note_change(name),
         }
         self.record_definition(name, kind, audit, audit.reason.clone(), out);
         let mut document = self.job_document(name)?;

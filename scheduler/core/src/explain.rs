@@ -16,18 +16,22 @@ const HOLDERS_MAX: usize = 10;
 
 impl Core {
     pub fn explain(&self, job: &str, node: &str) -> Result<Explanation, ApiError> {
-        if !self.job_names.contains_key(job) {
+        if self.plan.job(job).is_none() {
             return Err(self.no_such_job(job));
         }
-        let task = self.find_task(job, node).ok_or_else(|| self.no_such_node(job, node))?;
-        let mut path: Vec<String> =
-            self.forest.path_up(task.node).map(|n| self.forest.name(n).to_owned()).collect();
+        let task = self.plan.find_task(job, node).ok_or_else(|| self.no_such_node(job, node))?;
+        let mut path: Vec<String> = self
+            .plan
+            .forest
+            .path_up(task.node)
+            .map(|n| self.plan.forest.name(n).to_owned())
+            .collect();
         path.reverse();
         Ok(Explanation { task: self.task_row(task), path, reasons: self.reasons(task) })
     }
 
     fn reasons(&self, task: TaskIx) -> Vec<Reason> {
-        let cell = self.cell(task);
+        let cell = self.plan.cell(task);
         let over = match cell.phase() {
             Phase::Running => Some((ReasonKind::Running, "it is running".to_owned())),
             Phase::Unsure => Some((
@@ -52,11 +56,11 @@ impl Core {
 
     /// What room and workers would not change.
     fn standing_reasons(&self, task: TaskIx) -> Vec<Reason> {
-        let job = &self.jobs[task.job.index()];
-        let cell = self.cell(task);
-        let record = self.records.get(&task);
+        let job = &self.plan.jobs[task.job.index()];
+        let cell = self.plan.cell(task);
+        let record = self.record(task);
         let mut reasons = Vec::new();
-        if !self.config.settings.enabled {
+        if !self.plan.config.settings.enabled {
             let text = "the settings say \"enabled\": false";
             reasons.push(reason(ReasonKind::CellDisabled, text));
         }
@@ -68,19 +72,19 @@ impl Core {
             reasons.push(reason(ReasonKind::JobInvalid, text));
         }
         if cell.has(Gate::Disabled) {
-            let mut above = self.forest.upwards(task.node).into_iter();
-            let disabled = above.find(|&n| !self.forest.is_enabled(n));
-            let name = disabled.map_or("?", |n| self.forest.name(n));
+            let mut above = self.plan.forest.upwards(task.node).into_iter();
+            let disabled = above.find(|&n| !self.plan.forest.is_enabled(n));
+            let name = disabled.map_or("?", |n| self.plan.forest.name(n));
             reasons.push(reason(ReasonKind::NodeDisabled, format!("the node {name} is disabled")));
         }
         if cell.has(Gate::Avoided) {
             reasons.push(reason(ReasonKind::Filtered, "a filter of the job excludes the node"));
         }
-        if let Some(at) = self.missing_dependency(task) {
+        if let Some(at) = self.plan.missing_dependency(task) {
             let text = format!("{} is not done on this node", job.config.depends_on[at]);
             reasons.push(reason(ReasonKind::Dependency, text));
         }
-        if let Some(at) = self.awaited(task.job) {
+        if let Some(at) = self.plan.awaited(task.job) {
             let text = format!("{} is not done on all nodes", job.config.after_all[at]);
             reasons.push(reason(ReasonKind::Dependency, text));
         }
@@ -90,7 +94,7 @@ impl Core {
                 "it has failed for good; `bistro forgive` lets it run again",
             )),
             Phase::Backoff => {
-                let until = record.map_or(0, |r| r.backoff_until_ms);
+                let until = record.map_or(0, |r| r.backoff_until_ms());
                 let left = until.saturating_sub(self.now).div_ceil(1_000);
                 let text = format!("it waits {left} s more before it is tried again");
                 reasons.push(reason(ReasonKind::Backoff, text));
@@ -105,19 +109,20 @@ impl Core {
         if self.has_way_up(task.job, task.node) {
             return reasons;
         }
-        for node in self.forest.upwards(task.node) {
-            let level = self.forest.level_of(node);
-            if self.has_room(task.job, level, node) {
+        for node in self.plan.forest.upwards(task.node) {
+            let level = self.plan.forest.level_of(node);
+            if self.plan.has_room(task.job, level, node) {
                 continue;
             }
-            let demand = self.resources.demand(&self.jobs[task.job.index()].config, level);
-            for ((name, slots), need) in self.resources.node_slots(level, node).zip(demand) {
+            let demand =
+                self.plan.resources.demand(&self.plan.jobs[task.job.index()].config, level);
+            for ((name, slots), need) in self.plan.resources.node_slots(level, node).zip(demand) {
                 if need > slots.limit - slots.used {
                     reasons.push(Reason {
                         kind: ReasonKind::NoRoomOnNode,
                         text: format!(
                             "needs {need} {name} on {}, which has {} of {} in use",
-                            self.forest.name(node),
+                            self.plan.forest.name(node),
                             slots.used,
                             slots.limit
                         ),
@@ -131,25 +136,29 @@ impl Core {
 
     /// Is there room on all nodes of some path from here up?
     fn has_way_up(&self, job: JobIx, node: NodeIx) -> bool {
-        let level = self.forest.level_of(node);
-        self.has_room(job, level, node)
-            && self.is_placeable(job, level, node)
-            && !self.is_barred(job, level, node)
-            && (level == 0 || self.forest.parents(node).any(|parent| self.has_way_up(job, parent)))
+        let level = self.plan.forest.level_of(node);
+        self.plan.has_room(job, level, node)
+            && self.plan.is_placeable(job, level, node)
+            && !self.plan.is_barred(job, level, node)
+            && (level == 0
+                || self.plan.forest.parents(node).any(|parent| self.has_way_up(job, parent)))
     }
 
     fn holders(&self, node: NodeIx, resource: &str) -> Vec<Holder> {
-        let name = self.forest.name(node);
-        let level = self.forest.level_of(node);
+        let level = self.plan.forest.level_of(node);
+        let limits = self.plan.resources.limits(level);
+        let number = limits.iter().position(|limit| limit.name == resource);
         let mut holders: Vec<Holder> = self
             .attempts
-            .values()
+            .iter()
             .filter_map(|attempt| {
-                let on_path = attempt.open.path.get(level).filter(|p| *p.node == *name)?;
-                let held = *on_path.slots.get(resource).filter(|&&amount| amount != 0)?;
+                let charge = attempt.charges(&self.plan).find(|charge| charge.node == node)?;
+                let amount = |&&(of, amount): &&(usize, i64)| Some(of) == number && amount != 0;
+                let held = charge.amounts.iter().find(amount)?.1;
+                let task = attempt.name(&self.plan);
                 Some(Holder {
-                    job: attempt.open.task.job.to_string(),
-                    node: attempt.open.task.node.to_string(),
+                    job: task.job.to_string(),
+                    node: task.node.to_string(),
                     slots: Slots::from([(resource.to_owned(), held)]),
                 })
             })
@@ -160,18 +169,20 @@ impl Core {
     }
 
     fn missing_worker(&self, task: TaskIx) -> Option<Reason> {
-        let placeable =
-            |node: &NodeIx| self.is_placeable(task.job, self.forest.level_of(*node), *node);
-        let unplaceable = self.forest.upwards(task.node).into_iter().find(|node| !placeable(node));
+        let placeable = |node: &NodeIx| {
+            self.plan.is_placeable(task.job, self.plan.forest.level_of(*node), *node)
+        };
+        let unplaceable =
+            self.plan.forest.upwards(task.node).into_iter().find(|node| !placeable(node));
         if let Some(node) = unplaceable.filter(|_| !self.has_way_up(task.job, task.node)) {
-            let host = self.forest.name(node);
+            let host = self.plan.forest.name(node);
             let text = format!("it must run on the host {host}, where no worker takes it");
             return Some(reason(ReasonKind::NoRoomOnWorkers, text));
         }
-        if self.rooms.any(self.jobs[task.job.index()].worker_class) {
+        if self.plan.rooms.any(self.plan.jobs[task.job.index()].worker_class) {
             return None;
         }
-        if let Placement::Host(host) = &self.jobs[task.job.index()].config.placement {
+        if let Placement::Host(host) = &self.plan.jobs[task.job.index()].config.placement {
             let text = format!("it must run on the host {host}, where no worker takes it");
             return Some(reason(ReasonKind::NoRoomOnWorkers, text));
         }

@@ -15,7 +15,7 @@ mod builder;
 mod names;
 
 pub use builder::ForestBuilder;
-use names::NameTable;
+pub use names::NameTable;
 
 /// Number of a node, over all levels; 0 is the instance node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

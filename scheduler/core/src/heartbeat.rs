@@ -29,11 +29,29 @@ impl Core {
         heartbeat: Box<Heartbeat>,
         out: &mut Vec<Effect>,
     ) {
+        if self.is_entering() && !self.is_routine(&heartbeat) {
+            self.held_heartbeats.push((token, heartbeat));
+            return;
+        }
         let answer = match self.admit(&heartbeat, out) {
             Ok(worker) => self.renew(worker, *heartbeat, out),
             Err((reason, detail)) => HeartbeatAnswer::Refused { reason, detail },
         };
         out.push(Effect::Reply { token, reply: HeartbeatReply { v: VERSION, answer } });
+    }
+
+    /// Says nothing new, so that its answer needs no look at what the worker runs.
+    fn is_routine(&self, heartbeat: &Heartbeat) -> bool {
+        let worker = self.worker_names.get(&heartbeat.worker).map(|&worker| self.worker(worker));
+        worker.is_some_and(|worker| {
+            worker.incarnation == heartbeat.incarnation
+                && worker.answered.is_some()
+                && worker.host == heartbeat.host
+                && worker.capacity == heartbeat.capacity
+                && worker.digest == heartbeat.open
+                && heartbeat.open_attempts.is_none()
+                && heartbeat.closed.is_none()
+        })
     }
 
     /// The worker that may have a lease, entered or replaced if it is new.
@@ -127,7 +145,8 @@ impl Core {
         state.answered = Some(now);
         state.lease_end = terms.scheduler_end(now);
         let stopped = heartbeat.closed == Some(ClosedReason::Stopped);
-        let unsure = state.attempts.iter().any(|id| self.attempts[id].stage == Stage::Unsure);
+        let mut of_worker = self.worker(worker).attempts.iter();
+        let unsure = of_worker.any(|&id| self.stage(id) == Some(Stage::Unsure));
         if unsure && !stopped {
             let state = &mut self.workers[worker.index()];
             state.probe_wait_ms = 0;
@@ -154,7 +173,7 @@ impl Core {
         }
         self.refresh_room(worker);
         self.schedule_check(worker);
-        let applied = |id: &AttemptId| !self.attempts.contains_key(id);
+        let applied = |id: &AttemptId| !self.attempts.contains(*id);
         HeartbeatAnswer::Lease {
             cell: self.identity.cell,
             scheduler: self.identity.scheduler,
@@ -198,11 +217,11 @@ impl Core {
     ) {
         let known = self.attempts.len();
         for attempt in open {
-            if self.attempts.contains_key(&attempt.attempt) {
+            if self.attempts.contains(attempt.attempt) {
                 continue;
             }
-            let task = self.find_task(&attempt.task.job, &attempt.task.node);
-            let rival = task.and_then(|task| self.open_by_task.get(&task)).copied();
+            let task = self.plan.find_task(&attempt.task.job, &attempt.task.node);
+            let rival = task.and_then(|task| self.attempt_of(task)).map(|attempt| attempt.id);
             let event = Event {
                 job: Some(attempt.task.job.clone()),
                 node: Some(attempt.task.node.clone()),
@@ -215,11 +234,12 @@ impl Core {
                 out.push(Effect::Publish(Event { text, ..event }));
                 continue;
             }
-            let id = attempt.attempt;
             let seq = self.worker(worker).last_seq;
-            self.open_attempt(Arc::new(attempt), worker, incarnation, seq, Stage::Running, None);
-            let attempt = self.attempts[&id].record(self);
-            out.push(Effect::Persist(Record::AttemptOpened { attempt }));
+            let open = Arc::new(attempt);
+            let attempt = self.noted_attempt(open, worker, incarnation, seq, Stage::Running);
+            let record = self.attempt_record(&attempt);
+            self.open_attempt(attempt);
+            out.push(Effect::Persist(Record::AttemptOpened { attempt: record }));
             let text = "adopted: the worker runs it, though the store does not know it";
             out.push(Effect::Publish(Event { text: text.to_owned(), ..event }));
         }
@@ -244,7 +264,7 @@ impl Core {
         for probed in reply.unwrap_or_default() {
             let ours = self
                 .attempts
-                .get(&probed.attempt)
+                .get(probed.attempt)
                 .is_some_and(|attempt| attempt.worker == worker && attempt.stage == Stage::Unsure);
             if !ours {
                 continue;

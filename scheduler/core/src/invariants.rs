@@ -4,106 +4,132 @@ use rustc_hash::FxHashMap;
 
 use crate::Core;
 use crate::forest::NodeIx;
+use crate::gates;
 use crate::resources::fits;
-use crate::tasks::{JobIx, Phase, TaskCell, TaskIx};
+use crate::tasks::{Gate, JobIx, Phase, TaskCell, TaskIx};
 use bistro_common::config::Placement;
 use bistro_common::protocol::api::TaskState;
 
 impl Core {
     /// Panics with a description of the first thing that is wrong.
     pub fn check_invariants(&self) {
+        if self.is_entering() {
+            return;
+        }
         self.check_slots();
         self.check_tasks();
-        for job in 0..self.jobs.len() {
+        for job in 0..self.plan.jobs.len() {
             self.check_frontier(JobIx(job as u32));
         }
     }
 
     /// Slots in use are exactly what open attempts hold (G5 follows: nothing starts without room).
     fn check_slots(&self) {
+        let plan = &self.plan;
         let mut used: FxHashMap<(usize, NodeIx), FxHashMap<String, i64>> = FxHashMap::default();
-        for attempt in self.attempts.values() {
-            for (level, on_path) in attempt.open.path.iter().enumerate() {
-                let Some(node) = self.forest.find(level, &on_path.node) else { continue };
+        for attempt in self.attempts.iter() {
+            for (level, on_path) in attempt.open(plan).path.iter().enumerate() {
+                let Some(node) = plan.forest.find(level, &on_path.node) else { continue };
                 for (name, amount) in on_path.slots.iter() {
                     *used.entry((level, node)).or_default().entry(name.clone()).or_default() +=
                         amount;
                 }
             }
         }
-        for index in 0..self.forest.node_count() {
+        for index in 0..plan.forest.node_count() {
             let node = NodeIx(index as u32);
-            let level = self.forest.level_of(node);
-            for (name, slots) in self.resources.node_slots(level, node) {
+            let level = plan.forest.level_of(node);
+            for (name, slots) in plan.resources.node_slots(level, node) {
                 let held = used.get(&(level, node)).and_then(|u| u.get(name)).copied();
-                assert_eq!(slots.used, held.unwrap_or(0), "{name} on {}", self.forest.name(node));
+                assert_eq!(slots.used, held.unwrap_or(0), "{name} on {}", plan.forest.name(node));
             }
         }
     }
 
     fn check_tasks(&self) {
-        for (&task, id) in &self.open_by_task {
-            let attempt = &self.attempts[id];
-            assert_eq!(attempt.task, Some(task), "attempt {id} belongs to its task");
-            let phase = self.cell(task).phase();
+        for (&task, known) in &self.records {
+            let Some(at) = known.open else { continue };
+            let attempt = self.attempts.at(at);
+            assert_eq!(attempt.task(), Some(task), "attempt {} belongs to its task", attempt.id);
+            let phase = self.plan.cell(task).phase();
             assert!(matches!(phase, Phase::Running | Phase::Unsure), "{phase:?} with an attempt");
         }
-        for (i, job) in self.jobs.iter().enumerate() {
-            for (node, cell) in job.cells() {
-                let task = TaskIx { job: JobIx(i as u32), node };
+        for job in (0..self.plan.jobs.len()).map(|job| JobIx(job as u32)) {
+            let mut counts = FxHashMap::default();
+            for (node, cell) in self.plan.cells(job) {
+                let task = TaskIx { job, node };
                 let open = matches!(cell.phase(), Phase::Running | Phase::Unsure);
-                assert_eq!(open, self.open_by_task.contains_key(&task), "open attempt of {task:?}");
+                assert_eq!(open, self.attempt_of(task).is_some(), "open attempt of {task:?}");
+                *counts.entry(cell.state() as usize).or_insert(0) += 1;
+                self.check_gates(task, cell);
             }
+            for state in TaskState::ALL {
+                let counted = counts.get(&(state as usize)).copied().unwrap_or(0);
+                assert_eq!(self.plan.count(job, state), counted, "{job:?}, {state:?}");
+            }
+        }
+    }
+
+    /// A task is shut by what the config says of its node, by dependencies, and by nothing else.
+    fn check_gates(&self, task: TaskIx, cell: TaskCell) {
+        let job = &self.plan.jobs[task.job.index()].config;
+        let gate = gates::gate(job, &self.plan.forest, job.level, task.node);
+        assert_eq!(cell.has(Gate::Avoided), gate == Some(Gate::Avoided), "{task:?}");
+        assert_eq!(cell.has(Gate::Disabled), gate == Some(Gate::Disabled), "{task:?}");
+        if gate.is_none() {
+            let blocked = self.plan.missing_dependency(task).is_some();
+            assert_eq!(cell.has(Gate::Blocked), blocked, "{task:?}");
         }
     }
 
     /// Every bit is what its definition says.
     fn check_frontier(&self, job: JobIx) {
-        let state = &self.jobs[job.index()];
+        let plan = &self.plan;
+        let state = &plan.jobs[job.index()];
         for level in (0..=state.level()).rev() {
-            let class = &self.classes[level].classes[state.classes[level].index()];
-            for index in self.forest.level(level) {
-                let node = NodeIx(index as u32);
-                let limits = self.resources.limits(level);
-                let room = fits(limits, self.resources.used(node), &class.demand);
+            let class = &plan.classes[level].classes[state.classes[level].index()];
+            for node in plan.forest.level(level).map(|node| NodeIx(node as u32)) {
+                let limits = plan.resources.limits(level);
+                let room = fits(limits, plan.resources.used(level, node), &class.demand);
+                let is_open = |child: NodeIx| plan.tasks.is_open(job, level + 1, child);
                 let below = if level == state.level() {
-                    state.cell(node).can_run()
+                    plan.cell(TaskIx { job, node }).can_run()
                 } else {
-                    self.forest.children(node).any(|child| state.open.get(child))
-                        || self.forest.more_children(node).iter().any(|c| state.open.get(c.index()))
+                    plan.forest.children(node).any(|child| is_open(NodeIx(child as u32)))
+                        || plan.forest.more_children(node).iter().any(|&child| is_open(child))
                 };
                 let placeable = match &state.config.placement {
                     Placement::HostAtLevel(placed) if *placed == level => {
-                        self.host_has_room(job, self.forest.name(node))
+                        self.host_has_room(job, plan.forest.name(node))
                     }
                     _ => true,
                 };
                 let filter = state.config.filters.get(&level).filter(|_| level < state.level());
-                let barred = self.forest.has_more_parents()
+                let barred = plan.forest.has_more_parents()
                     && level < state.level()
-                    && (!self.forest.is_enabled(node)
+                    && (!plan.forest.is_enabled(node)
                         || filter.is_some_and(|filter| {
-                            let (name, tags) = (self.forest.name(node), self.forest.tags(node));
+                            let (name, tags) = (plan.forest.name(node), plan.forest.tags(node));
                             !filter.passes(name, tags, &state.config.name)
                         }));
                 let open = (level == 0 || room) && placeable && below && !barred;
-                assert_eq!(state.open.get(index), open, "{job:?} at {node:?}");
+                assert_eq!(plan.tasks.is_open(job, level, node), open, "{job:?} at {node:?}");
             }
         }
-        let startable = self.config.settings.enabled
-            && state.config.can_run()
-            && state.open.get(0)
-            && self.has_room(job, 0, NodeIx::INSTANCE)
-            && self.rooms.any(state.worker_class)
+        let startable = plan.config.settings.enabled
+            && state.can_run()
+            && plan.is_root_open(job)
+            && plan.has_room(job, 0, NodeIx::INSTANCE)
+            && plan.rooms.any(state.worker_class)
             && state.config.after_all.iter().all(|name| {
-                let job = self.job_names.get(name.as_str()).map(|job| &self.jobs[job.index()]);
-                job.is_some_and(|job| {
+                plan.job(name).is_some_and(|job| {
+                    let of_job = &plan.jobs[job.index()];
                     let over = |cell: TaskCell| {
-                        matches!(job.state_of(cell), TaskState::Done | TaskState::Avoided)
+                        matches!(of_job.state_of(cell), TaskState::Done | TaskState::Avoided)
                     };
-                    job.config.can_run() && job.cells().all(|(_, cell)| over(cell))
+                    of_job.config.can_run() && plan.cells(job).all(|(_, cell)| over(cell))
                 })
             });
-        assert_eq!(self.policy.is_startable(job), startable, "{job:?} is startable");
+        assert_eq!(plan.policy.is_startable(job), startable, "{job:?} is startable");
     }
 }

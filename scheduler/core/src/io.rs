@@ -12,6 +12,7 @@ use bistro_common::protocol::heartbeat::{Heartbeat, HeartbeatReply};
 use bistro_common::protocol::{Fence, VERSION};
 
 use crate::forest::Forest;
+use crate::plan::{Draft, Plan};
 use crate::record::Record;
 
 /// Who this scheduler is. The epoch is on disk before the core exists.
@@ -49,6 +50,8 @@ pub enum SendFailure {
 pub enum Input {
     /// A config and the nodes made for it.
     Plan { config: Arc<Config>, forest: Arc<Forest> },
+    /// What [`Effect::Compile`] asked for.
+    Compiled(Box<Plan>),
     /// `token` comes back in [`Effect::Reply`].
     Heartbeat { token: u64, heartbeat: Box<Heartbeat> },
     AssignReply {
@@ -87,6 +90,8 @@ pub enum Effect {
         worker: WorkerName,
         control: Control,
     },
+    /// To be answered with [`Input::Compiled`]; it takes time, and may happen on another thread.
+    Compile(Draft),
     AckDone {
         token: u64,
     },

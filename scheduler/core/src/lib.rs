@@ -9,13 +9,16 @@ mod attempts;
 pub mod bits;
 mod condemned;
 mod definitions;
+mod enter;
 mod explain;
 pub mod forest;
 mod frontier;
+mod gates;
 mod heartbeat;
 mod invariants;
 mod io;
 mod jobs;
+mod matrix;
 mod operator;
 mod plan;
 mod policy;
@@ -24,37 +27,38 @@ mod resources;
 mod results;
 pub mod rng;
 mod start;
+mod table;
 mod tasks;
 mod timers;
 mod view;
 mod workers;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bistro_common::Millis;
 use bistro_common::config::{Config, Job, NodeOrder, Policy as PolicyKind, Settings};
-use bistro_common::ids::{AttemptId, Incarnation, TaskName, WorkerName};
+use bistro_common::ids::{AttemptId, Incarnation, WorkerName};
 use bistro_common::lease::LeaseTerms;
 use bistro_common::protocol::assign::Assignment;
+use bistro_common::protocol::heartbeat::Heartbeat;
 use bistro_common::protocol::task::{Kill, KillMethod};
 use bistro_common::status::Backoff;
 
 pub use forest::{Forest, ForestBuilder, ForestError, NodeIx};
 pub use io::{Effect, Identity, Input, SendFailure};
+pub use plan::{Draft, Plan};
 pub use record::{AttemptRecord, Definition, Record, Snapshot, WorkerRecord};
 pub use tasks::{Phase, TaskRecord};
 
-use attempts::Attempt;
+use attempts::Attempts;
 use condemned::Sentence;
 use definitions::Defined;
-use jobs::JobState;
-use policy::Policy;
-use resources::{Classes, Resources};
+use enter::{Entering, OfJob};
 use rng::Rng;
-use tasks::{JobIx, TaskIx};
-use workers::{Rooms, Worker, WorkerIx};
+use tasks::{Known, TaskCell, TaskIx};
+use workers::{Worker, WorkerIx};
 
 /// Layouts are numbered within a reign, and every reign begins above all earlier ones.
 const LAYOUT_SHIFT: u32 = 24;
@@ -67,39 +71,42 @@ pub struct Core {
     /// The time of the present step.
     now: Millis,
 
-    // The plan: what there is to do. Replaced as a whole.
-    config: Arc<Config>,
-    forest: Arc<Forest>,
+    /// What there is to do.
+    plan: Box<Plan>,
     /// False until the first plan has come.
     planned: bool,
     /// Counts plans; numbers of jobs and nodes are valid within one.
     layout: u64,
-    jobs: Vec<JobState>,
-    /// Names that jobs depend on and that are no jobs.
-    unresolved: FxHashSet<String>,
+    /// The newest config that a plan was, or is being, made of.
+    config: Arc<Config>,
+    /// A config and nodes that the next plan is to be made of.
+    wanted: Option<(Arc<Config>, Arc<Forest>)>,
+    /// A plan is being compiled.
+    compiling: bool,
+    /// What of the last plan's is not entered in the new one yet.
+    entering: Option<Box<Entering>>,
+
     /// Jobs that were defined or overridden from outside.
     definitions: BTreeMap<String, Defined>,
     /// Those that were made since the last step.
     newly_defined: Vec<Arc<Job>>,
     /// Definitions have changed in a way that concerns more than new jobs.
     redefined: bool,
-    job_names: FxHashMap<Arc<str>, JobIx>,
-    resources: Resources,
-    /// Per level with nodes.
-    classes: Vec<Classes>,
-    policy: Policy,
+    /// Jobs that were made, and names of those that were changed, since the plan that is being
+    /// compiled was begun.
+    defined_since_draft: Vec<Arc<Job>>,
+    changed_since_draft: BTreeSet<String>,
 
     // What is known about tasks beyond their cells.
-    records: FxHashMap<TaskIx, TaskRecord>,
-    /// Tasks whose job or node is not in the plan. They count again if it comes back.
-    parked: FxHashMap<TaskName, TaskRecord>,
+    records: FxHashMap<TaskIx, Known>,
+    /// Of tasks whose job or node is not in the plan. They count again if it comes back.
+    parked: FxHashMap<Arc<str>, OfJob>,
     /// Waits that will be over: when, and whose.
     backoffs: BTreeSet<(Millis, TaskIx)>,
 
-    attempts: FxHashMap<AttemptId, Attempt>,
+    attempts: Attempts,
     /// How many this reign has made.
     attempts_made: u64,
-    open_by_task: FxHashMap<TaskIx, AttemptId>,
 
     /// Attempts that are to end, and why.
     condemned: BTreeMap<AttemptId, Sentence>,
@@ -110,10 +117,9 @@ pub struct Core {
     worker_names: FxHashMap<WorkerName, WorkerIx>,
     /// By host name.
     hosts: FxHashMap<String, Vec<WorkerIx>>,
-    /// Jobs whose tasks must run on hosts that nodes are named after.
-    placed_jobs: Vec<JobIx>,
     worker_checks: BTreeSet<(Millis, WorkerIx)>,
-    rooms: Rooms,
+    /// Heartbeats that wait until the new plan is entered.
+    held_heartbeats: Vec<(u64, Box<Heartbeat>)>,
     fenced: BTreeSet<Incarnation>,
 
     /// Assignments of the present step, to be sent in batches.
@@ -140,39 +146,42 @@ impl Core {
         snapshot: Snapshot,
     ) -> Self {
         let config = Arc::new(nothing_configured());
+        let forest = Arc::new(Forest::empty(vec!["instance".to_owned()], "instance"));
+        let nothing = Draft { config: config.clone(), forest, jobs: Vec::new() };
+        let mut parked: FxHashMap<Arc<str>, OfJob> = FxHashMap::default();
+        for (task, record) in snapshot.tasks {
+            parked.entry(task.job).or_default().insert(task.node, record);
+        }
         let mut core = Self {
             identity,
             terms,
             rng: Rng::new(seed),
             now,
-            forest: Arc::new(Forest::empty(vec!["instance".to_owned()], "instance")),
+            plan: nothing.compile(),
             planned: false,
             // No scheduler uses a number that another has used.
             layout: identity.epoch.0 << LAYOUT_SHIFT,
-            jobs: Vec::new(),
-            unresolved: FxHashSet::default(),
+            config,
+            wanted: None,
+            compiling: false,
+            entering: None,
             definitions: BTreeMap::new(),
             newly_defined: Vec::new(),
             redefined: false,
-            job_names: FxHashMap::default(),
-            resources: Resources::new(&config.settings),
-            classes: vec![Classes::default()],
-            policy: Policy::new(PolicyKind::RoundRobin, &[]),
-            config,
+            defined_since_draft: Vec::new(),
+            changed_since_draft: BTreeSet::new(),
             records: FxHashMap::default(),
-            parked: snapshot.tasks.into_iter().collect(),
+            parked,
             backoffs: BTreeSet::new(),
-            attempts: FxHashMap::default(),
+            attempts: Attempts::default(),
             attempts_made: 0,
-            open_by_task: FxHashMap::default(),
             condemned: BTreeMap::new(),
             executions: BTreeSet::new(),
             workers: Vec::new(),
             worker_names: FxHashMap::default(),
             hosts: FxHashMap::default(),
-            placed_jobs: Vec::new(),
             worker_checks: BTreeSet::new(),
-            rooms: Rooms::default(),
+            held_heartbeats: Vec::new(),
             fenced: snapshot.fenced.into_iter().collect(),
             outbox: BTreeMap::new(),
             path: Vec::new(),
@@ -189,9 +198,11 @@ impl Core {
     /// Takes one input. Effects are appended to `out`, to be carried out in order.
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Effect>) {
         self.now = self.now.max(now);
+        self.enter_for(&input, out);
         self.apply_definitions(out);
         match input {
             Input::Plan { config, forest } => self.on_plan(config, forest, out),
+            Input::Compiled(plan) => self.on_compiled(plan),
             Input::Heartbeat { token, heartbeat } => self.on_heartbeat(token, heartbeat, out),
             Input::AssignReply { worker, incarnation, attempts, reply } => {
                 self.on_assign_reply(&worker, incarnation, &attempts, reply, out);
@@ -207,14 +218,45 @@ impl Core {
             }
             Input::Tick => {}
         }
+        if self.is_entering() {
+            return;
+        }
+        for (token, heartbeat) in std::mem::take(&mut self.held_heartbeats) {
+            self.on_heartbeat(token, heartbeat, out);
+        }
         self.on_time(out);
         self.start_tasks(out);
         self.flush_outbox(out);
     }
 
+    /// The same for those who may wait: plans are compiled and entered before it returns.
+    pub fn step_through(&mut self, now: Millis, input: Input, out: &mut Vec<Effect>) {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let before = out.len();
+            self.step(now, input, out);
+            let draft = out[before..].iter().position(|e| matches!(e, Effect::Compile(_)));
+            if let Some(Effect::Compile(draft)) = draft.map(|at| out.remove(before + at)) {
+                next = Some(Input::Compiled(draft.compile()));
+            } else if self.is_entering() {
+                next = Some(Input::Tick);
+            }
+        }
+    }
+
+    /// Goes on with a new plan. What cannot wait for all of it has all of it done now: the shell
+    /// keeps such inputs back.
+    fn enter_for(&mut self, input: &Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::Tick | Input::Heartbeat { .. } => self.enter_some(out),
+            _ => self.enter_all(out),
+        }
+    }
+
     /// When to step next, even if nothing happens.
     pub fn next_wake(&self) -> Option<Millis> {
-        if self.more || self.redefined || !self.newly_defined.is_empty() {
+        let defined = self.redefined && !self.compiling || !self.newly_defined.is_empty();
+        if self.more || self.is_entering() || self.planned && defined {
             return Some(self.now);
         }
         let backoff = self.backoffs.first().map(|&(at, _)| at);
@@ -223,17 +265,15 @@ impl Core {
         [backoff, check, execution].into_iter().flatten().min()
     }
 
-    pub(crate) fn find_task(&self, job: &str, node: &str) -> Option<TaskIx> {
-        let job = *self.job_names.get(job)?;
-        let node = self.forest.find(self.jobs[job.index()].level(), node)?;
-        Some(TaskIx { job, node })
+    /// Changes a task's cell, and what follows from it; whoever watches the grid is told.
+    pub(crate) fn set_cell(&mut self, task: TaskIx, cell: TaskCell) {
+        if self.plan.set_cell(task, cell) && self.watched {
+            self.changed.push(task);
+        }
     }
 
-    pub(crate) fn task_name(&self, task: TaskIx) -> TaskName {
-        TaskName {
-            job: self.jobs[task.job.index()].config.name.clone(),
-            node: self.forest.name(task.node).into(),
-        }
+    pub(crate) fn record(&self, task: TaskIx) -> Option<&TaskRecord> {
+        self.records.get(&task).map(|known| &known.record)
     }
 }
 

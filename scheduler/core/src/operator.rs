@@ -24,22 +24,24 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Result<KillReply, ApiError> {
         self.now = self.now.max(now);
-        let Some(attempt) = self.attempts.get(&request.attempt) else {
+        self.enter_all(out);
+        let Some(attempt) = self.attempts.get(request.attempt) else {
             let message = format!("attempt {} is not running any more", request.attempt);
             return Err(ApiError::new(ErrorCode::Gone, message)
                 .hint("look at the task again: it may be over, or running as another attempt"));
         };
         let worker = self.worker(attempt.worker);
+        let task = attempt.name(&self.plan);
         let reply = KillReply {
-            job: attempt.open.task.job.to_string(),
-            node: attempt.open.task.node.to_string(),
-            attempt_no: attempt.open.attempt_no,
+            job: task.job.to_string(),
+            node: task.node.to_string(),
+            attempt_no: attempt.attempt_no,
             worker: worker.name.to_string(),
         };
         out.push(self.kill_order(attempt, request.kill));
         out.push(Effect::Publish(Event {
-            job: Some(attempt.open.task.job.clone()),
-            node: Some(attempt.open.task.node.clone()),
+            job: Some(task.job),
+            node: Some(task.node),
             attempt: Some(request.attempt),
             attempt_no: Some(reply.attempt_no),
             worker: Some(worker.name.shared()),
@@ -54,10 +56,11 @@ impl Core {
     /// job is gone.
     pub(crate) fn kill_order(&self, attempt: &Attempt, kill: Option<Kill>) -> Effect {
         let worker = self.worker(attempt.worker);
-        let job = self.job_names.get(&attempt.open.task.job);
-        let configured =
-            job.map_or(self.config.settings.kill, |job| self.jobs[job.index()].config.spec.kill);
-        let order = Order::Kill { attempt: attempt.open.attempt, kill: kill.unwrap_or(configured) };
+        let job = self.plan.job(&attempt.name(&self.plan).job);
+        let configured = job.map_or(self.plan.config.settings.kill, |job| {
+            self.plan.jobs[job.index()].config.spec.kill
+        });
+        let order = Order::Kill { attempt: attempt.id, kill: kill.unwrap_or(configured) };
         let control = Control { fence: self.identity.fence(worker.incarnation), order };
         Effect::Control { worker: worker.name.clone(), control }
     }
@@ -70,22 +73,20 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Result<ForgiveReply, ApiError> {
         self.now = self.now.max(now);
-        let Some(&job) = self.job_names.get(request.job.as_str()) else {
+        self.enter_all(out);
+        let Some(job) = self.plan.job(&request.job) else {
             return Err(self.no_such_job(&request.job));
         };
         let tasks: Vec<TaskIx> = match &request.node {
-            Some(node) => match self.find_task(&request.job, node) {
+            Some(node) => match self.plan.find_task(&request.job, node) {
                 Some(task) => vec![task],
                 None => return Err(self.no_such_node(&request.job, node)),
             },
-            None => {
-                let cells = self.jobs[job.index()].cells();
-                cells.map(|(node, _)| TaskIx { job, node }).collect()
-            }
+            None => self.plan.cells(job).map(|(node, _)| TaskIx { job, node }).collect(),
         };
         let mut forgiven = 0;
         for task in tasks {
-            if matches!(self.cell(task).phase(), Phase::Failed | Phase::Backoff) {
+            if matches!(self.plan.cell(task).phase(), Phase::Failed | Phase::Backoff) {
                 self.forgive_task(task, out);
                 forgiven += 1;
             }
@@ -101,17 +102,16 @@ impl Core {
     }
 
     fn forgive_task(&mut self, task: TaskIx, out: &mut Vec<Effect>) {
-        let mut record = self.records.get(&task).cloned().unwrap_or_default();
-        self.backoffs.remove(&(record.backoff_until_ms, task));
+        let mut record = self.record(task).cloned().unwrap_or_default();
+        self.backoffs.remove(&(record.backoff_until_ms(), task));
         record.phase = Phase::Ready;
         record.backoff_seconds = 0;
-        record.backoff_until_ms = self.now;
         if let Some(status) = &mut record.status
             && status.has(bits::FAILED)
         {
             status.result_bits = status.result_bits & !bits::FAILED | bits::ERROR;
         }
-        let name = self.task_name(task);
+        let name = self.plan.task_name(task);
         out.push(Effect::Persist(Record::Task { task: name, record: record.clone() }));
         self.settle_task(task, record);
     }
@@ -123,9 +123,11 @@ impl Core {
 
     pub(crate) fn no_such_node(&self, job: &str, node: &str) -> ApiError {
         let level = self
-            .job_names
-            .get(job)
-            .map(|job| self.config.settings.levels[self.jobs[job.index()].level()].as_str())
+            .plan
+            .job(job)
+            .map(|job| {
+                self.plan.config.settings.levels[self.plan.jobs[job.index()].level()].as_str()
+            })
             .unwrap_or_default();
         ApiError::new(
             ErrorCode::NotFound,

@@ -1,21 +1,53 @@
-//! A new plan: other jobs, other nodes, the same tasks as far as they are still there.
+//! What there is to do: the jobs, the nodes, and where what could start. Replaced as a whole.
+//!
+//! A plan is compiled from a [`Draft`] without regard to what has been done so far, which takes time
+//! and may happen anywhere. Then the core takes it and enters what it knows.
 
+use rustc_hash::FxHashSet;
 use std::sync::Arc;
 
 use bistro_common::config::{Config, Job, Placement};
-use bistro_common::protocol::api::WorkerHealth;
+use bistro_common::protocol::api::{Counts, TaskState};
 
-use crate::Core;
-use crate::attempts::Stage;
 use crate::bits::Bits;
-use crate::forest::{Forest, NodeIx};
-use crate::io::Effect;
-use crate::jobs::{JobState, Placed};
+use crate::forest::{Forest, NameTable, NodeIx};
+use crate::gates;
+use crate::jobs::{JobState, Placed, Routes};
 use crate::policy::Policy;
-use crate::record::{AttemptRecord, WorkerRecord};
 use crate::resources::{Classes, Resources, Wanted};
-use crate::tasks::{Gate, JobIx, Phase, TaskIx, TaskRecord};
-use crate::workers::WorkerIx;
+use crate::table::TaskTable;
+use crate::tasks::{Gate, JobIx, Phase, TaskCell, TaskIx};
+use crate::workers::Rooms;
+
+/// On so large a level a job is only added at once if it says by name on which nodes it runs.
+const ADD_NODES_MAX: usize = 20_000;
+
+/// What a plan is to be made of.
+#[derive(Debug)]
+pub struct Draft {
+    pub(crate) config: Arc<Config>,
+    pub(crate) forest: Arc<Forest>,
+    /// All of them: the config's as they hold, and those from outside.
+    pub(crate) jobs: Vec<Arc<Job>>,
+}
+
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) config: Arc<Config>,
+    pub(crate) forest: Arc<Forest>,
+    pub(crate) jobs: Vec<JobState>,
+    names: NameTable,
+    /// Names that jobs depend on and that are no jobs.
+    unresolved: FxHashSet<String>,
+    pub(crate) resources: Resources,
+    /// Per level with nodes.
+    pub(crate) classes: Vec<Classes>,
+    pub(crate) rooms: Rooms,
+    pub(crate) policy: Policy,
+    pub(crate) tasks: TaskTable,
+    /// Jobs whose tasks must run on hosts that nodes are named after.
+    pub(crate) placed_jobs: Vec<JobIx>,
+}
 
 /// What a job wants of workers besides room.
 fn wanted(job: &Job) -> Wanted {
@@ -28,287 +60,215 @@ fn wanted(job: &Job) -> Wanted {
     }
 }
 
-impl Core {
-    /// Puts back what was open when the last scheduler ended. How long its workers may still run
-    /// is not known, so their leases are taken to have begun just now.
-    pub(crate) fn restore(&mut self, workers: Vec<WorkerRecord>, attempts: Vec<AttemptRecord>) {
-        let lease_end = self.terms.scheduler_end(self.now);
-        for record in workers {
-            let worker = self.add_worker(record, WorkerHealth::Unheard);
-            self.workers[worker.index()].lease_end = lease_end;
-            self.schedule_check(worker);
+impl Draft {
+    /// Takes about 20 ns per task, more with filters.
+    pub fn compile(self) -> Box<Plan> {
+        let Self { config, forest, jobs } = self;
+        let few: Vec<_> = jobs.iter().map(|job| gates::few(job, &forest)).collect();
+        let mut columns = vec![0; config.settings.node_levels()];
+        let with_column = jobs.iter().zip(&few).filter(|(_, few)| few.is_none());
+        with_column.for_each(|(job, _)| columns[job.level] += 1);
+        let mut plan = Box::new(Plan {
+            names: NameTable::of(0..jobs.len() as u32, |n| &jobs[n as usize].name),
+            jobs: Vec::with_capacity(jobs.len()),
+            unresolved: FxHashSet::default(),
+            resources: Resources::new(&config.settings, &forest),
+            classes: columns.iter().map(|_| Classes::default()).collect(),
+            rooms: Rooms::default(),
+            policy: Policy::new(config.settings.policy),
+            tasks: TaskTable::new(&forest, &columns),
+            placed_jobs: Vec::new(),
+            config,
+            forest,
+        });
+        let forest = plan.forest.clone();
+        // All jobs first: links go both ways.
+        plan.jobs.extend(jobs.into_iter().map(JobState::new));
+        for (job, few) in few.into_iter().enumerate() {
+            plan.compile_job(JobIx(job as u32), few);
         }
-        for attempt in attempts {
-            let worker = match self.worker_names.get(&attempt.worker) {
-                Some(&worker) => worker,
-                // A worker is stored before its first attempt; a store without it lost a table.
-                None => continue,
-            };
-            self.open_attempt(
-                attempt.open,
-                worker,
-                attempt.incarnation,
-                attempt.seq,
-                Stage::Unsure,
-                None,
-            );
+        for (level, classes) in plan.classes.iter_mut().enumerate() {
+            classes.fill(level, &forest, &plan.resources);
         }
+        for job in 0..plan.jobs.len() {
+            plan.fill_open(JobIx(job as u32));
+        }
+        plan
+    }
+}
+
+impl Plan {
+    pub(crate) fn job(&self, name: &str) -> Option<JobIx> {
+        self.names.find(name, |job| &self.jobs[job as usize].config.name).map(JobIx)
     }
 
-    pub(crate) fn on_plan(
-        &mut self,
-        config: Arc<Config>,
-        forest: Arc<Forest>,
-        out: &mut Vec<Effect>,
-    ) {
-        self.park_records();
-        self.planned = true;
-        self.relay();
-        self.adopt_settings(&config);
-        self.config = config;
-        self.forest = forest;
-        self.resources = Resources::new(&self.config.settings);
-        self.compile_jobs();
-        self.unpark_records();
-        self.close_gates();
-        self.attach_all();
-        for level in 0..self.classes.len() {
-            self.classes[level].fill(level, &self.forest, &self.resources);
-        }
-        self.policy = Policy::new(self.config.settings.policy, &self.jobs);
-        self.fill_rooms();
-        for job in 0..self.jobs.len() {
-            self.fill_open(JobIx(job as u32));
-        }
-        self.condemn(out);
+    pub(crate) fn find_task(&self, job: &str, node: &str) -> Option<TaskIx> {
+        let job = self.job(job)?;
+        let node = self.forest.find(self.jobs[job.index()].level(), node)?;
+        Some(TaskIx { job, node })
     }
 
-    /// Numbers of jobs mean something else from now on.
-    pub(crate) fn relay(&mut self) {
-        self.layout += 1;
-        self.changed.clear();
-        self.relaid = self.watched;
+    pub(crate) fn cell(&self, task: TaskIx) -> TaskCell {
+        self.tasks.cell(&self.forest, task)
     }
 
-    fn park_records(&mut self) {
-        for (task, record) in std::mem::take(&mut self.records) {
-            let name = self.task_name(task);
-            self.parked.insert(name, record);
-        }
-        self.backoffs.clear();
-        self.open_by_task.clear();
+    pub(crate) fn cells(&self, job: JobIx) -> impl Iterator<Item = (NodeIx, TaskCell)> + '_ {
+        self.tasks.cells(&self.forest, job)
     }
 
-    /// Jobs, their dependencies and their classes, with all bits still zero.
-    fn compile_jobs(&mut self) {
-        let (jobs, forest) = (self.effective_jobs(), self.forest.clone());
-        let numbered = jobs.iter().zip(0..);
-        self.job_names = numbered.map(|(job, i)| (job.name.clone(), JobIx(i))).collect();
-        self.jobs = jobs.into_iter().map(|job| JobState::new(job, &forest)).collect();
-        self.classes =
-            (0..self.config.settings.node_levels()).map(|_| Classes::default()).collect();
-        self.rooms.classes = Classes::default();
-        self.placed_jobs.clear();
-        self.unresolved.clear();
-        for job in 0..self.jobs.len() {
-            self.compile_job(JobIx(job as u32));
-        }
-        for (level, classes) in self.classes.iter_mut().enumerate() {
-            classes.fill(level, &forest, &self.resources);
-        }
-        // Tasks that attach below find bit sets of the right size; all is set anew at the end.
-        self.policy = Policy::new(self.config.settings.policy, &self.jobs);
-        self.fill_rooms();
+    /// How many of a job's tasks are in a state, whatever the job's own.
+    pub(crate) fn count(&self, job: JobIx, state: TaskState) -> u64 {
+        self.tasks.count(&self.forest, job, state)
     }
 
-    /// One job's classes and dependencies. The bits of classes that are new are not set; returns
-    /// at which levels there are new ones, the worker level last.
-    pub(crate) fn compile_job(&mut self, ix: JobIx) -> Vec<bool> {
+    /// As people see them.
+    pub(crate) fn counts(&self, job: JobIx) -> Counts {
+        let mut counts = Counts::new();
+        for state in TaskState::ALL {
+            let count = self.count(job, state);
+            if count > 0 {
+                *counts.entry(self.jobs[job.index()].shown(state)).or_default() += count;
+            }
+        }
+        counts
+    }
+
+    /// Is every task done that a filter does not exclude? Never for a job that cannot run.
+    pub(crate) fn is_complete(&self, job: JobIx) -> bool {
+        let over = self.count(job, TaskState::Done) + self.count(job, TaskState::Avoided);
+        self.jobs[job.index()].config.can_run() && over == self.tasks.tasks(job)
+    }
+
+    /// Enters a job in all tables. The bits of classes that are new are not set; returns at which
+    /// levels there are new ones, the worker level last.
+    fn compile_job(&mut self, ix: JobIx, few: Option<Vec<NodeIx>>) -> Vec<bool> {
         let job = self.jobs[ix.index()].config.clone();
-        let state = &mut self.jobs[ix.index()];
-        let mut new = Vec::new();
-        for level in 0..=job.level {
-            let demand = self.resources.demand(&job, level);
-            let limits = self.resources.limits(level);
-            let (class, is_new) = self.classes[level].join(ix, limits, demand, Wanted::default());
-            state.classes.push(class);
-            new.push(is_new);
+        match &few {
+            Some(nodes) => self.tasks.add_list(&self.forest, job.level, nodes),
+            None => self.tasks.add_column(job.level),
         }
-        let demand = self.resources.demand(&job, self.config.settings.worker_level());
-        let limits = self.resources.worker_limits();
-        let (class, is_new) = self.rooms.classes.join(ix, limits, demand, wanted(&job));
-        state.worker_class = class;
-        new.push(is_new);
+        let new = self.join_classes(ix, &job);
+        self.policy.add(&self.jobs[ix.index()]);
+        self.link(ix, &job);
+        let barred = gates::barred(&job, &self.forest);
+        if !barred.is_empty() {
+            self.jobs[ix.index()].routes.get_or_insert_default().barred = barred;
+        }
         if let Placement::HostAtLevel(level) = job.placement {
-            state.placed = Some(Placed { level, room: Bits::new(self.forest.level(level).len()) });
+            let room = Bits::new(self.forest.level(level).len());
+            let routes: &mut Box<Routes> = self.jobs[ix.index()].routes.get_or_insert_default();
+            routes.placed = Some(Placed { level, room });
             self.placed_jobs.push(ix);
         }
+        self.close_gates(ix, &job, few);
+        new
+    }
+
+    fn join_classes(&mut self, ix: JobIx, job: &Job) -> Vec<bool> {
+        let with_column = self.tasks.has_column(ix);
+        let mut new = Vec::new();
+        let mut of_job = Vec::new();
+        for level in 0..=job.level {
+            let demand = self.resources.demand(job, level);
+            let limits = self.resources.limits(level);
+            let (class, is_new) = self.classes[level].join(limits, demand, Wanted::default());
+            if with_column {
+                self.classes[level].classes[class.index()].jobs.push(ix);
+            }
+            of_job.push(class);
+            new.push(is_new);
+        }
+        let demand = self.resources.demand(job, self.config.settings.worker_level());
+        let limits = self.resources.worker_limits();
+        let (class, is_new) = self.rooms.classes.join(limits, demand, wanted(job));
+        new.push(is_new);
+        let before = ix.index().checked_sub(1).map(|before| self.jobs[before].classes.clone());
+        let state = &mut self.jobs[ix.index()];
+        state.classes = before.filter(|b| **b == *of_job).unwrap_or_else(|| of_job.into());
+        state.worker_class = class;
+        new
+    }
+
+    fn link(&mut self, ix: JobIx, job: &Job) {
         for name in &job.after_all {
             let awaited = self.resolve(name);
-            self.jobs[ix.index()].after_all.push(awaited);
+            self.jobs[ix.index()].links_mut().after_all.push(awaited);
             if let Some(awaited) = awaited {
-                self.jobs[awaited.index()].awaited_by.push(ix);
+                self.jobs[awaited.index()].links_mut().awaited_by.push(ix);
             }
         }
         for name in &job.depends_on {
             let dependency = self.resolve(name);
-            self.jobs[ix.index()].depends_on.push(dependency);
+            self.jobs[ix.index()].links_mut().depends_on.push(dependency);
             if let Some(dependency) = dependency {
-                self.jobs[dependency.index()].dependents.push(ix);
+                self.jobs[dependency.index()].links_mut().dependents.push(ix);
             }
         }
-        new
     }
 
     /// A job that another one names. Names that are not jobs are remembered: one that comes later
     /// changes more than itself.
     fn resolve(&mut self, name: &str) -> Option<JobIx> {
-        let found = self.job_names.get(name).copied();
+        let found = self.job(name);
         if found.is_none() {
             self.unresolved.insert(name.to_owned());
         }
         found
     }
 
-    /// Enters a job beside all others, at a cost that does not depend on them. False: it concerns
-    /// others, or something of it is there already; then only a new plan will do.
-    pub(crate) fn add_job(&mut self, job: Arc<Job>) -> bool {
-        if self.unresolved.contains(&*job.name)
-            || self.attempts.values().any(|a| a.task.is_none() && a.open.task.job == job.name)
-        {
-            return false;
+    /// Filters, disabled nodes and, since nothing is known to be done yet, dependencies.
+    fn close_gates(&mut self, ix: JobIx, job: &Job, few: Option<Vec<NodeIx>>) {
+        let forest = self.forest.clone();
+        let blocked = !job.depends_on.is_empty();
+        let cell = |gate: Option<Gate>| {
+            let cell = TaskCell::default().with_gate(Gate::Blocked, blocked);
+            gate.map_or(cell, |gate| cell.with_gate(gate, true))
+        };
+        let mut close = |node, gate| {
+            let cell = cell(gate);
+            if cell != TaskCell::default() {
+                self.tasks.set_cell(&forest, TaskIx { job: ix, node }, cell);
+            }
+        };
+        match few {
+            Some(nodes) => nodes
+                .into_iter()
+                .for_each(|node| close(node, gates::gate(job, &forest, job.level, node))),
+            None => {
+                let gates = gates::gates(job, &forest);
+                forest.level(job.level).for_each(|node| close(NodeIx(node as u32), gates[node]));
+            }
         }
+    }
+
+    /// Enters a job beside all others, at a cost that depends neither on them nor on a large level.
+    /// `None`: it concerns others, or costs too much; then only a new plan will do.
+    pub(crate) fn add_job(&mut self, job: Arc<Job>) -> Option<AddedJob> {
+        let filter = job.filters.get(&job.level);
+        let named = filter.is_some_and(|filter| filter.listed().is_some());
+        let costly = !named && self.forest.level(job.level).len() > ADD_NODES_MAX;
+        // One of this name that was deleted may still run something.
+        let known = self.job(&job.name).is_some();
+        if known || self.unresolved.contains(&*job.name) || costly {
+            return None;
+        }
+        let few = gates::few(&job, &self.forest);
         let ix = JobIx(self.jobs.len() as u32);
-        self.job_names.insert(job.name.clone(), ix);
-        self.jobs.push(JobState::new(job, &self.forest));
-        let new = self.compile_job(ix);
-        let level = self.jobs[ix.index()].level();
-        for level in (0..=level).filter(|&level| new[level]) {
+        self.jobs.push(JobState::new(job));
+        let jobs = &self.jobs;
+        self.names.insert(ix.0, |job| &jobs[job as usize].config.name);
+        let new = self.compile_job(ix, few);
+        for level in (0..=self.jobs[ix.index()].level()).filter(|&level| new[level]) {
             let class = self.jobs[ix.index()].classes[level].index();
             self.classes[level].classes[class].fill(level, &self.forest, &self.resources);
         }
-        self.policy.add(&self.jobs[ix.index()]);
-        if new.last() == Some(&true) {
-            let class = self.jobs[ix.index()].worker_class.index();
-            self.rooms.classes.classes[class].room = Bits::new(self.workers.len());
-            (0..self.workers.len()).for_each(|worker| self.refresh_room(WorkerIx(worker as u32)));
-        }
-        self.refresh_lanes();
-        if let Some(placed) = self.jobs[ix.index()].placed.as_ref().map(|placed| placed.level) {
-            for node in self.forest.level(placed) {
-                let host = self.forest.name(NodeIx(node as u32)).to_owned();
-                self.refresh_host(&host);
-            }
-        }
-        self.unpark_job(ix);
-        self.close_gates_of(ix.index());
         self.fill_open(ix);
-        true
-    }
-
-    fn unpark_job(&mut self, job: JobIx) {
-        if self.parked.is_empty() {
-            return;
-        }
-        let state = &self.jobs[job.index()];
-        for node in self.forest.level(state.level()) {
-            let task = TaskIx { job, node: NodeIx(node as u32) };
-            if let Some(record) = self.parked.remove(&self.task_name(task)) {
-                self.unpark(task, record);
-            }
-        }
-    }
-
-    fn unpark_records(&mut self) {
-        let parked = std::mem::take(&mut self.parked);
-        for (name, record) in parked {
-            let Some(task) = self.find_task(&name.job, &name.node) else {
-                self.parked.insert(name, record);
-                continue;
-            };
-            self.unpark(task, record);
-        }
-    }
-
-    fn unpark(&mut self, task: TaskIx, record: TaskRecord) {
-        if record.phase == Phase::Backoff {
-            self.backoffs.insert((record.backoff_until_ms, task));
-        }
-        let cell = self.cell(task).with_phase(record.phase);
-        self.jobs[task.job.index()].set_cell(task.node, cell);
-        self.records.insert(task, record);
-    }
-
-    /// Filters, disabled nodes and dependencies.
-    fn close_gates(&mut self) {
-        (0..self.jobs.len()).for_each(|job| self.close_gates_of(job));
-    }
-
-    fn close_gates_of(&mut self, job: usize) {
-        let (excluded, barred) = self.excluded_nodes(job);
-        self.jobs[job].barred = barred;
-        for position in self.forest.level(self.jobs[job].level()) {
-            let node = NodeIx(position as u32);
-            let task = TaskIx { job: JobIx(job as u32), node };
-            let mut cell = self.cell(task);
-            if let Some(gate) = excluded[position] {
-                cell = cell.with_gate(gate, true);
-            }
-            cell = cell.with_gate(Gate::Blocked, self.missing_dependency(task).is_some());
-            self.jobs[job].set_cell(node, cell);
-        }
-    }
-
-    /// For each node down to the job's level, why the job must not run there, and through which
-    /// nodes above it must not go. The first obstacle on the way up counts, and at one node its own
-    /// flag comes first; where there are several ways, each must have one.
-    fn excluded_nodes(&self, job: usize) -> (Vec<Option<Gate>>, Bits) {
-        let job = &self.jobs[job].config;
-        let mut barred = match self.forest.has_more_parents() {
-            true => Bits::new(self.forest.level(job.level).start),
-            false => Bits::default(),
-        };
-        let mut excluded: Vec<Option<Gate>> = Vec::new();
-        for level in 0..=job.level {
-            let filter = job.filters.get(&level);
-            for node in self.forest.level(level).map(|node| NodeIx(node as u32)) {
-                let first = self.forest.parent(node);
-                let mut others = self.forest.more_parents(node).iter();
-                let inherited = first
-                    .and_then(|parent| excluded[parent.index()])
-                    .filter(|_| others.all(|parent| excluded[parent.index()].is_some()));
-                let own = if !self.forest.is_enabled(node) {
-                    Some(Gate::Disabled)
-                } else if filter.is_some_and(|f| {
-                    !f.passes(self.forest.name(node), self.forest.tags(node), &job.name)
-                }) {
-                    Some(Gate::Avoided)
-                } else {
-                    None
-                };
-                if own.is_some() && level < job.level && self.forest.has_more_parents() {
-                    barred.set(node.index(), true);
-                }
-                excluded.push(own.or(inherited));
-            }
-        }
-        (excluded, barred)
-    }
-
-    fn attach_all(&mut self) {
-        for worker in 0..self.workers.len() {
-            self.workers[worker].used = vec![0; self.resources.worker_limits().len()];
-            self.refresh_worker_slots(WorkerIx(worker as u32));
-        }
-        let mut ids: Vec<_> = self.attempts.keys().copied().collect();
-        ids.sort_unstable();
-        ids.into_iter().for_each(|id| self.attach(id));
+        Some(AddedJob { ix, new_worker_class: new.last() == Some(&true) })
     }
 
     /// The first job that the task depends on and that is not done on its node.
     pub(crate) fn missing_dependency(&self, task: TaskIx) -> Option<usize> {
-        let job = &self.jobs[task.job.index()];
-        job.depends_on.iter().position(|dependency| {
+        self.jobs[task.job.index()].depends_on().iter().position(|dependency| {
             let Some(dependency) = *dependency else {
                 return true;
             };
@@ -318,7 +278,7 @@ impl Core {
     }
 
     /// The task of another job on the node of the same name, whatever that job's level.
-    fn same_node(&self, task: TaskIx, job: JobIx) -> Option<TaskIx> {
+    pub(crate) fn same_node(&self, task: TaskIx, job: JobIx) -> Option<TaskIx> {
         let level = self.jobs[job.index()].level();
         let node = match level == self.jobs[task.job.index()].level() {
             true => task.node,
@@ -326,15 +286,11 @@ impl Core {
         };
         Some(TaskIx { job, node })
     }
+}
 
-    /// Opens or closes the gates of tasks that depend on this one.
-    pub(crate) fn refresh_dependents(&mut self, task: TaskIx) {
-        for at in 0..self.jobs[task.job.index()].dependents.len() {
-            let dependent = self.jobs[task.job.index()].dependents[at];
-            if let Some(task) = self.same_node(task, dependent) {
-                let blocked = self.missing_dependency(task).is_some();
-                self.set_cell(task, self.cell(task).with_gate(Gate::Blocked, blocked));
-            }
-        }
-    }
+/// A job that was entered alone.
+pub struct AddedJob {
+    pub ix: JobIx,
+    /// The rooms of its class are not known yet.
+    pub new_worker_class: bool,
 }

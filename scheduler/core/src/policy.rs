@@ -5,10 +5,9 @@
 //! thousand jobs that wait for one worker cost no more than one.
 
 use bistro_common::config::Policy as Kind;
-use bistro_common::protocol::api::TaskState;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::collections::BTreeMap;
 
+use crate::bits::Bits;
 use crate::jobs::JobState;
 use crate::resources::ClassIx;
 use crate::rng::Rng;
@@ -25,7 +24,35 @@ pub struct Lane {
     pub instance: ClassIx,
     pub worker: ClassIx,
     pub open: bool,
-    ready: BTreeSet<Place>,
+    /// By rank, the numbers of those that are ready.
+    ready: BTreeMap<u64, Bits>,
+}
+
+impl Lane {
+    fn set(&mut self, (rank, at): Place, ready: bool) {
+        let of_rank = self.ready.entry(rank).or_default();
+        of_rank.grow(at as usize + 1);
+        of_rank.set(at as usize, ready);
+    }
+
+    fn has(&self, (rank, at): Place) -> bool {
+        self.ready.get(&rank).is_some_and(|ready| ready.holds(at as usize))
+    }
+
+    /// The best rank with a ready job.
+    fn best(&self) -> Option<u64> {
+        self.ready.iter().find(|(_, ready)| !ready.is_empty()).map(|(&rank, _)| rank)
+    }
+
+    /// The first among equals, from a number on and before another.
+    fn first(&self, rank: u64, from: u32, to: u32) -> Option<u32> {
+        let found = self.ready.get(&rank)?.first_in(from as usize..to as usize);
+        found.map(|at| at as u32)
+    }
+
+    fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        self.ready.iter().flat_map(|(&rank, ready)| ready.iter().map(move |at| (rank, at as u32)))
+    }
 }
 
 /// The jobs that can start something, and whose turn it is.
@@ -50,21 +77,18 @@ fn rank(priority: f64) -> u64 {
 }
 
 impl Policy {
-    /// All lanes are closed, and no job is ready.
-    pub fn new(kind: Kind, jobs: &[JobState]) -> Self {
-        let mut policy = Self {
+    pub fn new(kind: Kind) -> Self {
+        Self {
             kind,
             equals: BTreeMap::new(),
-            place_of: Vec::with_capacity(jobs.len()),
+            place_of: Vec::new(),
             lanes: Vec::new(),
-            lane_of: Vec::with_capacity(jobs.len()),
+            lane_of: Vec::new(),
             turn: 0,
-        };
-        jobs.iter().for_each(|job| policy.add(job));
-        policy
+        }
     }
 
-    /// Enters the next job; it is not ready yet.
+    /// Enters the next job; it is not ready yet. A lane that is new is closed.
     pub fn add(&mut self, job: &JobState) {
         let rank = match self.kind {
             Kind::RankedPriority => rank(job.config.priority),
@@ -76,7 +100,7 @@ impl Policy {
         let (instance, worker) = (job.instance_class(), job.worker_class);
         let same = |lane: &Lane| lane.instance == instance && lane.worker == worker;
         let lane = self.lanes.iter().position(same).unwrap_or_else(|| {
-            self.lanes.push(Lane { instance, worker, open: false, ready: BTreeSet::new() });
+            self.lanes.push(Lane { instance, worker, open: false, ready: BTreeMap::new() });
             self.lanes.len() - 1
         });
         self.lane_of.push(lane as u32);
@@ -89,17 +113,12 @@ impl Policy {
     /// The job could start something if its lane is open.
     pub fn set_ready(&mut self, job: JobIx, ready: bool) {
         let place = self.place_of[job.index()];
-        let lane = &mut self.lanes[self.lane_of[job.index()] as usize];
-        if ready {
-            lane.ready.insert(place);
-        } else {
-            lane.ready.remove(&place);
-        }
+        self.lanes[self.lane_of[job.index()] as usize].set(place, ready);
     }
 
     pub fn is_startable(&self, job: JobIx) -> bool {
         let lane = &self.lanes[self.lane_of[job.index()] as usize];
-        lane.open && lane.ready.contains(&self.place_of[job.index()])
+        lane.open && lane.has(self.place_of[job.index()])
     }
 
     fn open_lanes(&self) -> impl Iterator<Item = &Lane> {
@@ -108,37 +127,31 @@ impl Policy {
 
     /// Jobs that can start something, lane by lane.
     fn startable(&self) -> impl Iterator<Item = JobIx> {
-        self.open_lanes().flat_map(|lane| lane.ready.iter().map(|&place| self.job_at(place)))
+        self.open_lanes().flat_map(|lane| lane.places().map(|place| self.job_at(place)))
     }
 
     fn job_at(&self, (rank, at): Place) -> JobIx {
         self.equals[&rank][at as usize]
     }
 
-    fn first_in(&self, places: Range<Place>) -> Option<Place> {
-        if places.is_empty() {
-            return None;
-        }
-        let firsts = self.open_lanes().filter_map(|lane| lane.ready.range(places.clone()).next());
-        firsts.min().copied()
-    }
-
-    /// The first of the best rank.
-    fn best(&self) -> Option<Place> {
-        self.open_lanes().filter_map(|lane| lane.ready.first()).min().copied()
-    }
-
     /// Among equals, the first from a number on, or else the first of all.
     fn first_from(&self, rank: u64, from: u32) -> Option<Place> {
         let len = self.equals.get(&rank).map_or(0, |equals| equals.len() as u32);
-        self.first_in((rank, from)..(rank, len)).or_else(|| self.first_in((rank, 0)..(rank, from)))
+        let first = |from, to| self.open_lanes().filter_map(|l| l.first(rank, from, to)).min();
+        first(from, len).or_else(|| first(0, from.min(len))).map(|at| (rank, at))
     }
 
     pub fn any_startable(&self) -> bool {
-        self.open_lanes().any(|lane| !lane.ready.is_empty())
+        self.open_lanes().any(|lane| lane.best().is_some())
     }
 
-    pub fn next(&mut self, jobs: &[JobState], rng: &mut Rng) -> Option<JobIx> {
+    /// The job whose turn it is; `left` tells how many tasks it could start, room apart.
+    pub fn next(
+        &mut self,
+        jobs: &[JobState],
+        left: impl Fn(JobIx) -> u64,
+        rng: &mut Rng,
+    ) -> Option<JobIx> {
         match self.kind {
             Kind::RoundRobin => {
                 let place = self.first_from(0, self.turn)?;
@@ -147,14 +160,12 @@ impl Policy {
             }
             Kind::RankedPriority => {
                 // Equals are drawn at random, so that none starves.
-                let (rank, _) = self.best()?;
+                let rank = self.open_lanes().filter_map(Lane::best).min()?;
                 let from = rng.below(self.equals[&rank].len()) as u32;
                 self.first_from(rank, from).map(|place| self.job_at(place))
             }
             Kind::RandomizedPriority => self.draw(jobs, rng),
-            Kind::LongTail => self
-                .startable()
-                .min_by_key(|job| (jobs[job.index()].count(TaskState::CanRun), job.index())),
+            Kind::LongTail => self.startable().min_by_key(|&job| (left(job), job.index())),
         }
     }
 

@@ -1,12 +1,10 @@
 //! Resources, the demands on them, and the slots in use.
 //!
 //! Jobs that demand the same of a level share one *class* there, and so one bit per node that says
-//! whether the demand fits. Slots in use are stored only for nodes where something runs.
+//! whether the demand fits.
 
-use rustc_hash::FxHashMap;
-use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeSet;
-use std::collections::hash_map::Entry;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bistro_common::config::{Filter, Job, LevelIx, Settings};
@@ -55,28 +53,38 @@ pub struct Limit {
     pub weight: i64,
 }
 
-/// Slots in use at a node, one per resource of its level; most levels have one or two.
-type Used = SmallVec<[i64; 2]>;
-
 /// The limits of every level, `worker` last, and what tasks hold of them on nodes.
 #[derive(Debug, Default)]
 pub struct Resources {
     limits: Vec<Vec<Limit>>,
-    /// Slots in use, one per resource of the node's level; absent where nothing is held.
-    used: FxHashMap<NodeIx, Used>,
+    /// Per level with nodes.
+    used: Vec<Used>,
+}
+
+/// Slots in use on the nodes of a level, one number per node and resource.
+#[derive(Debug)]
+struct Used {
+    first: usize,
+    resources: usize,
+    slots: Vec<i64>,
+}
+
+impl Used {
+    fn range(&self, node: NodeIx) -> Range<usize> {
+        let start = (node.index() - self.first) * self.resources;
+        start..start + self.resources
+    }
 }
 
 /// True if `demand` fits beside what is used. Where too much is used already nothing fits, not
 /// even a demand of zero.
-pub fn fits(limits: &[Limit], used: Option<&[i64]>, demand: &[i64]) -> bool {
-    limits.iter().enumerate().all(|(r, limit)| {
-        let used = used.map_or(0, |used| used[r]);
-        demand[r] <= limit.limit - used
-    })
+pub fn fits(limits: &[Limit], used: &[i64], demand: &[i64]) -> bool {
+    let room = limits.iter().zip(used).map(|(limit, used)| limit.limit - used);
+    room.zip(demand).all(|(room, demand)| *demand <= room)
 }
 
 impl Resources {
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &Settings, forest: &Forest) -> Self {
         let mut limits = vec![Vec::new(); settings.levels.len()];
         for resource in &settings.resources {
             limits[resource.level].push(Limit {
@@ -86,7 +94,11 @@ impl Resources {
                 weight: resource.weight,
             });
         }
-        Self { limits, used: FxHashMap::default() }
+        let used = (0..settings.node_levels()).map(|level| {
+            let (nodes, resources) = (forest.level(level), limits[level].len());
+            Used { first: nodes.start, resources, slots: vec![0; nodes.len() * resources] }
+        });
+        Self { used: used.collect(), limits }
     }
 
     pub fn limits(&self, level: LevelIx) -> &[Limit] {
@@ -104,36 +116,31 @@ impl Resources {
         self.limits(level).iter().map(of).collect()
     }
 
-    pub fn used(&self, node: NodeIx) -> Option<&[i64]> {
-        self.used.get(&node).map(SmallVec::as_slice)
+    pub fn used(&self, level: LevelIx, node: NodeIx) -> &[i64] {
+        let of_level = &self.used[level];
+        &of_level.slots[of_level.range(node)]
     }
 
     /// Takes or gives back slots at a node.
     pub fn change(&mut self, level: LevelIx, node: NodeIx, amounts: &[(usize, i64)], sign: Sign) {
-        let count = self.limits(level).len();
-        let mut entry = match self.used.entry(node) {
-            Entry::Occupied(entry) => entry,
-            Entry::Vacant(entry) => entry.insert_entry(smallvec![0; count]),
-        };
-        let used = entry.get_mut();
+        let of_level = &mut self.used[level];
+        let range = of_level.range(node);
+        let used = &mut of_level.slots[range];
         for &(resource, amount) in amounts {
             used[resource] += sign.of(amount);
-        }
-        if used.iter().all(|&used| used == 0) {
-            entry.remove();
         }
     }
 
     /// Nodes that hold more than their limits now allow: node, resource, and by how much.
-    pub fn overused<'a>(
-        &'a self,
-        level_of: impl Fn(NodeIx) -> LevelIx + 'a,
-    ) -> impl Iterator<Item = (NodeIx, usize, i64)> + 'a {
-        self.used.iter().flat_map(move |(&node, used)| {
-            let limits = self.limits(level_of(node)).iter().zip(used).enumerate();
-            limits
-                .filter(|(_, (limit, used))| **used > limit.limit)
-                .map(move |(resource, (limit, used))| (node, resource, used - limit.limit))
+    pub fn overused(&self) -> impl Iterator<Item = (NodeIx, usize, i64)> + '_ {
+        self.used.iter().zip(&self.limits).flat_map(|(of_level, limits)| {
+            let number = move |at: usize| (at / limits.len(), at % limits.len());
+            of_level.slots.iter().enumerate().filter_map(move |(at, used)| {
+                let (position, resource) = number(at);
+                let excess = used - limits[resource].limit;
+                let node = NodeIx((of_level.first + position) as u32);
+                (excess > 0).then_some((node, resource, excess))
+            })
         })
     }
 
@@ -142,18 +149,17 @@ impl Resources {
         level: LevelIx,
         node: NodeIx,
     ) -> impl Iterator<Item = (&str, SlotUse)> {
-        slot_uses(self.limits(level), self.used(node))
+        slot_uses(self.limits(level), self.used(level, node))
     }
 }
 
 /// Names, use and limits, for people.
 pub fn slot_uses<'a>(
     limits: &'a [Limit],
-    used: Option<&'a [i64]>,
+    used: &'a [i64],
 ) -> impl Iterator<Item = (&'a str, SlotUse)> {
-    limits.iter().enumerate().map(move |(r, limit)| {
-        (limit.name.as_str(), SlotUse { used: used.map_or(0, |u| u[r]), limit: limit.limit })
-    })
+    let both = limits.iter().zip(used);
+    both.map(|(limit, &used)| (limit.name.as_str(), SlotUse { used, limit: limit.limit }))
 }
 
 /// The same for a worker, whose slots are its own.
@@ -194,21 +200,15 @@ pub struct Class {
     pub amounts: Amounts,
     /// For workers; for nodes it wants nothing.
     pub wanted: Wanted,
+    /// Those with a column.
     pub jobs: Vec<JobIx>,
     /// For node levels: on which nodes of the level (numbered from its first) the demand fits.
     pub room: Bits,
 }
 
 impl Classes {
-    /// The class of a demand, with the job in it, and whether it is new: then the caller sets its
-    /// bits.
-    pub fn join(
-        &mut self,
-        job: JobIx,
-        limits: &[Limit],
-        demand: Vec<i64>,
-        wanted: Wanted,
-    ) -> (ClassIx, bool) {
+    /// The class of a demand, and whether it is new: then the caller sets its bits.
+    pub fn join(&mut self, limits: &[Limit], demand: Vec<i64>, wanted: Wanted) -> (ClassIx, bool) {
         let same = |class: &Class| class.demand == demand && class.wanted == wanted;
         let known = self.classes.len();
         let at = match self.classes.iter().position(same) {
@@ -222,7 +222,6 @@ impl Classes {
                 self.classes.len() - 1
             }
         };
-        self.classes[at].jobs.push(job);
         (ClassIx(at as u32), at == known)
     }
 
@@ -236,17 +235,11 @@ impl Classes {
 
 impl Class {
     pub fn fill(&mut self, level: LevelIx, forest: &Forest, resources: &Resources) {
-        let (nodes, class) = (forest.level(level), self);
-        {
-            class.room = Bits::new(nodes.len());
-            let empty = fits(resources.limits(level), None, &class.demand);
-            for node in nodes.clone() {
-                let fits = match resources.used(NodeIx(node as u32)) {
-                    None => empty,
-                    used => fits(resources.limits(level), used, &class.demand),
-                };
-                class.room.set(node - nodes.start, fits);
-            }
+        let nodes = forest.level(level);
+        self.room = Bits::new(nodes.len());
+        for (position, node) in nodes.enumerate() {
+            let used = resources.used(level, NodeIx(node as u32));
+            self.room.set(position, fits(resources.limits(level), used, &self.demand));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How attempts end: each result is applied exactly once, whichever way it comes.
 
-use bistro_common::ids::AttemptId;
+use bistro_common::ids::{AttemptId, TaskName};
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::event::Event;
 use bistro_common::protocol::task::{Outcome, TaskResult};
@@ -24,24 +24,16 @@ impl Core {
 
     fn close_with(&mut self, attempt: Attempt, result: TaskResult, out: &mut Vec<Effect>) {
         out.push(Effect::Persist(Record::AttemptClosed { attempt: result.attempt }));
-        let mut record = match attempt.task {
-            Some(task) => self.records.get(&task).cloned(),
-            None => self.parked.get(&result.task).cloned(),
-        }
-        .unwrap_or_default();
-        record.attempt_no = record.attempt_no.max(result.attempt_no);
+        // A worker that names another task must not have that one's record changed.
+        let name = attempt.name(&self.plan);
+        let mut record = self.record_of(attempt.task(), &name).cloned().unwrap_or_default();
+        record.attempt_no = record.attempt_no.max(attempt.attempt_no);
         let result = self.pardon(&attempt, result);
-        let kind = self.conclude(&mut record, &result);
-        out.push(Effect::Persist(Record::Task {
-            task: result.task.clone(),
-            record: record.clone(),
-        }));
+        let kind = self.conclude(&mut record, &name.job, &result);
         let text = describe(&result, &record, self.now);
-        out.push(self.attempt_event(kind, &attempt, text));
-        match attempt.task {
-            Some(task) => self.settle_task(task, record),
-            None => drop(self.parked.insert(result.task, record)),
-        }
+        out.push(Effect::Persist(Record::Task { task: name.clone(), record: record.clone() }));
+        out.push(self.attempt_event_of(kind, &attempt, &name, text));
+        self.keep(attempt.task(), name, record);
     }
 
     /// The real result of an attempt whose worker had been given up replaces the guess.
@@ -49,22 +41,16 @@ impl Core {
         let Outcome::Reported { .. } = &result.outcome else {
             return;
         };
-        let task = self.find_task(&result.task.job, &result.task.node);
-        let record = match task {
-            Some(task) => self.records.get(&task),
-            None => self.parked.get(&result.task),
-        };
-        let Some(mut record) =
-            record.filter(|r| r.lost.as_deref() == Some(&result.attempt)).cloned()
-        else {
+        let task = self.plan.find_task(&result.task.job, &result.task.node);
+        let record = self.record_of(task, &result.task);
+        let waited_for = record.filter(|r| r.lost.as_deref() == Some(&result.attempt));
+        let Some(mut record) = waited_for.cloned() else {
             return;
         };
         record.lost = None;
-        let kind = self.conclude(&mut record, &result);
-        out.push(Effect::Persist(Record::Task {
-            task: result.task.clone(),
-            record: record.clone(),
-        }));
+        let kind = self.conclude(&mut record, &result.task.job, &result);
+        let kept = Record::Task { task: result.task.clone(), record: record.clone() };
+        out.push(Effect::Persist(kept));
         out.push(Effect::Publish(Event {
             job: Some(result.task.job.clone()),
             node: Some(result.task.node.clone()),
@@ -73,14 +59,26 @@ impl Core {
             text: format!("late: {}", describe(&result, &record, self.now)),
             ..self.event(kind)
         }));
+        self.keep(task, result.task, record);
+    }
+
+    /// Of a task of the present plan, or one that is not in it.
+    fn record_of(&self, task: Option<TaskIx>, name: &TaskName) -> Option<&TaskRecord> {
+        match task {
+            Some(task) => self.record(task),
+            None => self.parked.get(&name.job)?.get(&name.node),
+        }
+    }
+
+    fn keep(&mut self, task: Option<TaskIx>, name: TaskName, record: TaskRecord) {
         match task {
             Some(task) => self.settle_task(task, record),
-            None => drop(self.parked.insert(result.task, record)),
+            None => drop(self.parked.entry(name.job).or_default().insert(name.node, record)),
         }
     }
 
     /// What the outcome makes of the task; returns the kind of the event.
-    fn conclude(&self, record: &mut TaskRecord, result: &TaskResult) -> &'static str {
+    fn conclude(&self, record: &mut TaskRecord, job: &str, result: &TaskResult) -> &'static str {
         let status = match &result.outcome {
             Outcome::Reported { status } => status.clone(),
             Outcome::Lost { reason } => {
@@ -100,7 +98,7 @@ impl Core {
             }
         };
         let lost = record.lost.is_some();
-        self.record_status(record, &result.task.job, status);
+        self.record_status(record, job, status);
         match record.phase {
             Phase::Done => "task.done",
             Phase::Failed => "task.failed",
@@ -112,8 +110,8 @@ impl Core {
 
     /// Section 5.6 of the reference, with the configured wait remembered across attempts.
     fn record_status(&self, record: &mut TaskRecord, job: &str, mut status: TaskStatus) {
-        let job = self.job_names.get(job).map(|job| &self.jobs[job.index()].config);
-        let backoff = job.map_or(&self.config.settings.backoff, |job| &job.backoff);
+        let job = self.plan.job(job).map(|job| &self.plan.jobs[job.index()].config);
+        let backoff = job.map_or(&self.plan.config.settings.backoff, |job| &job.backoff);
         if status.has(bits::USES_BACKOFF) {
             let next = backoff.next(record.backoff_seconds);
             let advances = !status.has(bits::DOES_NOT_ADVANCE_BACKOFF);
@@ -135,26 +133,24 @@ impl Core {
         } else {
             Phase::Ready
         };
-        record.backoff_until_ms = self.now + record.backoff_seconds * 1_000;
         record.status = Some(status);
         record.status_ms = self.now;
     }
 
     /// Enters a task's new record, and lets everything follow that follows from it.
     pub(crate) fn settle_task(&mut self, task: TaskIx, record: TaskRecord) {
-        if let Some(old) = self.records.get(&task)
-            && old.phase == Phase::Backoff
-        {
-            self.backoffs.remove(&(old.backoff_until_ms, task));
+        let known = self.records.entry(task).or_default();
+        if known.record.phase == Phase::Backoff {
+            self.backoffs.remove(&(known.record.backoff_until_ms(), task));
         }
         if record.phase == Phase::Backoff {
-            self.backoffs.insert((record.backoff_until_ms, task));
+            self.backoffs.insert((record.backoff_until_ms(), task));
         }
-        let was_done = self.cell(task).phase() == Phase::Done;
         let phase = record.phase;
-        self.records.insert(task, record);
-        self.set_cell(task, self.cell(task).with_phase(phase));
-        if was_done || phase == Phase::Done {
+        known.record = record;
+        let cell = self.plan.cell(task);
+        self.set_cell(task, cell.with_phase(phase));
+        if cell.phase() == Phase::Done || phase == Phase::Done {
             self.refresh_dependents(task);
         }
     }
@@ -175,11 +171,21 @@ impl Core {
         attempt: &Attempt,
         text: String,
     ) -> Effect {
+        self.attempt_event_of(kind, attempt, &attempt.name(&self.plan), text)
+    }
+
+    fn attempt_event_of(
+        &self,
+        kind: &'static str,
+        attempt: &Attempt,
+        task: &TaskName,
+        text: String,
+    ) -> Effect {
         Effect::Publish(Event {
-            job: Some(attempt.open.task.job.clone()),
-            node: Some(attempt.open.task.node.clone()),
-            attempt: Some(attempt.open.attempt),
-            attempt_no: Some(attempt.open.attempt_no),
+            job: Some(task.job.clone()),
+            node: Some(task.node.clone()),
+            attempt: Some(attempt.id),
+            attempt_no: Some(attempt.attempt_no),
             worker: Some(self.worker(attempt.worker).name.shared()),
             text,
             ..self.event(kind)
@@ -198,16 +204,16 @@ impl Core {
 fn describe(result: &TaskResult, record: &TaskRecord, now: u64) -> String {
     let mut text = match &result.outcome {
         Outcome::Reported { status } => {
-            let exception = status.exception().map(|e| format!(": {e}")).unwrap_or_default();
-            let exit = result.exit.as_ref().map(|e| format!(", {e}")).unwrap_or_default();
-            format!("{}{exception}{exit}", status.label())
+            let exception = status.exception().map(|e| format!(": {e}"));
+            let exit = result.exit.as_ref().map(|e| format!(", {e}"));
+            [exception, exit].into_iter().flatten().fold(status.label().to_owned(), |a, b| a + &b)
         }
         Outcome::Lost { reason }
         | Outcome::Interrupted { reason }
         | Outcome::NeverStarted { reason } => reason.clone(),
     };
     if record.phase == Phase::Backoff {
-        let wait = record.backoff_until_ms.saturating_sub(now) / 1_000;
+        let wait = record.backoff_until_ms().saturating_sub(now) / 1_000;
         text.push_str(&format!("; again in {wait} s"));
     }
     text

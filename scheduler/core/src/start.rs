@@ -1,21 +1,20 @@
 //! Starting tasks, and what becomes of assignments.
 
 use serde_json::{Value, json};
-use std::sync::Arc;
 
-use bistro_common::ids::{AttemptId, Incarnation, Seq, TaskName, WorkerName};
+use bistro_common::ids::{AttemptId, Incarnation, Seq, WorkerName};
+use bistro_common::protocol::api::TaskState;
 use bistro_common::protocol::assign::{
     Assign, AssignAnswer, AssignReply, Assignment, BATCH_MAX, RejectedReason,
 };
-use bistro_common::protocol::task::{OpenAttempt, Outcome, PathNode, TaskResult};
+use bistro_common::protocol::task::{Outcome, TaskResult};
 use bistro_common::status::{TaskStatus, bits};
 
 use crate::Core;
-use crate::attempts::Stage;
-use crate::forest::NodeIx;
+use crate::attempts::{Attempt, Held, Path, Stage};
 use crate::io::{Effect, SendFailure};
+use crate::plan::Plan;
 use crate::record::{Record, never_started};
-use crate::resources::ClassIx;
 use crate::tasks::{JobIx, TaskIx, TaskRecord};
 use crate::workers::WorkerIx;
 
@@ -35,51 +34,50 @@ impl Core {
     pub(crate) fn start_tasks(&mut self, out: &mut Vec<Effect>) {
         self.more = false;
         for _ in 0..STARTS_PER_STEP_MAX {
-            let Some(job) = self.policy.next(&self.jobs, &mut self.rng) else {
+            let Some(job) = self.next_job() else {
                 return;
             };
             self.start_one(job, out);
         }
-        self.more = self.policy.any_startable();
+        self.more = self.plan.policy.any_startable();
+    }
+
+    fn next_job(&mut self) -> Option<JobIx> {
+        let Plan { policy, jobs, tasks, forest, .. } = &mut *self.plan;
+        let left = |job| tasks.count(forest, job, TaskState::CanRun);
+        policy.next(jobs, left, &mut self.rng)
     }
 
     fn start_one(&mut self, job: JobIx, out: &mut Vec<Effect>) {
         let mut path = std::mem::take(&mut self.path);
-        self.pick_path(job, &mut path);
+        self.plan.pick_path(job, &mut self.rng, &mut path);
         let node = *path.last().expect("a path has the instance node at least");
         let worker = self
             .choose_worker(job, &path)
             .expect("a job that can start on a node has a worker with room for it");
         let task = TaskIx { job, node };
-        let record = self.records.entry(task).or_default();
+        let record = &mut self.records.entry(task).or_default().record;
         record.attempt_no += 1;
-        record.lost = None;
         let attempt_no = record.attempt_no;
         let prev_status = status_json(record);
-        let id = self.new_attempt_id();
-        let on_path = self.path_with_slots(job, &path);
-        let name = on_path.last().map(|last| last.node.clone());
-        let state = &self.jobs[job.index()];
-        let open = Arc::new(OpenAttempt {
-            attempt: id,
-            task: TaskName {
-                job: state.config.name.clone(),
-                node: name.expect("a path has the instance node at least"),
-            },
+        let seq = self.next_seq(worker);
+        let attempt = Attempt {
+            id: self.new_attempt_id(),
             attempt_no,
             started_ms: self.now,
-            path: on_path,
-            worker_slots: self.rooms.slots(state.worker_class),
-        });
-        let seq = self.next_seq(worker);
-        let spec = state.config.spec.clone();
-        let assignment = Assignment { seq, open: open.clone(), spec, prev_status };
-        let incarnation = self.worker(worker).incarnation;
-        let on = Some((task, path.as_slice()));
-        self.open_attempt(open, worker, incarnation, seq, Stage::Assigned, on);
+            worker,
+            incarnation: self.worker(worker).incarnation,
+            seq,
+            stage: Stage::Assigned,
+            preempted: false,
+            held: Held::Planned { task, path: Path::from_slice(&path) },
+        };
         self.path = path;
-        let attempt = self.attempts[&id].record(self);
-        out.push(Effect::Persist(Record::AttemptOpened { attempt }));
+        let record = self.attempt_record(&attempt);
+        let spec = self.plan.jobs[job.index()].config.spec.clone();
+        let assignment = Assignment { seq, open: record.open.clone(), spec, prev_status };
+        self.open_attempt(attempt);
+        out.push(Effect::Persist(Record::AttemptOpened { attempt: record }));
         self.outbox.entry(worker).or_default().push(assignment);
     }
 
@@ -92,16 +90,6 @@ impl Core {
     /// The number of the next assignment to a worker.
     fn next_seq(&self, worker: WorkerIx) -> Seq {
         Seq(self.worker(worker).last_seq.0.max(self.identity.epoch.0 << EPOCH_SHIFT) + 1)
-    }
-
-    fn path_with_slots(&self, job: JobIx, path: &[NodeIx]) -> Arc<[PathNode]> {
-        let classes = &self.jobs[job.index()].classes;
-        let down = path.iter().zip(classes).enumerate();
-        let on = |(level, (&node, class)): (usize, (&NodeIx, &ClassIx))| PathNode {
-            node: self.forest.name(node).into(),
-            slots: self.classes[level].classes[class.index()].slots.clone(),
-        };
-        down.map(on).collect()
     }
 
     pub(crate) fn flush_outbox(&mut self, out: &mut Vec<Effect>) {
@@ -127,7 +115,7 @@ impl Core {
     ) {
         for &id in attempts {
             // An attempt that has gone on since (its result was faster) is not looked at again.
-            let waiting = self.attempts.get(&id).is_some_and(|attempt| {
+            let waiting = self.attempts.get(id).is_some_and(|attempt| {
                 attempt.stage == Stage::Assigned && attempt.incarnation == incarnation
             });
             if !waiting {
@@ -163,14 +151,13 @@ impl Core {
 
     fn accepted(&mut self, id: AttemptId, out: &mut Vec<Effect>) {
         self.set_stage(id, Stage::Running);
-        let attempt = &self.attempts[&id];
-        let event = self.attempt_event("task.started", attempt, String::new());
-        out.push(event);
+        let attempt = self.attempts.get(id).expect("it was just looked at");
+        out.push(self.attempt_event("task.started", attempt, String::new()));
     }
 
     /// Certainly not started: back to where it was, after a pause for the worker.
     fn refused(&mut self, id: AttemptId, reason: &str, out: &mut Vec<Effect>) {
-        let worker = self.attempts[&id].worker;
+        let worker = self.attempts.get(id).expect("it was just looked at").worker;
         self.workers[worker.index()].paused_until = self.now + PAUSE_MS;
         self.refresh_room(worker);
         self.schedule_check(worker);
@@ -187,15 +174,15 @@ impl Core {
         self.apply_result(result, out);
     }
 
-    /// A result that the scheduler itself knows.
+    /// A result of an open attempt that the scheduler itself knows.
     pub(crate) fn result_of(&self, id: AttemptId, outcome: Outcome) -> TaskResult {
-        let open = &self.attempts[&id].open;
+        let attempt = self.attempts.get(id).expect("the caller has the id of an open attempt");
         TaskResult {
             attempt: id,
-            task: open.task.clone(),
-            attempt_no: open.attempt_no,
+            task: attempt.name(&self.plan),
+            attempt_no: attempt.attempt_no,
             outcome,
-            started_ms: open.started_ms,
+            started_ms: attempt.started_ms,
             ended_ms: self.now,
             exit: None,
         }

@@ -7,6 +7,7 @@ use bistro_common::ids::AttemptId;
 use bistro_common::protocol::api::TaskState;
 use bistro_common::status::TaskStatus;
 
+use crate::attempts::AttemptIx;
 use crate::forest::NodeIx;
 
 /// Number of a job in the present plan.
@@ -116,12 +117,23 @@ pub struct TaskRecord {
     /// The configured wait that is in force, remembered across attempts that do not advance it.
     #[serde(default)]
     pub backoff_seconds: u64,
-    /// When the wait is over.
-    #[serde(default)]
-    pub backoff_until_ms: Millis,
     /// The last attempt, if its worker was lost: its real result still counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Box<AttemptId>>,
+}
+
+impl TaskRecord {
+    /// When the wait of a task in backoff is over.
+    pub fn backoff_until_ms(&self) -> Millis {
+        self.status_ms.saturating_add(self.backoff_seconds.saturating_mul(1_000))
+    }
+}
+
+/// What the core keeps of such a task.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Known {
+    pub record: TaskRecord,
+    pub open: Option<AttemptIx>,
 }
 
 #[cfg(test)]

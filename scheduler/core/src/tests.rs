@@ -3,7 +3,7 @@
 use super::*;
 use bistro_common::config::WorkerSelector;
 use bistro_common::ids::Seq;
-use bistro_common::ids::{CellId, Epoch, LedgerId, SchedulerId};
+use bistro_common::ids::{CellId, Epoch, LedgerId, SchedulerId, TaskName};
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::api::{TaskState, TasksRequest, WorkerHealth};
 use bistro_common::protocol::assign::{AssignAnswer, AssignReply, AssignResult, RejectedReason};
@@ -62,6 +62,9 @@ struct Cell {
     out: Vec<Effect>,
     epoch: u64,
     plan: (Arc<Config>, Arc<Forest>),
+    /// Plans are compiled when that is asked for, and entered step by step.
+    slow: bool,
+    drafts: Vec<Draft>,
 }
 
 impl Cell {
@@ -73,6 +76,8 @@ impl Cell {
             out: Vec::new(),
             epoch: 1,
             plan: (config, forest),
+            slow: false,
+            drafts: Vec::new(),
         };
         cell.replan();
         cell
@@ -85,12 +90,27 @@ impl Cell {
 
     fn step(&mut self, input: Input) {
         let before = self.out.len();
-        self.core.step(self.now, input, &mut self.out);
+        if self.slow {
+            self.core.step(self.now, input, &mut self.out);
+            let draft = self.out.iter().position(|e| matches!(e, Effect::Compile(_)));
+            if let Some(Effect::Compile(draft)) = draft.map(|at| self.out.remove(at)) {
+                self.drafts.push(draft);
+            }
+        } else {
+            self.core.step_through(self.now, input, &mut self.out);
+        }
         self.core.check_invariants();
         self.store.extend(self.out[before..].iter().filter_map(|effect| match effect {
             Effect::Persist(record) => Some(record.clone()),
             _ => None,
         }));
+    }
+
+    /// Hands in the plan that was asked for.
+    fn compile(&mut self) {
+        for draft in std::mem::take(&mut self.drafts) {
+            self.step(Input::Compiled(draft.compile()));
+        }
     }
 
     fn effects(&mut self) -> Vec<Effect> {
@@ -111,6 +131,9 @@ impl Cell {
     fn heartbeat(&mut self, worker: &str, incarnation: u8) -> HeartbeatAnswer {
         let heartbeat = heartbeat(worker, incarnation, &self.core);
         self.step(Input::Heartbeat { token: 7, heartbeat: Box::new(heartbeat) });
+        while self.core.is_entering() {
+            self.step(Input::Tick);
+        }
         let reply = self.out.iter().rev().find_map(|effect| match effect {
             Effect::Reply { token: 7, reply } => Some(reply.answer.clone()),
             _ => None,
@@ -140,7 +163,9 @@ impl Cell {
         self.epoch += 1;
         self.core = new_core(self.epoch, self.now, fold(&self.store));
         self.out.clear();
+        self.drafts.clear();
         self.replan();
+        self.compile();
     }
 
     fn states(&self) -> BTreeMap<TaskState, u64> {
@@ -437,12 +462,15 @@ fn ranked_priority_starts_the_highest_first() {
 const CHOOSY: &str = r#"
     "bistro_job->placed": {"owner": "o", "level_for_host_placement": "host"},
     "bistro_job->pinned": {"owner": "o", "host_placement": "h1"},
+    "bistro_job->few": {"owner": "o", "filters": {"db": {"whitelist": ["h1d2", "h0d0"]}}},
+    "bistro_job->half": {"owner": "o", "depends_on": ["few"],
+        "filters": {"db": {"whitelist_regex": "[02468]$"}, "host": {"blacklist": ["h2"]}}},
     "bistro_job->picky": {"owner": "o", "filters": {"worker": {"blacklist": ["h1"]}}},
     "bistro_job->last": {"owner": "o", "run_only_after_all_nodes_are_done_for": ["a"]}"#;
 
 impl Cell {
     fn check_choosy(&self, assignment: &Assignment) {
-        let Some(attempt) = self.core.attempts.get(&assignment.open.attempt) else {
+        let Some(attempt) = self.core.attempts.get(assignment.open.attempt) else {
             return;
         };
         let host = self.core.worker(attempt.worker).host.as_str();
@@ -451,7 +479,7 @@ impl Cell {
             "pinned" => assert_eq!(host, "h1"),
             "picky" => assert_ne!(host, "h1"),
             "last" => {
-                let counts = self.core.jobs[self.core.job_names["a"].index()].counts();
+                let counts = self.core.plan.counts(self.core.plan.job("a").unwrap());
                 assert_eq!(counts.keys().collect::<Vec<_>>(), [&TaskState::Done]);
             }
             _ => {}
@@ -503,6 +531,9 @@ enum Act {
     Advance(u64),
     RestartScheduler,
     Replan(u8),
+    /// A new plan, or what a changed definition asked for, takes its time.
+    Slow(bool),
+    Compile,
     /// Makes or deletes a job, from outside.
     Define(usize),
     /// Another limit per host, and perhaps preemption.
@@ -519,7 +550,9 @@ fn act() -> impl Strategy<Value = Act> {
         8 => (any::<usize>(), 0u8..4).prop_map(|(i, how)| Act::Finish(i, how)),
         3 => (0u64..20_000).prop_map(Act::Advance),
         1 => Just(Act::RestartScheduler),
-        1 => (0u8..3).prop_map(Act::Replan),
+        1 => (0u8..5).prop_map(Act::Replan),
+        1 => any::<bool>().prop_map(Act::Slow),
+        3 => Just(Act::Compile),
     ]
 }
 
@@ -529,13 +562,18 @@ proptest! {
     /// Whatever happens, every invariant holds, no attempt is assigned twice, no task has two open
     /// attempts, and a task reported done is never assigned again.
     #[test]
-    fn promises_hold_under_any_sequence(acts in prop::collection::vec(act(), 1..80)) {
+    fn promises_hold_under_any_sequence(
+        large in any::<bool>(),
+        acts in prop::collection::vec(act(), 1..80),
+    ) {
         let jobs = format!("{JOBS}, {CHOOSY}");
-        let mut cell = Cell::new(two_levels(LIMITS, &jobs), forest(2, 3));
+        let first = if large { forest(2, 20) } else { forest(2, 3) };
+        let mut cell = Cell::new(two_levels(LIMITS, &jobs), first);
         let mut incarnations = [1u8, 1, 1];
         let mut sent: Vec<Assignment> = Vec::new();
         let mut ids = BTreeSet::new();
         let mut finished = BTreeSet::new();
+        let mut deleted = BTreeSet::new();
         for act in acts {
             match act {
                 Act::Heartbeat(w) => drop(cell.heartbeat(&"w".repeat(w.into()), incarnations[w as usize])),
@@ -558,26 +596,37 @@ proptest! {
                 Act::Finish(i, how) if !sent.is_empty() => {
                     let assignment = sent[i % sent.len()].clone();
                     let line = [Some("done"), Some("incomplete"), Some("failed"), None][how as usize];
-                    let current = cell.core.attempts.contains_key(&assignment.open.attempt);
+                    let current = cell.core.attempts.contains(assignment.open.attempt);
                     cell.done(vec![result(&assignment, line)]);
                     if current && how == 0 {
                         finished.insert(assignment.open.task.clone());
                     }
                 }
+                Act::Slow(slow) => {
+                    cell.compile();
+                    cell.slow = slow;
+                }
+                Act::Compile => cell.compile(),
                 Act::Advance(ms) => cell.advance(ms),
                 Act::RestartScheduler => cell.restart(),
                 Act::Replan(which) => {
                     cell.plan.1 = match which {
                         0 => forest(1, 2),
                         1 => forest(2, 3),
+                        2 => forest(3, 17),
+                        3 => forest(2, 20),
                         _ => shared_forest(),
                     };
                     cell.replan();
                 }
                 // One that is made again is another job: nothing of it is done.
                 Act::Define(n) => {
-                    if let Some(job) = definitions::make_or_delete(&mut cell, n) {
+                    let (job, made) = definitions::make_or_delete(&mut cell, n);
+                    if made {
+                        deleted.remove(&job);
+                    } else {
                         finished.retain(|task: &TaskName| *task.job != *job);
+                        deleted.insert(job);
                     }
                 }
                 Act::Limit(n) => {
@@ -592,10 +641,14 @@ proptest! {
             for assignment in cell.assigned() {
                 prop_assert!(ids.insert(assignment.open.attempt), "an attempt is assigned once");
                 prop_assert!(!finished.contains(&assignment.open.task), "{} is done", assignment.open.task);
+                prop_assert!(!deleted.contains(&*assignment.open.task.job), "its job is deleted");
                 cell.check_choosy(&assignment);
                 sent.push(assignment);
             }
-            let open = cell.core.attempts.values().map(|a| a.open.task.clone());
+            if cell.core.is_entering() {
+                continue;
+            }
+            let open = cell.core.attempts.iter().map(|a| a.name(&cell.core.plan));
             let tasks: BTreeSet<_> = open.collect();
             prop_assert_eq!(tasks.len(), cell.core.attempts.len(), "one open attempt per task");
         }

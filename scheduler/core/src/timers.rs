@@ -23,10 +23,10 @@ impl Core {
             && at <= self.now
         {
             self.backoffs.remove(&(at, task));
-            if let Some(record) = self.records.get_mut(&task) {
-                record.phase = Phase::Ready;
+            if let Some(known) = self.records.get_mut(&task) {
+                known.record.phase = Phase::Ready;
             }
-            self.set_cell(task, self.cell(task).with_phase(Phase::Ready));
+            self.set_cell(task, self.plan.cell(task).with_phase(Phase::Ready));
         }
         while let Some(&(at, worker)) = self.worker_checks.first()
             && at <= self.now
@@ -90,14 +90,14 @@ impl Core {
             .attempts
             .iter()
             .copied()
-            .filter(|id| self.attempts[id].stage == Stage::Unsure)
+            .filter(|&id| self.stage(id) == Some(Stage::Unsure))
             .collect();
         // Every assignment that was sent so far is to be refused from now on, except those that
         // are waiting for their answer: the worker may still take them.
         let waiting = state
             .attempts
             .iter()
-            .map(|id| &self.attempts[id])
+            .filter_map(|&id| self.attempts.get(id))
             .filter(|attempt| attempt.stage == Stage::Assigned)
             .map(|attempt| attempt.seq)
             .min();
@@ -106,8 +106,9 @@ impl Core {
             None => state.last_seq,
         };
         let askable = unsure.iter().copied().filter(|id| {
-            let attempt = &self.attempts[id];
-            attempt.incarnation != state.incarnation || attempt.seq <= floor
+            self.attempts
+                .get(*id)
+                .is_some_and(|a| a.incarnation != state.incarnation || a.seq <= floor)
         });
         let asked: Vec<_> = askable.take(PROBE_MAX).collect();
         if !asked.is_empty() && state.health == WorkerHealth::Healthy {

@@ -19,8 +19,8 @@ const CHANGES_MAX: usize = 10_000;
 impl Core {
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::new();
-        for job in &self.jobs {
-            for (state, count) in job.counts() {
+        for job in 0..self.plan.jobs.len() {
+            for (state, count) in self.plan.counts(JobIx(job as u32)) {
                 *counts.entry(state).or_default() += count;
             }
         }
@@ -28,11 +28,11 @@ impl Core {
     }
 
     pub fn sizes(&self) -> (u64, u64) {
-        (self.jobs.len() as u64, self.forest.node_count() as u64)
+        (self.plan.jobs.len() as u64, self.plan.forest.node_count() as u64)
     }
 
     pub fn is_enabled(&self) -> bool {
-        self.config.settings.enabled
+        self.plan.config.settings.enabled
     }
 
     pub fn is_planned(&self) -> bool {
@@ -50,36 +50,41 @@ impl Core {
     /// Nothing runs or waits, and nothing could start if a worker came.
     pub fn is_finished(&self) -> bool {
         self.planned
+            && !self.compiling
+            && !self.is_entering()
+            && !self.redefined
+            && self.newly_defined.is_empty()
             && self.attempts.is_empty()
             && self.backoffs.is_empty()
-            && !self.jobs.iter().enumerate().any(|(i, job)| {
-                self.config.settings.enabled
+            && !self.plan.jobs.iter().enumerate().any(|(i, job)| {
+                self.plan.config.settings.enabled
                     && job.config.can_run()
-                    && job.open.get(NodeIx::INSTANCE.index())
-                    && self.has_room(JobIx(i as u32), 0, NodeIx::INSTANCE)
+                    && self.plan.is_root_open(JobIx(i as u32))
+                    && self.plan.has_room(JobIx(i as u32), 0, NodeIx::INSTANCE)
             })
     }
 
     /// For a finished cell: why tasks are left that are not done.
     pub fn stuck(&self) -> Vec<String> {
         let mut stuck = Vec::new();
-        if !self.config.settings.enabled {
+        if !self.plan.config.settings.enabled {
             stuck.push("the settings say \"enabled\": false".to_owned());
         }
-        for (i, job) in self.jobs.iter().enumerate() {
-            let left = |state: TaskState| job.count(state) > 0;
+        for (i, job) in self.plan.jobs.iter().enumerate() {
+            let ix = JobIx(i as u32);
+            let left = |state: TaskState| self.plan.count(ix, state) > 0;
             if !(left(TaskState::CanRun) || left(TaskState::Blocked)) {
                 continue;
             }
-            let example = job
-                .cells()
+            let example = self
+                .plan
+                .cells(ix)
                 .find(|(_, cell)| matches!(cell.state(), TaskState::CanRun | TaskState::Blocked));
             let Some((node, _)) = example else { continue };
             let name = &job.config.name;
-            let task = TaskIx { job: JobIx(i as u32), node };
-            if let Ok(explanation) = self.explain(name, self.forest.name(task.node)) {
+            if let Ok(explanation) = self.explain(name, self.plan.forest.name(node)) {
                 let reasons: Vec<_> = explanation.reasons.into_iter().map(|r| r.text).collect();
-                let node = self.forest.name(node);
+                let node = self.plan.forest.name(node);
                 stuck.push(format!("{name} on {node}: {}", reasons.join("; ")));
             }
         }
@@ -87,44 +92,49 @@ impl Core {
     }
 
     pub fn job_rows(&self, page: &Page) -> Listing<JobRow> {
-        let row = |job: &crate::jobs::JobState| JobRow {
+        let row = |ix: JobIx, job: &crate::jobs::JobState| JobRow {
             job: job.config.name.to_string(),
             enabled: job.config.enabled,
             owner: job.config.owner.clone(),
-            level: self.config.settings.levels[job.level()].clone(),
+            level: self.plan.config.settings.levels[job.level()].clone(),
             priority: job.config.priority,
             depends_on: job.config.depends_on.clone(),
-            counts: job.counts(),
+            counts: self.plan.counts(ix),
             origin: self.origin(&job.config.name),
             overrides: self.overrides(&job.config.name),
             errors: job.config.errors.iter().map(|e| e.message.clone()).collect(),
         };
-        let items = self.jobs[page.range(self.jobs.len())].iter().map(row).collect();
-        Listing { total: self.jobs.len() as u64, items }
+        let range = page.range(self.plan.jobs.len());
+        let items = range.map(|i| row(JobIx(i as u32), &self.plan.jobs[i])).collect();
+        Listing { total: self.plan.jobs.len() as u64, items }
     }
 
     pub fn node_rows(&self, request: &NodesRequest) -> Listing<NodeRow> {
-        let names = self.forest.level_names();
+        let names = self.plan.forest.level_names();
         let wanted = |node: &NodeIx| {
-            let level = &names[self.forest.level_of(*node)];
+            let level = &names[self.plan.forest.level_of(*node)];
             request.level.as_ref().is_none_or(|wanted| wanted == level)
-                && request.contains.as_ref().is_none_or(|c| self.forest.name(*node).contains(c))
+                && request
+                    .contains
+                    .as_ref()
+                    .is_none_or(|c| self.plan.forest.name(*node).contains(c))
         };
-        let all = (0..self.forest.node_count() as u32).map(NodeIx);
+        let all = (0..self.plan.forest.node_count() as u32).map(NodeIx);
         let row = |node: NodeIx| {
-            let level = self.forest.level_of(node);
-            let slots = self.resources.node_slots(level, node);
+            let level = self.plan.forest.level_of(node);
+            let slots = self.plan.resources.node_slots(level, node);
             NodeRow {
-                node: self.forest.name(node).to_owned(),
+                node: self.plan.forest.name(node).to_owned(),
                 level: names[level].clone(),
-                parent: self.forest.parent(node).map(|p| self.forest.name(p).to_owned()),
+                parent: self.plan.forest.parent(node).map(|p| self.plan.forest.name(p).to_owned()),
                 more_parents: self
+                    .plan
                     .forest
                     .more_parents(node)
                     .iter()
-                    .map(|&parent| self.forest.name(parent).to_owned())
+                    .map(|&parent| self.plan.forest.name(parent).to_owned())
                     .collect(),
-                enabled: self.forest.is_enabled(node),
+                enabled: self.plan.forest.is_enabled(node),
                 slots: slots.map(|(name, slots)| (name.to_owned(), slots)).collect(),
             }
         };
@@ -132,59 +142,59 @@ impl Core {
     }
 
     pub fn task_rows(&self, request: &TasksRequest) -> Listing<TaskRow> {
-        let jobs = (0..self.jobs.len() as u32).map(JobIx).filter(|job| {
-            let name = &self.jobs[job.index()].config.name;
+        let jobs = (0..self.plan.jobs.len() as u32).map(JobIx).filter(|job| {
+            let name = &self.plan.jobs[job.index()].config.name;
             request.job.as_ref().is_none_or(|wanted| **wanted == **name)
         });
         let tasks = jobs.flat_map(|job| {
-            let state = &self.jobs[job.index()];
-            state.cells().filter_map(move |(node, cell)| {
+            let state = &self.plan.jobs[job.index()];
+            self.plan.cells(job).filter_map(move |(node, cell)| {
                 let shown = state.state_of(cell);
                 let wanted = request.states.is_empty() || request.states.contains(&shown);
                 wanted.then_some(TaskIx { job, node })
             })
         });
         let wanted = |task: &TaskIx| {
-            let name = self.forest.name(task.node);
+            let name = self.plan.forest.name(task.node);
             request.node.as_ref().is_none_or(|wanted| wanted == name)
                 && request.contains.as_ref().is_none_or(|text| name.contains(text))
                 && request.worker.as_ref().is_none_or(|worker| {
-                    let attempt = self.open_by_task.get(task).map(|id| &self.attempts[id]);
-                    attempt.is_some_and(|a| self.worker(a.worker).name.as_str() == worker)
+                    self.attempt_of(*task)
+                        .is_some_and(|a| self.worker(a.worker).name.as_str() == worker)
                 })
         };
         page_of(tasks.filter(wanted), &request.page, |task| self.task_row(task))
     }
 
     pub(crate) fn task_row(&self, task: TaskIx) -> TaskRow {
-        let job = &self.jobs[task.job.index()];
-        let state = job.state_of(self.cell(task));
-        let record = self.records.get(&task);
-        let attempt = self.open_by_task.get(&task).map(|id| &self.attempts[id]);
+        let job = &self.plan.jobs[task.job.index()];
+        let state = job.state_of(self.plan.cell(task));
+        let record = self.record(task);
+        let attempt = self.attempt_of(task);
         TaskRow {
             job: job.config.name.to_string(),
-            node: self.forest.name(task.node).to_owned(),
+            node: self.plan.forest.name(task.node).to_owned(),
             state,
             attempt_no: record.map_or(0, |r| r.attempt_no),
             running: attempt.map(|attempt| RunningRow {
-                attempt: attempt.open.attempt,
+                attempt: attempt.id,
                 worker: self.worker(attempt.worker).name.to_string(),
-                started_ms: attempt.open.started_ms,
+                started_ms: attempt.started_ms,
             }),
             last: record.and_then(|r| r.status.clone()),
             backoff_until_ms: record
                 .filter(|_| state == TaskState::Backoff)
-                .map(|r| r.backoff_until_ms),
+                .map(TaskRecord::backoff_until_ms),
         }
     }
 
     /// What is kept of a task of the present plan.
     pub fn task_record(&self, job: &str, node: &str) -> Option<TaskRecord> {
-        self.records.get(&self.find_task(job, node)?).cloned()
+        self.record(self.plan.find_task(job, node)?).cloned()
     }
 
     pub fn worker_rows(&self, page: &Page) -> Listing<WorkerRow> {
-        let limits = self.resources.worker_limits();
+        let limits = self.plan.resources.worker_limits();
         page_of(self.workers.iter(), page, |worker| WorkerRow {
             worker: worker.name.to_string(),
             host: worker.host.clone(),
@@ -211,19 +221,21 @@ impl Core {
             return Grid { layout: self.layout, seq, levels: None, jobs: Vec::new() };
         }
         let mut levels = BTreeMap::new();
-        let job = |job: &crate::jobs::JobState| GridJob {
+        let job = |(ix, job): (usize, &crate::jobs::JobState)| GridJob {
             job: job.config.name.to_string(),
-            level: self.config.settings.levels[job.level()].clone(),
-            cells: GridJob::pack(job.cells().map(|(_, cell)| job.state_of(cell))),
+            level: self.plan.config.settings.levels[job.level()].clone(),
+            cells: GridJob::pack(
+                self.plan.cells(JobIx(ix as u32)).map(|(_, cell)| job.state_of(cell)),
+            ),
         };
-        for job in &self.jobs {
-            let name = &self.config.settings.levels[job.level()];
+        for job in &self.plan.jobs {
+            let name = &self.plan.config.settings.levels[job.level()];
             levels.entry(name.clone()).or_insert_with(|| {
-                let nodes = self.forest.level(job.level()).map(|n| NodeIx(n as u32));
-                nodes.map(|node| self.forest.name(node).to_owned()).collect()
+                let nodes = self.plan.forest.level(job.level()).map(|n| NodeIx(n as u32));
+                nodes.map(|node| self.plan.forest.name(node).to_owned()).collect()
             });
         }
-        let jobs = self.jobs.iter().map(job).collect();
+        let jobs = self.plan.jobs.iter().enumerate().map(job).collect();
         Grid { layout: self.layout, seq, levels: (!known).then_some(levels), jobs }
     }
 
@@ -252,11 +264,11 @@ impl Core {
         changed.dedup();
         let too_many = changed.len() > CHANGES_MAX;
         let change = |task: TaskIx| {
-            let job = &self.jobs[task.job.index()];
+            let job = &self.plan.jobs[task.job.index()];
             CellChange {
                 job: task.job.0,
-                node: job.position(task.node) as u32,
-                state: job.state_of(job.cell(task.node)),
+                node: (task.node.index() - self.plan.forest.level(job.level()).start) as u32,
+                state: job.state_of(self.plan.cell(task)),
             }
         };
         let changes = if too_many { Vec::new() } else { changed.into_iter().map(change).collect() };

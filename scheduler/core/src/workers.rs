@@ -13,7 +13,7 @@ use crate::Core;
 use crate::bits::Bits;
 use crate::forest::NodeIx;
 use crate::record::WorkerRecord;
-use crate::resources::{ClassIx, Classes, Sign, fits_in};
+use crate::resources::{Amounts, ClassIx, Classes, Sign, fits_in};
 use crate::tasks::JobIx;
 use bistro_common::config::WorkerSelector;
 
@@ -122,6 +122,16 @@ impl Rooms {
         self.classes.classes[class.index()].slots.clone()
     }
 
+    /// The same by number.
+    pub fn amounts(&self, class: ClassIx) -> Amounts {
+        self.classes.classes[class.index()].amounts.clone()
+    }
+
+    /// No worker has room for the class, as far as is known.
+    pub fn clear(&mut self, class: ClassIx, workers: usize) {
+        self.classes.classes[class.index()].room = Bits::new(workers);
+    }
+
     /// The next worker with room for the class.
     pub fn next(&mut self, class: ClassIx, workers: usize) -> Option<WorkerIx> {
         let room = &self.classes.classes[class.index()].room;
@@ -139,12 +149,12 @@ impl Core {
     pub(crate) fn add_worker(&mut self, record: WorkerRecord, health: WorkerHealth) -> WorkerIx {
         let worker = WorkerIx(self.workers.len() as u32);
         self.worker_names.insert(record.name.clone(), worker);
-        let resources = self.resources.worker_limits().len();
+        let resources = self.plan.resources.worker_limits().len();
         self.workers.push(Worker::from_record(record, health, resources));
         self.refresh_worker_slots(worker);
         let host = self.workers[worker.index()].host.clone();
         self.hosts.entry(host).or_default().push(worker);
-        for class in &mut self.rooms.classes.classes {
+        for class in &mut self.plan.rooms.classes.classes {
             class.room.grow(self.workers.len());
         }
         self.refresh_room(worker);
@@ -156,18 +166,18 @@ impl Core {
         let state = &mut self.workers[worker.index()];
         let (name, host) = (state.name.to_string(), state.host.as_str());
         let keys = [&format!("{host}:{name}"), host, &name];
-        state.slots = self.config.settings.worker_slots(&state.capacity, keys);
+        state.slots = self.plan.config.settings.worker_slots(&state.capacity, keys);
     }
 
     /// Sets all rooms from scratch.
     pub(crate) fn fill_rooms(&mut self) {
-        for class in &mut self.rooms.classes.classes {
+        for class in &mut self.plan.rooms.classes.classes {
             class.room = Bits::new(self.workers.len());
         }
         for worker in 0..self.workers.len() {
             self.refresh_room(WorkerIx(worker as u32));
         }
-        self.refresh_lanes();
+        self.plan.refresh_lanes();
     }
 
     /// Does the worker take one more of each class?
@@ -175,8 +185,8 @@ impl Core {
         let state = &self.workers[worker.index()];
         let takes_work = state.takes_work(self.now);
         let mut flipped = false;
-        for class in 0..self.rooms.classes.classes.len() {
-            let of_class = &mut self.rooms.classes.classes[class];
+        for class in 0..self.plan.rooms.classes.classes.len() {
+            let of_class = &mut self.plan.rooms.classes.classes[class];
             let state = &self.workers[worker.index()];
             let room = takes_work
                 && of_class.wanted.is_on(&state.host)
@@ -186,9 +196,9 @@ impl Core {
             flipped |= of_class.room.is_empty() != before;
         }
         if flipped {
-            self.refresh_lanes();
+            self.plan.refresh_lanes();
         }
-        if !self.placed_jobs.is_empty() {
+        if !self.plan.placed_jobs.is_empty() {
             let host = self.workers[worker.index()].host.clone();
             self.refresh_host(&host);
         }
@@ -196,20 +206,21 @@ impl Core {
 
     /// Brings up to date which jobs that are placed on this host can start there.
     pub(crate) fn refresh_host(&mut self, host: &str) {
-        for at in 0..self.placed_jobs.len() {
-            let job = self.placed_jobs[at];
-            let Some(level) = self.jobs[job.index()].placed.as_ref().map(|placed| placed.level)
-            else {
+        for at in 0..self.plan.placed_jobs.len() {
+            let job = self.plan.placed_jobs[at];
+            let placed = self.plan.jobs[job.index()].placed();
+            let Some(level) = placed.map(|placed| placed.level) else {
                 continue;
             };
-            let Some(node) = self.forest.find(level, host) else {
+            let Some(node) = self.plan.forest.find(level, host) else {
                 continue;
             };
             let room = self.host_has_room(job, host);
-            let position = node.index() - self.forest.level(level).start;
-            let placed = self.jobs[job.index()].placed.as_mut().expect("was just looked at");
-            if placed.room.set(position, room) {
-                self.refresh_open(job, node);
+            let position = node.index() - self.plan.forest.level(level).start;
+            let routes = self.plan.jobs[job.index()].routes.as_mut();
+            let placed = routes.and_then(|routes| routes.placed.as_mut());
+            if placed.expect("was just looked at").room.set(position, room) {
+                self.plan.refresh_open(job, level, node);
             }
         }
     }
@@ -220,8 +231,8 @@ impl Core {
 
     /// The workers of a host that can take one more task of the job.
     fn on_host<'a>(&'a self, job: JobIx, host: &'a str) -> impl Iterator<Item = WorkerIx> + 'a {
-        let class = self.jobs[job.index()].worker_class;
-        let room = &self.rooms.classes.classes[class.index()].room;
+        let class = self.plan.jobs[job.index()].worker_class;
+        let room = &self.plan.rooms.classes.classes[class.index()].room;
         let here = self.hosts.get(host).into_iter().flatten();
         here.copied().filter(move |worker| room.get(worker.index()))
     }
@@ -236,16 +247,16 @@ impl Core {
 
     /// The worker for a task at the end of this path; there is one, since the task can start.
     pub(crate) fn choose_worker(&mut self, job: JobIx, path: &[NodeIx]) -> Option<WorkerIx> {
-        if let Some(placed) = &self.jobs[job.index()].placed {
+        if let Some(placed) = self.plan.jobs[job.index()].placed() {
             let on_path = *path.get(placed.level)?;
             return self
-                .on_host(job, self.forest.name(on_path))
+                .on_host(job, self.plan.forest.name(on_path))
                 .min_by_key(|&worker| (self.worker(worker).attempts.len(), worker));
         }
-        let class = self.jobs[job.index()].worker_class;
-        let room = &self.rooms.classes.classes[class.index()].room;
-        match self.config.settings.worker_selector {
-            WorkerSelector::RoundRobin => self.rooms.next(class, self.workers.len()),
+        let class = self.plan.jobs[job.index()].worker_class;
+        let room = &self.plan.rooms.classes.classes[class.index()].room;
+        match self.plan.config.settings.worker_selector {
+            WorkerSelector::RoundRobin => self.plan.rooms.next(class, self.workers.len()),
             WorkerSelector::Busiest => {
                 let workers = room.iter().map(|worker| WorkerIx(worker as u32));
                 workers.min_by_key(|&worker| (self.left_by_weight(worker), worker))
@@ -264,7 +275,8 @@ impl Core {
     fn left_by_weight(&self, worker: WorkerIx) -> i64 {
         let state = self.worker(worker);
         let left = state.slots.iter().zip(&state.used).map(|(slots, used)| slots - used);
-        self.resources
+        self.plan
+            .resources
             .worker_limits()
             .iter()
             .zip(left)

@@ -174,7 +174,7 @@ pub fn run(setup: Setup, trace: &mut dyn FnMut(Trace)) -> Result<Report, Simulat
 impl Simulation<'_> {
     /// One step, and the steps in which workers take what it has assigned.
     fn step(&mut self, input: Input) {
-        self.core.step(self.now, input, &mut self.out);
+        self.core.step_through(self.now, input, &mut self.out);
         while !self.out.is_empty() {
             for effect in std::mem::take(&mut self.out) {
                 if let Effect::Assign { worker, assign } = effect {
@@ -194,7 +194,7 @@ impl Simulation<'_> {
         let reply = Ok(AssignReply { v: VERSION, results });
         let incarnation = assign.fence.incarnation;
         let input = Input::AssignReply { worker, incarnation, attempts, reply };
-        self.core.step(self.now, input, &mut self.out);
+        self.core.step_through(self.now, input, &mut self.out);
     }
 
     fn start(&mut self, worker: WorkerName, assignment: Assignment) {

@@ -71,7 +71,7 @@ impl Cell {
     }
 
     fn step(&mut self, input: Input) {
-        self.core.step(self.now, input, &mut self.out);
+        self.core.step_through(self.now, input, &mut self.out);
     }
 
     fn join(&mut self, name: &str, host: &str) -> Result<(), String> {
@@ -159,13 +159,13 @@ pub fn status_sequence(given: &Value) -> Answer {
             cell.report(&attempt, status_named(event));
         }
         let record = cell.core.task_record("job", "n").ok_or("the task has no record")?;
-        let status = record.status.ok_or("the task has no status")?;
+        let status = record.status.clone().ok_or("the task has no status")?;
         let failed = status.has(bits::FAILED);
         steps.push(json!({
             "backoff_seconds": record.backoff_seconds,
             "failed": failed,
             "result_bits": status.result_bits,
-            "can_run_now": !failed && record.backoff_until_ms <= cell.now,
+            "can_run_now": !failed && record.backoff_until_ms() <= cell.now,
         }));
         waited = record.backoff_seconds;
     }

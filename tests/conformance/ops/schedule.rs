@@ -42,10 +42,18 @@ fn start_all(
     let open = snapshot.attempts.iter().map(|attempt| attempt.open.attempt).collect();
     let mut core = core(seed, snapshot);
     let mut out = Vec::new();
-    core.step(NOW, Input::Plan { config: Arc::new(config), forest: Arc::new(forest) }, &mut out);
-    core.step(NOW, Input::Heartbeat { token: 1, heartbeat: Box::new(heartbeat(open)) }, &mut out);
+    core.step_through(
+        NOW,
+        Input::Plan { config: Arc::new(config), forest: Arc::new(forest) },
+        &mut out,
+    );
+    core.step_through(
+        NOW,
+        Input::Heartbeat { token: 1, heartbeat: Box::new(heartbeat(open)) },
+        &mut out,
+    );
     while core.next_wake().is_some_and(|at| at <= NOW) {
-        core.step(NOW, Input::Tick, &mut out);
+        core.step_through(NOW, Input::Tick, &mut out);
     }
     let assigned = out.into_iter().filter_map(|effect| match effect {
         Effect::Assign { assign, .. } => Some(assign.attempts),

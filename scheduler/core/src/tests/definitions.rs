@@ -175,23 +175,24 @@ fn new_jobs_one_by_one_are_as_good_as_a_plan_with_all_of_them() {
     }
 }
 
-/// For the property test: one of a few jobs, made if it is not there and deleted if it is; then
-/// its name is returned.
-pub(super) fn make_or_delete(cell: &mut Cell, n: usize) -> Option<String> {
-    let job = format!("extra{}", n % 4);
+/// For the property test: one of a few jobs, made if it is not there and deleted if it is. Its name,
+/// and whether it was made.
+pub(super) fn make_or_delete(cell: &mut Cell, n: usize) -> (String, bool) {
+    let job = format!("extra{}", n % 5);
     let request = JobDeleteRequest { job: job.clone(), version_id: None, audit: Audit::default() };
     let now = cell.now;
     if apply(cell, |core, out| core.job_delete(now, &request, out)).is_ok() {
-        return Some(job);
+        return (job, false);
     }
-    let definition = match n % 4 {
+    let definition = match n % 5 {
         0 => json!({"owner": "o", "level_for_tasks": "instance"}),
         1 => json!({"owner": "o", "depends_on": ["extra0"], "level_for_tasks": "host"}),
         2 => json!({"owner": "o", "filters": {"host": {"blacklist": ["h0"]}}}),
+        3 => json!({"owner": "o", "filters": {"db": {"whitelist": ["h1d2"]}}}),
         _ => json!({"owner": "o", "resources": {"slots": 2}, "kill_orphan_tasks_after_sec": 0}),
     };
     create(cell, &job, definition).expect("it is valid and not there");
-    None
+    (job, true)
 }
 
 #[test]

@@ -62,9 +62,9 @@ fn explain_says_nothing_of_a_full_parent_if_another_has_room() {
     };
     assert_eq!(explain(&cell, "h0d0"), "no worker is connected and healthy");
     cell.heartbeat("w1", 1);
-    let waiting = ["h0d0", "h0d1"]
-        .into_iter()
-        .find(|db| cell.core.find_task("a", db).is_some_and(|task| cell.core.cell(task).can_run()));
+    let waiting = ["h0d0", "h0d1"].into_iter().find(|db| {
+        cell.core.plan.find_task("a", db).is_some_and(|task| cell.core.plan.cell(task).can_run())
+    });
     let why = explain(&cell, waiting.expect("two tasks run, four are there"));
     assert!(why.contains("on h0") && why.contains("on h1"), "{why}");
 }

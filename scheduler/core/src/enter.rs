@@ -1,0 +1,285 @@
+//! Taking a new plan: what was known under the old one is entered piece by piece, with heartbeats
+//! answered in between. Nothing is started before all is entered, since what is done must not be
+//! done again.
+
+use std::collections::hash_map;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use bistro_common::config::{Config, Job};
+use bistro_common::protocol::api::WorkerHealth;
+
+use crate::Core;
+use crate::attempts::{AttemptIx, Stage};
+use crate::forest::{Forest, NodeIx};
+use crate::io::Effect;
+use crate::plan::{Draft, Plan};
+use crate::record::{AttemptRecord, WorkerRecord};
+use crate::tasks::{JobIx, Known, Phase, TaskIx, TaskRecord};
+use crate::workers::WorkerIx;
+
+/// So many tasks and attempts are entered in one step: about 10 ms. In tests it takes several steps,
+/// too.
+const ENTERED_PER_STEP: usize = if cfg!(test) { 3 } else { 8_192 };
+
+/// Records of a job's tasks by the names of their nodes.
+pub type OfJob = FxHashMap<Arc<str>, TaskRecord>;
+
+/// What is still to be entered.
+#[derive(Debug)]
+pub struct Entering {
+    former: Box<Plan>,
+    /// The jobs of the former plan in the present one.
+    jobs: Vec<Option<JobIx>>,
+    records: hash_map::IntoIter<TaskIx, Known>,
+    parked: hash_map::IntoIter<Arc<str>, OfJob>,
+    /// The job whose parked records are being entered.
+    of_job: Option<(Arc<str>, JobIx, hash_map::IntoIter<Arc<str>, TaskRecord>)>,
+    attempts: std::vec::IntoIter<AttemptIx>,
+}
+
+impl Core {
+    /// Puts back what was open when the last scheduler ended. How long its workers may still run
+    /// is not known, so their leases are taken to have begun just now.
+    pub(crate) fn restore(&mut self, workers: Vec<WorkerRecord>, attempts: Vec<AttemptRecord>) {
+        let lease_end = self.terms.scheduler_end(self.now);
+        for record in workers {
+            let worker = self.add_worker(record, WorkerHealth::Unheard);
+            self.workers[worker.index()].lease_end = lease_end;
+            self.schedule_check(worker);
+        }
+        for record in attempts {
+            let AttemptRecord { open, worker, incarnation, seq } = record;
+            // A worker is stored before its first attempt; a store without it lost a table.
+            if let Some(&worker) = self.worker_names.get(&worker) {
+                let attempt = self.noted_attempt(open, worker, incarnation, seq, Stage::Unsure);
+                self.open_attempt(attempt);
+            }
+        }
+    }
+
+    /// A config and nodes to make the next plan of.
+    pub(crate) fn on_plan(
+        &mut self,
+        config: Arc<Config>,
+        forest: Arc<Forest>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.wanted = Some((config, forest));
+        self.draft(out);
+    }
+
+    /// Has the next plan compiled, if none is being compiled already: then that one comes first.
+    pub(crate) fn draft(&mut self, out: &mut Vec<Effect>) {
+        if self.compiling {
+            self.redefined = true;
+            return;
+        }
+        let (config, forest) = self
+            .wanted
+            .take()
+            .unwrap_or_else(|| (self.plan.config.clone(), self.plan.forest.clone()));
+        self.adopt(config.clone());
+        self.compiling = true;
+        let jobs = self.effective_jobs();
+        out.push(Effect::Compile(Draft { config, forest, jobs }));
+    }
+
+    /// The plan that was asked for.
+    pub(crate) fn on_compiled(&mut self, plan: Box<Plan>) {
+        self.compiling = false;
+        self.planned = true;
+        self.relay();
+        let former = std::mem::replace(&mut self.plan, plan);
+        for worker in 0..self.workers.len() {
+            self.workers[worker].used = vec![0; self.plan.resources.worker_limits().len()];
+            self.refresh_worker_slots(WorkerIx(worker as u32));
+        }
+        self.fill_rooms();
+        self.backoffs.clear();
+        let attempts: Vec<_> =
+            self.attempts.ids().into_iter().filter_map(|id| self.attempts.find(id)).collect();
+        self.entering = Some(Box::new(Entering {
+            jobs: former.jobs.iter().map(|job| self.plan.job(&job.config.name)).collect(),
+            records: std::mem::take(&mut self.records).into_iter(),
+            parked: std::mem::take(&mut self.parked).into_iter(),
+            of_job: None,
+            attempts: attempts.into_iter(),
+            former,
+        }));
+        // What was changed while this plan was compiled starts nothing under it.
+        for name in std::mem::take(&mut self.changed_since_draft) {
+            self.withdraw(&name);
+        }
+        self.newly_defined.append(&mut self.defined_since_draft);
+    }
+
+    /// Numbers of jobs mean something else from now on.
+    pub(crate) fn relay(&mut self) {
+        self.layout += 1;
+        self.changed.clear();
+        self.relaid = self.watched;
+    }
+
+    /// Nothing more of a job is started under the present plan.
+    pub(crate) fn withdraw(&mut self, job: &str) {
+        if let Some(job) = self.plan.job(job) {
+            self.plan.jobs[job.index()].withdrawn = true;
+            self.plan.refresh_ready(job);
+        }
+    }
+
+    /// A new plan is not entered as a whole yet. Requests had better wait: they would see half of
+    /// it.
+    pub fn is_entering(&self) -> bool {
+        self.entering.is_some()
+    }
+
+    /// Enters the next part.
+    pub(crate) fn enter_some(&mut self, out: &mut Vec<Effect>) {
+        let Some(mut entering) = self.entering.take() else {
+            return;
+        };
+        for _ in 0..ENTERED_PER_STEP {
+            if !self.enter_next(&mut entering) {
+                self.condemn(out);
+                return;
+            }
+        }
+        self.entering = Some(entering);
+    }
+
+    pub(crate) fn enter_all(&mut self, out: &mut Vec<Effect>) {
+        while self.is_entering() {
+            self.enter_some(out);
+        }
+    }
+
+    /// False: there is nothing more.
+    fn enter_next(&mut self, entering: &mut Entering) -> bool {
+        if let Some((task, known)) = entering.records.next() {
+            self.enter_former(entering, task, known.record);
+            return true;
+        }
+        if let Some((name, job, of_job)) = &mut entering.of_job {
+            match of_job.next() {
+                Some((node, record)) => {
+                    let level = self.plan.jobs[job.index()].level();
+                    match self.plan.forest.find(level, &node) {
+                        Some(node) => self.enter(TaskIx { job: *job, node }, record),
+                        None => self.park(name.clone(), node, record),
+                    }
+                }
+                None => entering.of_job = None,
+            }
+            return true;
+        }
+        if let Some((name, of_job)) = entering.parked.next() {
+            match self.plan.job(&name) {
+                Some(job) => entering.of_job = Some((name, job, of_job.into_iter())),
+                None => self.parked.entry(name).or_default().extend(of_job),
+            }
+            return true;
+        }
+        if let Some(attempt) = entering.attempts.next() {
+            self.carry_over(attempt, &entering.former);
+            return true;
+        }
+        false
+    }
+
+    /// The record of a task of the former plan.
+    fn enter_former(&mut self, entering: &Entering, task: TaskIx, record: TaskRecord) {
+        let former = &entering.former;
+        let old = former.jobs[task.job.index()].level();
+        let found = entering.jobs[task.job.index()].and_then(|job| {
+            let level = self.plan.jobs[job.index()].level();
+            let node = match Arc::ptr_eq(&former.forest, &self.plan.forest) && level == old {
+                true => task.node,
+                false => self.plan.forest.find(level, former.forest.name(task.node))?,
+            };
+            Some(TaskIx { job, node })
+        });
+        match found {
+            Some(task) => self.enter(task, record),
+            None => {
+                let name = former.task_name(task);
+                self.park(name.job, name.node, record);
+            }
+        }
+    }
+
+    fn park(&mut self, job: Arc<str>, node: Arc<str>, record: TaskRecord) {
+        self.parked.entry(job).or_default().insert(node, record);
+    }
+
+    fn enter(&mut self, task: TaskIx, record: TaskRecord) {
+        if record.phase == Phase::Backoff {
+            self.backoffs.insert((record.backoff_until_ms(), task));
+        }
+        let phase = record.phase;
+        self.records.insert(task, Known { record, open: None });
+        self.plan.set_cell(task, self.plan.cell(task).with_phase(phase));
+        if phase == Phase::Done {
+            self.refresh_dependents(task);
+        }
+    }
+
+    /// Puts a new job beside the others. False: only a new plan will do.
+    pub(crate) fn add_job(&mut self, job: Arc<Job>) -> bool {
+        let orphans = self.attempts.iter().filter(|attempt| attempt.task().is_none());
+        if orphans.map(|attempt| attempt.name(&self.plan)).any(|task| task.job == job.name) {
+            return false;
+        }
+        let name = job.name.clone();
+        let Some(added) = self.plan.add_job(job) else {
+            return false;
+        };
+        let state = &self.plan.jobs[added.ix.index()];
+        let (class, placed) = (state.worker_class, state.placed().map(|placed| placed.level));
+        if added.new_worker_class {
+            self.plan.rooms.clear(class, self.workers.len());
+            (0..self.workers.len()).for_each(|worker| self.refresh_room(WorkerIx(worker as u32)));
+        }
+        self.plan.refresh_lanes();
+        if placed.is_some() {
+            let hosts: Vec<String> = self.hosts.keys().cloned().collect();
+            hosts.iter().for_each(|host| self.refresh_host(host));
+        }
+        for (node, record) in self.parked.remove(&name).unwrap_or_default() {
+            let level = self.plan.jobs[added.ix.index()].level();
+            match self.plan.forest.find(level, &node) {
+                Some(node) => self.enter(TaskIx { job: added.ix, node }, record),
+                None => self.park(name.clone(), node, record),
+            }
+        }
+        if !self.plan.jobs[added.ix.index()].depends_on().is_empty() {
+            self.refresh_all_blocked(added.ix);
+        }
+        true
+    }
+
+    /// What a new job depends on may be done already.
+    fn refresh_all_blocked(&mut self, job: JobIx) {
+        for node in self.plan.forest.level(self.plan.jobs[job.index()].level()) {
+            let task = TaskIx { job, node: NodeIx(node as u32) };
+            if self.plan.refresh_blocked(task) && self.watched {
+                self.changed.push(task);
+            }
+        }
+    }
+
+    /// Opens or closes the gates of tasks that depend on this one.
+    pub(crate) fn refresh_dependents(&mut self, task: TaskIx) {
+        for at in 0..self.plan.jobs[task.job.index()].dependents().len() {
+            let dependent = self.plan.jobs[task.job.index()].dependents()[at];
+            if let Some(task) = self.plan.same_node(task, dependent)
+                && self.plan.refresh_blocked(task)
+                && self.watched
+            {
+                self.changed.push(task);
+            }
+        }
+    }
+}

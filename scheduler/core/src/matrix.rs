@@ -1,0 +1,148 @@
+//! Sets of small integers, many side by side: a set per column.
+//!
+//! Of 64 members each, the words of all columns lie together: what asks every column about one
+//! member finds the answers in neighbouring memory. Above them one summary bit per word, so that a
+//! search over an empty stretch of a million members looks at 250 words.
+
+use std::ops::Range;
+
+const WORD: usize = 64;
+
+#[derive(Debug, Default)]
+pub struct BitMatrix {
+    /// The word of members `64 w..` of column `c` is at `w * stride + c`.
+    words: Vec<u64>,
+    /// Bit `w % 64` of the summary word `w / 64` of a column is set iff its word `w` is not zero.
+    summary: Vec<u64>,
+    /// Words per column.
+    len: usize,
+    columns: usize,
+    stride: usize,
+}
+
+impl BitMatrix {
+    /// No columns yet, and room for some; their members will be `0..members`.
+    pub fn new(members: usize, columns: usize) -> Self {
+        let mut matrix = Self { len: members.div_ceil(WORD), ..Self::default() };
+        matrix.widen(columns);
+        matrix
+    }
+
+    /// Adds an empty set; returns its column.
+    pub fn add_column(&mut self) -> usize {
+        if self.columns == self.stride {
+            self.widen((self.stride * 2).max(1));
+        }
+        self.columns += 1;
+        self.columns - 1
+    }
+
+    fn widen(&mut self, stride: usize) {
+        let old = self.stride;
+        let wide = |words: &[u64], len: usize| {
+            let mut wide = vec![0; len * stride];
+            for row in 0..len {
+                wide[row * stride..][..old].copy_from_slice(&words[row * old..][..old]);
+            }
+            wide
+        };
+        self.words = wide(&self.words, self.len);
+        self.summary = wide(&self.summary, self.len.div_ceil(WORD));
+        self.stride = stride;
+    }
+
+    pub fn get(&self, column: usize, member: usize) -> bool {
+        self.words[member / WORD * self.stride + column] >> (member % WORD) & 1 == 1
+    }
+
+    /// Returns whether the set has changed.
+    pub fn set(&mut self, column: usize, member: usize, value: bool) -> bool {
+        let at = member / WORD;
+        let word = &mut self.words[at * self.stride + column];
+        let bit = 1u64 << (member % WORD);
+        if (*word & bit != 0) == value {
+            return false;
+        }
+        let was_empty = *word == 0;
+        *word ^= bit;
+        if was_empty || *word == 0 {
+            self.summary[at / WORD * self.stride + column] ^= 1u64 << (at % WORD);
+        }
+        true
+    }
+
+    /// The least member of `range`.
+    pub fn first_in(&self, column: usize, range: Range<usize>) -> Option<usize> {
+        if range.is_empty() {
+            return None;
+        }
+        let first = range.start / WORD;
+        let word = |at: usize| self.words[at * self.stride + column];
+        let masked = word(first) & (!0 << (range.start % WORD));
+        let found = if masked != 0 {
+            first * WORD + masked.trailing_zeros() as usize
+        } else {
+            let at = self.next_word(column, first + 1, (range.end - 1) / WORD)?;
+            at * WORD + word(at).trailing_zeros() as usize
+        };
+        (found < range.end).then_some(found)
+    }
+
+    /// The least member of `range` at or after `from`, or else the least before it.
+    pub fn first_from(&self, column: usize, range: Range<usize>, from: usize) -> Option<usize> {
+        let after = self.first_in(column, from..range.end);
+        after.or_else(|| self.first_in(column, range.start..from))
+    }
+
+    /// The first word from `first` to `last` that is not zero.
+    fn next_word(&self, column: usize, first: usize, last: usize) -> Option<usize> {
+        if first > last {
+            return None;
+        }
+        let mut at = first / WORD;
+        let mut summary = self.summary[at * self.stride + column] & (!0 << (first % WORD));
+        while summary == 0 {
+            at += 1;
+            if at > last / WORD {
+                return None;
+            }
+            summary = self.summary[at * self.stride + column];
+        }
+        Some(at * WORD + summary.trailing_zeros() as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn columns_behave_like_sets(
+            ops in prop::collection::vec((0usize..6, 0usize..9_000, any::<bool>()), 0..200),
+            range in (0usize..9_000, 0usize..9_000),
+        ) {
+            let mut matrix = BitMatrix::new(9_000, 1);
+            let mut sets: Vec<BTreeSet<usize>> = Vec::new();
+            for (column, member, value) in ops {
+                while sets.len() <= column {
+                    prop_assert_eq!(matrix.add_column(), sets.len());
+                    sets.push(BTreeSet::new());
+                }
+                let set = &mut sets[column];
+                let changed = if value { set.insert(member) } else { set.remove(&member) };
+                prop_assert_eq!(matrix.set(column, member, value), changed);
+                prop_assert_eq!(matrix.get(column, member), value);
+            }
+            let (a, b) = (range.0.min(range.1), range.0.max(range.1));
+            let from = a + (b - a) / 2;
+            for (column, set) in sets.iter().enumerate() {
+                prop_assert_eq!(matrix.first_in(column, a..b), set.range(a..b).next().copied());
+                let expected = set.range(from..b).next().or_else(|| set.range(a..from).next());
+                prop_assert_eq!(matrix.first_from(column, a..b, from), expected.copied());
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! A cell for every task, and the bits of the frontier, as they lie in memory.
+//!
+//! Jobs that run on many nodes of their level have a column there: a byte per node, and a bit per
+//! node and level for the frontier, the columns of all jobs side by side. Jobs that run on few have
+//! a list of those and of the nodes above. Knows nothing of rules: what is open is for the frontier
+//! to say.
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use std::ops::Range;
+
+use bistro_common::config::LevelIx;
+use bistro_common::protocol::api::TaskState;
+
+use crate::forest::{Forest, NodeIx};
+use crate::matrix::BitMatrix;
+use crate::tasks::{Gate, JobIx, TaskCell, TaskIx};
+
+/// How many cells are in each state.
+type Counts = [u32; TaskState::ALL.len()];
+
+/// A list as short as this is counted when asked.
+const COUNTED_FROM: usize = 16;
+
+#[derive(Debug, Default)]
+pub struct TaskTable {
+    rows: Vec<Row>,
+    levels: Vec<Level>,
+    /// Listed jobs by the nodes in their lists, but for the instance node.
+    at: FxHashMap<NodeIx, SmallVec<[JobIx; 2]>>,
+}
+
+#[derive(Debug, Default)]
+struct Level {
+    first: usize,
+    nodes: usize,
+    /// Nodes whose own flag says that they are disabled.
+    disabled: u32,
+    /// The cell of the `n`th node and column `c` is at `n * stride + c`.
+    cells: Vec<TaskCell>,
+    columns: usize,
+    stride: usize,
+    /// A column for each job that has one at this level or below.
+    open: BitMatrix,
+}
+
+#[derive(Debug)]
+enum Row {
+    Column(Box<Column>),
+    List(List),
+}
+
+#[derive(Debug)]
+struct Column {
+    level: LevelIx,
+    cells: usize,
+    /// In the bits of every level down to its own.
+    open: SmallVec<[u32; 4]>,
+    counts: Counts,
+}
+
+#[derive(Debug)]
+struct List {
+    level: u32,
+    /// Ordered by node.
+    spots: Box<[Spot]>,
+    counts: Option<Box<Counts>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    node: NodeIx,
+    /// Of a node at the job's level.
+    cell: TaskCell,
+    open: bool,
+}
+
+impl List {
+    fn find(&self, node: NodeIx) -> Result<usize, usize> {
+        self.spots.binary_search_by_key(&node, |spot| spot.node)
+    }
+
+    fn within(&self, range: Range<usize>) -> &[Spot] {
+        let at = |node: usize| self.spots.partition_point(|spot| spot.node.index() < node);
+        &self.spots[at(range.start)..at(range.end)]
+    }
+
+    fn open_in(&self, range: Range<usize>) -> Option<usize> {
+        self.within(range).iter().find(|spot| spot.open).map(|spot| spot.node.index())
+    }
+}
+
+impl TaskTable {
+    /// An empty table; `columns`: how many jobs with a column there will be at each level.
+    pub fn new(forest: &Forest, columns: &[usize]) -> Self {
+        let level = |(level, &own): (LevelIx, &usize)| {
+            let nodes = forest.level(level);
+            let disabled = nodes.clone().filter(|&n| !forest.is_enabled(NodeIx(n as u32)));
+            Level {
+                first: nodes.start,
+                nodes: nodes.len(),
+                disabled: disabled.count() as u32,
+                cells: vec![TaskCell::default(); nodes.len() * own],
+                columns: 0,
+                stride: own,
+                open: BitMatrix::new(nodes.len(), columns[level..].iter().sum()),
+            }
+        };
+        let levels = columns.iter().enumerate().map(level).collect();
+        Self { rows: Vec::new(), levels, at: FxHashMap::default() }
+    }
+
+    /// Enters the next job with a column; all its tasks can run, and nothing is open.
+    pub fn add_column(&mut self, level: LevelIx) {
+        let open = self.levels[..=level].iter_mut().map(|l| l.open.add_column() as u32).collect();
+        let of_level = &mut self.levels[level];
+        if of_level.columns == of_level.stride {
+            of_level.widen();
+        }
+        let cells = of_level.columns;
+        of_level.columns += 1;
+        let mut counts = Counts::default();
+        counts[TaskCell::default().state() as usize] = of_level.nodes as u32;
+        self.rows.push(Row::Column(Box::new(Column { level, cells, open, counts })));
+    }
+
+    /// Enters the next job with a list: these nodes, and all that are above them.
+    pub fn add_list(&mut self, forest: &Forest, level: LevelIx, nodes: &[NodeIx]) {
+        let job = JobIx(self.rows.len() as u32);
+        let mut all: Vec<NodeIx> = nodes.iter().flat_map(|&n| forest.upwards(n)).collect();
+        all.push(NodeIx::INSTANCE);
+        all.sort_unstable();
+        all.dedup();
+        for &node in all.iter().filter(|&&node| node != NodeIx::INSTANCE) {
+            self.at.entry(node).or_default().push(job);
+        }
+        let spot = |node| Spot { node, cell: TaskCell::default(), open: false };
+        let spots: Box<[Spot]> = all.into_iter().map(spot).collect();
+        let mut list = List { level: level as u32, spots, counts: None };
+        if list.spots.len() >= COUNTED_FROM {
+            list.counts = Some(Box::new(self.recount(&list, forest)));
+        }
+        self.rows.push(Row::List(list));
+    }
+
+    fn recount(&self, list: &List, forest: &Forest) -> Counts {
+        let level = &self.levels[list.level as usize];
+        let mut counts = Counts::default();
+        let mut disabled = level.disabled;
+        let own = list.within(level.range());
+        for spot in own {
+            counts[spot.cell.state() as usize] += 1;
+            disabled -= u32::from(!forest.is_enabled(spot.node));
+        }
+        counts[TaskState::Disabled as usize] += disabled;
+        counts[TaskState::Avoided as usize] += level.nodes as u32 - own.len() as u32 - disabled;
+        counts
+    }
+
+    pub fn has_column(&self, job: JobIx) -> bool {
+        matches!(self.rows[job.index()], Row::Column(_))
+    }
+
+    /// The jobs with lists that have this node on them.
+    pub fn listed_at(&self, node: NodeIx) -> &[JobIx] {
+        self.at.get(&node).map_or(&[], SmallVec::as_slice)
+    }
+
+    /// The nodes of a level on a job's list; none for a job with a column.
+    pub fn listed(&self, job: JobIx, level: LevelIx) -> Vec<NodeIx> {
+        match &self.rows[job.index()] {
+            Row::Column(_) => Vec::new(),
+            Row::List(list) => {
+                list.within(self.levels[level].range()).iter().map(|spot| spot.node).collect()
+            }
+        }
+    }
+
+    pub fn cell(&self, forest: &Forest, task: TaskIx) -> TaskCell {
+        match &self.rows[task.job.index()] {
+            Row::Column(column) => {
+                let level = &self.levels[column.level];
+                level.cells[(task.node.index() - level.first) * level.stride + column.cells]
+            }
+            Row::List(list) => match list.find(task.node) {
+                Ok(at) => list.spots[at].cell,
+                Err(_) => unlisted(forest, task.node),
+            },
+        }
+    }
+
+    pub fn set_cell(&mut self, forest: &Forest, task: TaskIx, cell: TaskCell) {
+        let before = self.cell(forest, task);
+        match &mut self.rows[task.job.index()] {
+            Row::Column(column) => {
+                let level = &mut self.levels[column.level];
+                let at = (task.node.index() - level.first) * level.stride + column.cells;
+                level.cells[at] = cell;
+                column.counts[before.state() as usize] -= 1;
+                column.counts[cell.state() as usize] += 1;
+            }
+            Row::List(list) => {
+                match list.find(task.node) {
+                    Ok(at) => list.spots[at].cell = cell,
+                    // Something was started there before the job got its filter.
+                    Err(at) => {
+                        let mut spots = std::mem::take(&mut list.spots).into_vec();
+                        spots.insert(at, Spot { node: task.node, cell, open: false });
+                        list.spots = spots.into();
+                    }
+                }
+                if let Some(counts) = &mut list.counts {
+                    counts[before.state() as usize] -= 1;
+                    counts[cell.state() as usize] += 1;
+                }
+            }
+        }
+    }
+
+    /// All tasks of a job, in the order of their nodes.
+    pub fn cells<'a>(
+        &'a self,
+        forest: &'a Forest,
+        job: JobIx,
+    ) -> impl Iterator<Item = (NodeIx, TaskCell)> + 'a {
+        let level = &self.levels[self.level(job)];
+        level.range().map(move |node| {
+            let node = NodeIx(node as u32);
+            (node, self.cell(forest, TaskIx { job, node }))
+        })
+    }
+
+    fn level(&self, job: JobIx) -> LevelIx {
+        match &self.rows[job.index()] {
+            Row::Column(column) => column.level,
+            Row::List(list) => list.level as usize,
+        }
+    }
+
+    /// How many tasks are in a state, whatever the job's own.
+    pub fn count(&self, forest: &Forest, job: JobIx, state: TaskState) -> u64 {
+        let counted = match &self.rows[job.index()] {
+            Row::Column(column) => column.counts[state as usize],
+            Row::List(list) => match &list.counts {
+                Some(counts) => counts[state as usize],
+                None => self.recount(list, forest)[state as usize],
+            },
+        };
+        counted.into()
+    }
+
+    pub fn tasks(&self, job: JobIx) -> u64 {
+        self.levels[self.level(job)].nodes as u64
+    }
+
+    pub fn is_open(&self, job: JobIx, level: LevelIx, node: NodeIx) -> bool {
+        match &self.rows[job.index()] {
+            Row::Column(column) => {
+                let of_level = &self.levels[level];
+                of_level.open.get(column.open[level] as usize, node.index() - of_level.first)
+            }
+            Row::List(list) => list.find(node).is_ok_and(|at| list.spots[at].open),
+        }
+    }
+
+    /// Returns whether that is a change. A node that is not on a job's list is never open.
+    pub fn set_open(&mut self, job: JobIx, level: LevelIx, node: NodeIx, open: bool) -> bool {
+        match &mut self.rows[job.index()] {
+            Row::Column(column) => {
+                let of_level = &mut self.levels[level];
+                let member = node.index() - of_level.first;
+                of_level.open.set(column.open[level] as usize, member, open)
+            }
+            Row::List(list) => match list.find(node) {
+                Ok(at) => std::mem::replace(&mut list.spots[at].open, open) != open,
+                Err(_) => false,
+            },
+        }
+    }
+
+    /// The first open node of a range within a level.
+    pub fn open_in(&self, job: JobIx, level: LevelIx, range: Range<usize>) -> Option<NodeIx> {
+        self.open_from(job, level, range.clone(), range.start)
+    }
+
+    /// The first open node of a range at or after `from`, or else the first before it.
+    pub fn open_from(
+        &self,
+        job: JobIx,
+        level: LevelIx,
+        range: Range<usize>,
+        from: usize,
+    ) -> Option<NodeIx> {
+        let found = match &self.rows[job.index()] {
+            Row::Column(column) => {
+                let first = self.levels[level].first;
+                let members = range.start - first..range.end - first;
+                let open = &self.levels[level].open;
+                let found = open.first_from(column.open[level] as usize, members, from - first);
+                found.map(|member| member + first)
+            }
+            Row::List(list) => {
+                list.open_in(from..range.end).or_else(|| list.open_in(range.start..from))
+            }
+        };
+        found.map(|node| NodeIx(node as u32))
+    }
+}
+
+/// A node that a job's filter there excludes, if its own flag does not.
+fn unlisted(forest: &Forest, node: NodeIx) -> TaskCell {
+    let gate = if forest.is_enabled(node) { Gate::Avoided } else { Gate::Disabled };
+    TaskCell::default().with_gate(gate, true)
+}
+
+impl Level {
+    fn range(&self) -> Range<usize> {
+        self.first..self.first + self.nodes
+    }
+
+    fn widen(&mut self) {
+        let (old, stride) = (self.stride, (self.stride * 2).max(1));
+        let mut wide = vec![TaskCell::default(); self.nodes * stride];
+        for node in 0..self.nodes {
+            wide[node * stride..][..old].copy_from_slice(&self.cells[node * old..][..old]);
+        }
+        self.cells = wide;
+        self.stride = stride;
+    }
+}
