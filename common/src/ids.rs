@@ -71,14 +71,20 @@ uuid_id!(
 );
 
 impl AttemptId {
-    /// Ids that grow with the time and, within it, with a number below 2^42.
-    pub fn growing(now: Millis, number: u64, random: u32) -> Self {
+    /// Ids that grow with the time and, within it, with a number, of which the last 42 bits count.
+    /// The rest is for its maker to tell them apart by.
+    pub fn growing(now: Millis, number: u64, rest: u32) -> Self {
         let mut bits = [0; 10];
         // A version 7 UUID takes 12 bits after the time, and 62 after two that are its own.
         bits[..2].copy_from_slice(&((number >> 30) as u16 & 0x0fff).to_be_bytes());
         bits[2..6].copy_from_slice(&(number as u32 & 0x3fff_ffff).to_be_bytes());
-        bits[6..].copy_from_slice(&random.to_be_bytes());
+        bits[6..].copy_from_slice(&rest.to_be_bytes());
         Self::from_parts(now, bits)
+    }
+
+    /// The last 32 bits.
+    pub fn rest(self) -> u32 {
+        self.0.as_u128() as u32
     }
 }
 
@@ -213,7 +219,7 @@ mod tests {
         let ids = [1, 2, 1 << 30, (1 << 30) + 1, 1 << 41];
         let ids = ids.map(|number| AttemptId::growing(7, number, u32::MAX - number as u32));
         assert!(ids.is_sorted() && AttemptId::growing(8, 1, 0) > ids[4]);
-        assert_eq!(ids[0].0.get_version_num(), 7);
+        assert_eq!((ids[0].0.get_version_num(), ids[0].rest()), (7, u32::MAX - 1));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Attempt {
     pub attempt_no: u32,
     pub started_ms: Millis,
     pub worker: WorkerIx,
+    /// Where in its worker's list it is.
+    pub place: u32,
     pub incarnation: Incarnation,
     pub seq: Seq,
     pub stage: Stage,
@@ -184,11 +186,13 @@ fn numbered(limits: &[Limit], slots: &Slots) -> Amounts {
 impl Core {
     /// Enters an attempt: its slots are taken and its task is running, or unsure.
     pub(crate) fn open_attempt(&mut self, attempt: Attempt) -> AttemptIx {
-        let of_worker = &mut self.workers[attempt.worker.index()];
-        of_worker.attempts.insert(attempt.id);
-        of_worker.digest.add(attempt.id);
-        of_worker.last_seq = of_worker.last_seq.max(attempt.seq);
+        let (id, worker, seq) = (attempt.id, attempt.worker, attempt.seq);
         let at = self.attempts.insert(attempt);
+        let of_worker = &mut self.workers[worker.index()];
+        self.attempts.at_mut(at).place = of_worker.attempts.len() as u32;
+        of_worker.attempts.push(at);
+        of_worker.digest.add(id);
+        of_worker.last_seq = of_worker.last_seq.max(seq);
         self.attach(at);
         at
     }
@@ -207,6 +211,7 @@ impl Core {
             attempt_no: open.attempt_no,
             started_ms: open.started_ms,
             worker,
+            place: 0,
             incarnation,
             seq,
             stage,
@@ -259,8 +264,11 @@ impl Core {
         let of_worker = attempt.worker_charges(&self.plan);
         self.change_worker_slots(attempt.worker, &of_worker, Sign::Give);
         let worker = &mut self.workers[attempt.worker.index()];
-        worker.attempts.remove(&id);
         worker.digest.remove(id);
+        worker.attempts.swap_remove(attempt.place as usize);
+        if let Some(&moved) = worker.attempts.get(attempt.place as usize) {
+            self.attempts.at_mut(moved).place = attempt.place;
+        }
         if let Some(known) = attempt.task().and_then(|task| self.records.get_mut(&task)) {
             known.open = None;
         }
@@ -295,8 +303,12 @@ impl Core {
         self.set_cell(task, self.plan.cell(task).with_phase(phase));
     }
 
-    pub(crate) fn stage(&self, id: AttemptId) -> Option<Stage> {
-        self.attempts.get(id).map(|attempt| attempt.stage)
+    /// What a worker may be running, in the order of the ids.
+    pub(crate) fn attempts_on(&self, worker: WorkerIx) -> Vec<&Attempt> {
+        let of_worker = self.worker(worker).attempts.iter();
+        let mut attempts: Vec<_> = of_worker.map(|&at| self.attempts.at(at)).collect();
+        attempts.sort_unstable_by_key(|attempt| attempt.id);
+        attempts
     }
 
     /// The open attempt of a task.

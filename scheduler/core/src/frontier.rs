@@ -187,17 +187,23 @@ impl Plan {
         self.set_cell(task, self.cell(task).with_gate(Gate::Blocked, blocked))
     }
 
-    /// A way down, from the instance to a node on which the job, whose root is open, can start.
-    pub(crate) fn pick_path(&self, job: JobIx, rng: &mut Rng, path: &mut Vec<NodeIx>) {
+    /// A way down, from the instance to a node on which the job, whose root is open, can start. In
+    /// random order a job begins anywhere and goes from neighbour to neighbour, which spreads its
+    /// tasks evenly and finds the next one in memory that was just used.
+    pub(crate) fn pick_path(&mut self, job: JobIx, rng: &mut Rng, path: &mut Vec<NodeIx>) {
         let mut node = NodeIx::INSTANCE;
         path.clear();
         path.push(node);
         for level in 0..self.jobs[job.index()].level() {
             let children = self.forest.children(node);
             let from = match self.config.settings.node_order {
-                NodeOrder::Random => children.start + rng.below(children.len()),
+                NodeOrder::Random => self
+                    .tasks
+                    .next(job, level + 1, &children)
+                    .unwrap_or_else(|| children.start + rng.below(children.len())),
                 NodeOrder::Original | NodeOrder::Lexicographic => children.start,
             };
+            let (first, end) = (children.start, children.end);
             let own = self.tasks.open_from(job, level + 1, children, from);
             let child = match self.open_beside(job, level, node) {
                 None => own,
@@ -206,6 +212,8 @@ impl Plan {
                 beside => beside.or(own),
             };
             node = child.expect("an open node has an open child");
+            let next = node.index() + 1;
+            self.tasks.set_next(job, level + 1, if next == end { first } else { next });
             path.push(node);
         }
     }

@@ -105,7 +105,7 @@ impl Core {
         let state = &mut self.workers[worker.index()];
         state.incarnation = heartbeat.incarnation;
         state.ledger = heartbeat.ledger;
-        let ids: Vec<_> = state.attempts.iter().copied().collect();
+        let ids: Vec<_> = self.attempts_on(worker).iter().map(|attempt| attempt.id).collect();
         ids.into_iter().for_each(|id| self.set_stage(id, Stage::Unsure));
         self.announce(worker, "worker.restarted", out);
     }
@@ -146,7 +146,7 @@ impl Core {
         state.lease_end = terms.scheduler_end(now);
         let stopped = heartbeat.closed == Some(ClosedReason::Stopped);
         let mut of_worker = self.worker(worker).attempts.iter();
-        let unsure = of_worker.any(|&id| self.stage(id) == Some(Stage::Unsure));
+        let unsure = of_worker.any(|&at| self.attempts.at(at).stage == Stage::Unsure);
         if unsure && !stopped {
             let state = &mut self.workers[worker.index()];
             state.probe_wait_ms = 0;
@@ -201,7 +201,7 @@ impl Core {
         // Messages were lost for good: ask about everything that the worker should have.
         state.mismatches = 0;
         state.probe_at = Some(self.now);
-        let ids: Vec<_> = state.attempts.iter().copied().collect();
+        let ids: Vec<_> = self.attempts_on(worker).iter().map(|attempt| attempt.id).collect();
         ids.into_iter().for_each(|id| self.set_stage(id, Stage::Unsure));
         true
     }

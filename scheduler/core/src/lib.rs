@@ -173,7 +173,7 @@ impl Core {
             records: FxHashMap::default(),
             parked,
             backoffs: BTreeSet::new(),
-            attempts: Attempts::default(),
+            attempts: Attempts::new(Rng::new(seed).next_u64() as u32),
             attempts_made: 0,
             condemned: BTreeMap::new(),
             executions: BTreeSet::new(),

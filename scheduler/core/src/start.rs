@@ -66,6 +66,7 @@ impl Core {
             attempt_no,
             started_ms: self.now,
             worker,
+            place: 0,
             incarnation: self.worker(worker).incarnation,
             seq,
             stage: Stage::Assigned,
@@ -84,7 +85,9 @@ impl Core {
     /// Ids grow within a reign: what is kept under them is then kept under growing keys.
     fn new_attempt_id(&mut self) -> AttemptId {
         self.attempts_made += 1;
-        AttemptId::growing(self.now, self.attempts_made, self.rng.next_u64() as u32)
+        // Two reigns within one millisecond make different ids, too.
+        let number = self.identity.epoch.0 << 30 | self.attempts_made & ((1 << 30) - 1);
+        AttemptId::growing(self.now, number, self.attempts.next_rest())
     }
 
     /// The number of the next assignment to a worker.

@@ -56,6 +56,8 @@ struct Column {
     cells: usize,
     /// In the bits of every level down to its own.
     open: SmallVec<[u32; 4]>,
+    /// At each of these levels, the node after the one where the job has gone down last.
+    next: SmallVec<[u32; 4]>,
     counts: Counts,
 }
 
@@ -112,7 +114,9 @@ impl TaskTable {
 
     /// Enters the next job with a column; all its tasks can run, and nothing is open.
     pub fn add_column(&mut self, level: LevelIx) {
-        let open = self.levels[..=level].iter_mut().map(|l| l.open.add_column() as u32).collect();
+        let levels = self.levels[..=level].iter_mut();
+        let open: SmallVec<[u32; 4]> = levels.map(|l| l.open.add_column() as u32).collect();
+        let next = open.iter().map(|_| 0).collect();
         let of_level = &mut self.levels[level];
         if of_level.columns == of_level.stride {
             of_level.widen();
@@ -121,7 +125,7 @@ impl TaskTable {
         of_level.columns += 1;
         let mut counts = Counts::default();
         counts[TaskCell::default().state() as usize] = of_level.nodes as u32;
-        self.rows.push(Row::Column(Box::new(Column { level, cells, open, counts })));
+        self.rows.push(Row::Column(Box::new(Column { level, cells, open, next, counts })));
     }
 
     /// Enters the next job with a list: these nodes, and all that are above them.
@@ -275,6 +279,22 @@ impl TaskTable {
                 Ok(at) => std::mem::replace(&mut list.spots[at].open, open) != open,
                 Err(_) => false,
             },
+        }
+    }
+
+    /// Where in a range to go on: after the last way down, or anywhere if that was elsewhere.
+    pub fn next(&self, job: JobIx, level: LevelIx, range: &Range<usize>) -> Option<usize> {
+        match &self.rows[job.index()] {
+            Row::Column(column) => {
+                Some(column.next[level] as usize).filter(|next| range.contains(next))
+            }
+            Row::List(_) => None,
+        }
+    }
+
+    pub fn set_next(&mut self, job: JobIx, level: LevelIx, next: usize) {
+        if let Row::Column(column) = &mut self.rows[job.index()] {
+            column.next[level] = next as u32;
         }
     }
 

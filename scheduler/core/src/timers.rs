@@ -1,6 +1,6 @@
 //! What time brings: waits that are over, workers that fall silent, questions to ask again.
 
-use bistro_common::ids::WorkerName;
+use bistro_common::ids::{Seq, WorkerName};
 use bistro_common::protocol::api::WorkerHealth;
 use bistro_common::protocol::control::{Control, Order};
 use bistro_common::protocol::event::Event;
@@ -56,11 +56,11 @@ impl Core {
 
     /// The lease is over: whatever the worker ran has been killed by now.
     fn lose_worker(&mut self, worker: WorkerIx, out: &mut Vec<Effect>) {
+        let ids: Vec<_> = self.attempts_on(worker).iter().map(|attempt| attempt.id).collect();
         let state = &mut self.workers[worker.index()];
         state.health = WorkerHealth::Gone;
         state.probe_at = None;
         let (incarnation, stopped) = (state.incarnation, state.closed.is_some());
-        let ids: Vec<_> = state.attempts.iter().copied().collect();
         let count = ids.len();
         self.fence(incarnation, out);
         if !(stopped && ids.is_empty()) {
@@ -86,31 +86,16 @@ impl Core {
     /// Asks a worker about all its unsure attempts, and plans to ask again.
     fn probe(&mut self, worker: WorkerIx, out: &mut Vec<Effect>) {
         let state = self.worker(worker);
-        let unsure: Vec<_> = state
-            .attempts
-            .iter()
-            .copied()
-            .filter(|&id| self.stage(id) == Some(Stage::Unsure))
-            .collect();
+        let attempts = self.attempts_on(worker);
+        let at_stage = |stage: Stage| attempts.iter().filter(move |a| a.stage == stage);
         // Every assignment that was sent so far is to be refused from now on, except those that
         // are waiting for their answer: the worker may still take them.
-        let waiting = state
-            .attempts
-            .iter()
-            .filter_map(|&id| self.attempts.get(id))
-            .filter(|attempt| attempt.stage == Stage::Assigned)
-            .map(|attempt| attempt.seq)
-            .min();
-        let floor = match waiting {
-            Some(seq) => bistro_common::ids::Seq(seq.0 - 1),
-            None => state.last_seq,
-        };
-        let askable = unsure.iter().copied().filter(|id| {
-            self.attempts
-                .get(*id)
-                .is_some_and(|a| a.incarnation != state.incarnation || a.seq <= floor)
-        });
-        let asked: Vec<_> = askable.take(PROBE_MAX).collect();
+        let waiting = at_stage(Stage::Assigned).map(|attempt| attempt.seq).min();
+        let floor = waiting.map_or(state.last_seq, |seq| Seq(seq.0 - 1));
+        let any_unsure = at_stage(Stage::Unsure).next().is_some();
+        let askable = at_stage(Stage::Unsure)
+            .filter(|attempt| attempt.incarnation != state.incarnation || attempt.seq <= floor);
+        let asked: Vec<_> = askable.map(|attempt| attempt.id).take(PROBE_MAX).collect();
         if !asked.is_empty() && state.health == WorkerHealth::Healthy {
             let fence = self.identity.fence(state.incarnation);
             let order = Order::Probe { attempts: asked, floor };
@@ -120,6 +105,6 @@ impl Core {
         let now = self.now;
         let state = &mut self.workers[worker.index()];
         state.probe_wait_ms = (state.probe_wait_ms * 2).clamp(500, PROBE_WAIT_MS_MAX);
-        state.probe_at = (!unsure.is_empty()).then(|| now + state.probe_wait_ms);
+        state.probe_at = any_unsure.then(|| now + state.probe_wait_ms);
     }
 }

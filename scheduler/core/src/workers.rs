@@ -1,15 +1,15 @@
 //! The workers: their leases, their slots, and which of them can take what.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bistro_common::Millis;
-use bistro_common::ids::{AttemptId, Incarnation, LedgerId, Seq, WorkerName};
+use bistro_common::ids::{Incarnation, LedgerId, Seq, WorkerName};
 use bistro_common::protocol::api::WorkerHealth;
 use bistro_common::protocol::heartbeat::{Capacity, ClosedReason, Heartbeat, OpenDigest};
 use bistro_common::protocol::task::Slots;
 
 use crate::Core;
+use crate::attempts::AttemptIx;
 use crate::bits::Bits;
 use crate::forest::NodeIx;
 use crate::record::WorkerRecord;
@@ -49,7 +49,7 @@ pub struct Worker {
     /// Slots that it has, one per worker resource, and those in use.
     pub slots: Vec<i64>,
     pub used: Vec<i64>,
-    pub attempts: BTreeSet<AttemptId>,
+    pub attempts: Vec<AttemptIx>,
     pub digest: OpenDigest,
     /// Heartbeats in a row whose digest was not the one expected.
     pub mismatches: u32,
@@ -76,7 +76,7 @@ impl Worker {
             last_seq: Seq(0),
             slots: vec![0; resources],
             used: vec![0; resources],
-            attempts: BTreeSet::new(),
+            attempts: Vec::new(),
             digest: OpenDigest::default(),
             mismatches: 0,
             check_at: None,

@@ -12,67 +12,100 @@ use super::Attempt;
 pub struct AttemptIx(NonZeroU32);
 
 impl AttemptIx {
-    fn index(self) -> usize {
+    fn of_slot(slot: usize) -> Self {
+        let number = u32::try_from(slot + 1).ok().and_then(NonZeroU32::new);
+        Self(number.expect("there are fewer open attempts than four thousand millions"))
+    }
+
+    fn slot(self) -> usize {
         self.0.get() as usize - 1
     }
 }
 
-#[derive(Debug, Default)]
+/// The ids that this reign makes end with the attempt's number under a mask of its own, so that an
+/// id is found without a table. Others are in one.
+#[derive(Debug)]
 pub struct Attempts {
     slots: Vec<Option<Attempt>>,
     free: Vec<AttemptIx>,
-    by_id: FxHashMap<AttemptId, AttemptIx>,
+    len: usize,
+    /// Makes ids of several reigns and cells differ, and is the same for all of this one.
+    mask: u32,
+    strangers: FxHashMap<AttemptId, AttemptIx>,
 }
 
 impl Attempts {
+    pub fn new(mask: u32) -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), len: 0, mask, strangers: FxHashMap::default() }
+    }
+
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.len == 0
     }
 
     pub fn contains(&self, id: AttemptId) -> bool {
-        self.by_id.contains_key(&id)
+        self.find(id).is_some()
+    }
+
+    /// What the id of the next attempt ends with.
+    pub fn next_rest(&self) -> u32 {
+        let next = self.free.last().copied();
+        next.unwrap_or_else(|| AttemptIx::of_slot(self.slots.len())).0.get() ^ self.mask
+    }
+
+    fn by_rest(&self, id: AttemptId) -> Option<AttemptIx> {
+        NonZeroU32::new(id.rest() ^ self.mask).map(AttemptIx)
     }
 
     pub fn find(&self, id: AttemptId) -> Option<AttemptIx> {
-        self.by_id.get(&id).copied()
+        let is_it = |at: &AttemptIx| {
+            self.slots.get(at.slot()).and_then(Option::as_ref).is_some_and(|a| a.id == id)
+        };
+        self.by_rest(id).filter(is_it).or_else(|| self.strangers.get(&id).copied())
     }
 
     pub fn get(&self, id: AttemptId) -> Option<&Attempt> {
-        self.slots[self.find(id)?.index()].as_ref()
+        self.slots[self.find(id)?.slot()].as_ref()
     }
 
     pub fn get_mut(&mut self, id: AttemptId) -> Option<&mut Attempt> {
         let at = self.find(id)?;
-        self.slots[at.index()].as_mut()
+        self.slots[at.slot()].as_mut()
     }
 
     pub fn at(&self, attempt: AttemptIx) -> &Attempt {
-        self.slots[attempt.index()].as_ref().expect("the number of an open attempt")
+        self.slots[attempt.slot()].as_ref().expect("the number of an open attempt")
     }
 
     pub fn at_mut(&mut self, attempt: AttemptIx) -> &mut Attempt {
-        self.slots[attempt.index()].as_mut().expect("the number of an open attempt")
+        self.slots[attempt.slot()].as_mut().expect("the number of an open attempt")
     }
 
     pub fn insert(&mut self, attempt: Attempt) -> AttemptIx {
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            let number = u32::try_from(self.slots.len()).ok().and_then(NonZeroU32::new);
-            AttemptIx(number.expect("there are fewer open attempts than nodes times jobs allow"))
+            AttemptIx::of_slot(self.slots.len() - 1)
         });
-        self.by_id.insert(attempt.id, at);
-        self.slots[at.index()] = Some(attempt);
+        if self.by_rest(attempt.id) != Some(at) {
+            self.strangers.insert(attempt.id, at);
+        }
+        self.slots[at.slot()] = Some(attempt);
+        self.len += 1;
         at
     }
 
     pub fn remove(&mut self, id: AttemptId) -> Option<Attempt> {
-        let at = self.by_id.remove(&id)?;
+        let at = self.find(id)?;
+        if !self.strangers.is_empty() {
+            self.strangers.remove(&id);
+        }
         self.free.push(at);
-        self.slots[at.index()].take()
+        self.len -= 1;
+        self.slots[at.slot()].take()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Attempt> {
@@ -81,7 +114,7 @@ impl Attempts {
 
     /// In the order of their ids.
     pub fn ids(&self) -> Vec<AttemptId> {
-        let mut ids: Vec<_> = self.by_id.keys().copied().collect();
+        let mut ids: Vec<_> = self.iter().map(|attempt| attempt.id).collect();
         ids.sort_unstable();
         ids
     }

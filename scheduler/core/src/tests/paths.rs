@@ -55,16 +55,25 @@ fn one_disabled_or_excluded_parent_leaves_the_other_path() {
 
 #[test]
 fn explain_says_nothing_of_a_full_parent_if_another_has_room() {
-    let mut cell = Cell::new(two_levels(ONE_SLOT, ONE_JOB), shared_forest());
+    let levels = ["instance", "host", "db"].map(str::to_owned).to_vec();
+    let mut builder = ForestBuilder::new(levels, "root");
+    for host in ["h0", "h1"] {
+        builder.add(1, host, "root", true).unwrap();
+        for db in ["d0", "d1", "d2"] {
+            builder.add(2, db, host, true).unwrap();
+        }
+    }
+    let forest = Arc::new(builder.build(NodeOrder::Original).unwrap());
+    let mut cell = Cell::new(two_levels(ONE_SLOT, ONE_JOB), forest);
     let explain = |cell: &Cell, node: &str| {
         let reasons = cell.core.explain("a", node).unwrap().reasons;
         reasons.into_iter().map(|reason| reason.text).collect::<Vec<_>>().join("; ")
     };
-    assert_eq!(explain(&cell, "h0d0"), "no worker is connected and healthy");
+    assert_eq!(explain(&cell, "d0"), "no worker is connected and healthy");
     cell.heartbeat("w1", 1);
-    let waiting = ["h0d0", "h0d1"].into_iter().find(|db| {
+    let waiting = ["d0", "d1", "d2"].into_iter().find(|db| {
         cell.core.plan.find_task("a", db).is_some_and(|task| cell.core.plan.cell(task).can_run())
     });
-    let why = explain(&cell, waiting.expect("two tasks run, four are there"));
+    let why = explain(&cell, waiting.expect("two tasks run, three are there"));
     assert!(why.contains("on h0") && why.contains("on h1"), "{why}");
 }
