@@ -7,11 +7,13 @@
 //! flips; a node with several parents is a step on several paths. Jobs with equal demands on a level
 //! share the bits that say whether they fit.
 
+use smallvec::SmallVec;
+
 use bistro_common::config::{LevelIx, NodeOrder};
 
 use crate::forest::NodeIx;
 use crate::plan::Plan;
-use crate::resources::{Sign, fits};
+use crate::resources::Sign;
 use crate::rng::Rng;
 use crate::tasks::{Gate, JobIx, TaskCell, TaskIx};
 
@@ -44,37 +46,43 @@ impl Plan {
         amounts: &[(usize, i64)],
         sign: Sign,
     ) {
+        let before: SmallVec<[bool; 8]> = self.rooms_at(level, node).collect();
         self.resources.change(level, node, amounts, sign);
-        let position = node.index() - self.forest.level(level).start;
-        for class in 0..self.classes[level].classes.len() {
-            let limits = self.resources.limits(level);
-            let of_class = &mut self.classes[level].classes[class];
-            let room = fits(limits, self.resources.used(level, node), &of_class.demand);
-            if !of_class.room.set(position, room) {
-                continue;
+        let after: SmallVec<[bool; 8]> = self.rooms_at(level, node).collect();
+        for (class, &room) in after.iter().enumerate().filter(|&(at, room)| before[at] != *room) {
+            match level {
+                0 => self.refresh_lanes(),
+                _ => self.change_room(level, node, class, room),
             }
-            if level == 0 {
-                self.refresh_lanes();
-                continue;
+        }
+    }
+
+    /// For each class of a level, whether its demand fits at a node.
+    fn rooms_at(&self, level: LevelIx, node: NodeIx) -> impl Iterator<Item = bool> + '_ {
+        let classes = self.classes[level].classes.iter();
+        classes.map(move |class| self.resources.has_room(level, node, &class.demand))
+    }
+
+    fn change_room(&mut self, level: LevelIx, node: NodeIx, class: usize, room: bool) {
+        for at in 0..self.classes[level].classes[class].jobs.len() {
+            let job = self.classes[level].classes[class].jobs[at];
+            match room {
+                true => self.refresh_open(job, level, node),
+                false => self.put_open(job, level, node, false),
             }
-            for at in 0..self.classes[level].classes[class].jobs.len() {
-                let job = self.classes[level].classes[class].jobs[at];
+        }
+        for at in 0..self.tasks.listed_at(node).len() {
+            let job = self.tasks.listed_at(node)[at];
+            let classes = &self.jobs[job.index()].classes;
+            if classes.get(level).is_some_and(|of_job| of_job.index() == class) {
                 self.refresh_open(job, level, node);
-            }
-            for at in 0..self.tasks.listed_at(node).len() {
-                let job = self.tasks.listed_at(node)[at];
-                let classes = &self.jobs[job.index()].classes;
-                if classes.get(level).is_some_and(|of_job| of_job.index() == class) {
-                    self.refresh_open(job, level, node);
-                }
             }
         }
     }
 
     pub(crate) fn has_room(&self, job: JobIx, level: LevelIx, node: NodeIx) -> bool {
         let class = self.jobs[job.index()].classes[level].index();
-        let position = node.index() - self.forest.level(level).start;
-        self.classes[level].classes[class].room.get(position)
+        self.resources.has_room(level, node, &self.classes[level].classes[class].demand)
     }
 
     /// Is there a worker with room where tasks below this node must run?
@@ -104,7 +112,7 @@ impl Plan {
                 self.cell(TaskIx { job, node }).can_run()
             } else {
                 let children = self.forest.children(node);
-                self.tasks.open_in(job, level + 1, children).is_some()
+                self.tasks.any_open_in(job, level + 1, children)
                     || self.open_beside(job, level, node).is_some()
             }
     }
@@ -117,21 +125,21 @@ impl Plan {
 
     /// Brings `open` up to date from a node upwards.
     pub(crate) fn refresh_open(&mut self, job: JobIx, level: LevelIx, node: NodeIx) {
-        let (mut level, mut node) = (level, node);
-        loop {
-            let open = self.should_be_open(job, level, node);
-            if !self.tasks.set_open(job, level, node, open) {
-                return;
-            }
-            for at in 0..self.forest.more_parents(node).len() {
-                self.refresh_open(job, level - 1, self.forest.more_parents(node)[at]);
-            }
-            match self.forest.parent(node) {
-                Some(parent) => (node, level) = (parent, level - 1),
-                None => break,
-            }
+        let open = self.should_be_open(job, level, node);
+        self.put_open(job, level, node, open);
+    }
+
+    fn put_open(&mut self, job: JobIx, level: LevelIx, node: NodeIx, open: bool) {
+        if !self.tasks.set_open(job, level, node, open) {
+            return;
         }
-        self.refresh_ready(job);
+        for at in 0..self.forest.more_parents(node).len() {
+            self.refresh_open(job, level - 1, self.forest.more_parents(node)[at]);
+        }
+        match self.forest.parent(node) {
+            Some(parent) => self.refresh_open(job, level - 1, parent),
+            None => self.refresh_ready(job),
+        }
     }
 
     /// Sets all of a job's bits from scratch, lowest level first.
@@ -170,8 +178,9 @@ impl Plan {
     /// A lane is open if there is room for its demand at the instance node and on some worker.
     pub(crate) fn refresh_lanes(&mut self) {
         for lane in self.policy.lanes() {
-            let class = &self.classes[0].classes[lane.instance.index()];
-            lane.open = class.room.get(0) && self.rooms.any(lane.worker);
+            let demand = &self.classes[0].classes[lane.instance.index()].demand;
+            let room = self.resources.has_room(0, NodeIx::INSTANCE, demand);
+            lane.open = room && self.rooms.any(lane.worker);
         }
     }
 

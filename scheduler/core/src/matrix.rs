@@ -14,6 +14,10 @@ pub struct BitMatrix {
     words: Vec<u64>,
     /// Bit `w % 64` of the summary word `w / 64` of a column is set iff its word `w` is not zero.
     summary: Vec<u64>,
+    /// Members of each column.
+    counts: Vec<u32>,
+    /// How many there can be.
+    members: usize,
     /// Words per column.
     len: usize,
     columns: usize,
@@ -23,7 +27,7 @@ pub struct BitMatrix {
 impl BitMatrix {
     /// No columns yet, and room for some; their members will be `0..members`.
     pub fn new(members: usize, columns: usize) -> Self {
-        let mut matrix = Self { len: members.div_ceil(WORD), ..Self::default() };
+        let mut matrix = Self { members, len: members.div_ceil(WORD), ..Self::default() };
         matrix.widen(columns);
         matrix
     }
@@ -34,6 +38,7 @@ impl BitMatrix {
             self.widen((self.stride * 2).max(1));
         }
         self.columns += 1;
+        self.counts.push(0);
         self.columns - 1
     }
 
@@ -64,11 +69,22 @@ impl BitMatrix {
             return false;
         }
         let was_empty = *word == 0;
+        let count = &mut self.counts[column];
+        *count = if value { *count + 1 } else { *count - 1 };
         *word ^= bit;
         if was_empty || *word == 0 {
             self.summary[at / WORD * self.stride + column] ^= 1u64 << (at % WORD);
         }
         true
+    }
+
+    /// Takes no search where the range is everything.
+    pub fn any_in(&self, column: usize, range: Range<usize>) -> bool {
+        match self.counts[column] as usize {
+            0 => false,
+            count if range.len() + count > self.members => true,
+            _ => self.first_in(column, range).is_some(),
+        }
     }
 
     /// The least member of `range`.
@@ -140,6 +156,8 @@ mod tests {
             let from = a + (b - a) / 2;
             for (column, set) in sets.iter().enumerate() {
                 prop_assert_eq!(matrix.first_in(column, a..b), set.range(a..b).next().copied());
+                prop_assert_eq!(matrix.any_in(column, a..b), set.range(a..b).next().is_some());
+                prop_assert_eq!(matrix.any_in(column, 0..9_000), !set.is_empty());
                 let expected = set.range(from..b).next().or_else(|| set.range(a..from).next());
                 prop_assert_eq!(matrix.first_from(column, a..b, from), expected.copied());
             }

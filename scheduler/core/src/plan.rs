@@ -81,14 +81,10 @@ impl Draft {
             config,
             forest,
         });
-        let forest = plan.forest.clone();
         // All jobs first: links go both ways.
         plan.jobs.extend(jobs.into_iter().map(JobState::new));
         for (job, few) in few.into_iter().enumerate() {
             plan.compile_job(JobIx(job as u32), few);
-        }
-        for (level, classes) in plan.classes.iter_mut().enumerate() {
-            classes.fill(level, &forest, &plan.resources);
         }
         for job in 0..plan.jobs.len() {
             plan.fill_open(JobIx(job as u32));
@@ -139,9 +135,9 @@ impl Plan {
         self.jobs[job.index()].config.can_run() && over == self.tasks.tasks(job)
     }
 
-    /// Enters a job in all tables. The bits of classes that are new are not set; returns at which
-    /// levels there are new ones, the worker level last.
-    fn compile_job(&mut self, ix: JobIx, few: Option<Vec<NodeIx>>) -> Vec<bool> {
+    /// Enters a job in all tables; returns whether its class of workers is new, and their rooms not
+    /// known.
+    fn compile_job(&mut self, ix: JobIx, few: Option<Vec<NodeIx>>) -> bool {
         let job = self.jobs[ix.index()].config.clone();
         match &few {
             Some(nodes) => self.tasks.add_list(&self.forest, job.level, nodes),
@@ -164,29 +160,26 @@ impl Plan {
         new
     }
 
-    fn join_classes(&mut self, ix: JobIx, job: &Job) -> Vec<bool> {
+    fn join_classes(&mut self, ix: JobIx, job: &Job) -> bool {
         let with_column = self.tasks.has_column(ix);
-        let mut new = Vec::new();
         let mut of_job = Vec::new();
         for level in 0..=job.level {
             let demand = self.resources.demand(job, level);
             let limits = self.resources.limits(level);
-            let (class, is_new) = self.classes[level].join(limits, demand, Wanted::default());
+            let (class, _) = self.classes[level].join(limits, demand, Wanted::default());
             if with_column {
                 self.classes[level].classes[class.index()].jobs.push(ix);
             }
             of_job.push(class);
-            new.push(is_new);
         }
         let demand = self.resources.demand(job, self.config.settings.worker_level());
         let limits = self.resources.worker_limits();
         let (class, is_new) = self.rooms.classes.join(limits, demand, wanted(job));
-        new.push(is_new);
         let before = ix.index().checked_sub(1).map(|before| self.jobs[before].classes.clone());
         let state = &mut self.jobs[ix.index()];
         state.classes = before.filter(|b| **b == *of_job).unwrap_or_else(|| of_job.into());
         state.worker_class = class;
-        new
+        is_new
     }
 
     fn link(&mut self, ix: JobIx, job: &Job) {
@@ -257,13 +250,9 @@ impl Plan {
         self.jobs.push(JobState::new(job));
         let jobs = &self.jobs;
         self.names.insert(ix.0, |job| &jobs[job as usize].config.name);
-        let new = self.compile_job(ix, few);
-        for level in (0..=self.jobs[ix.index()].level()).filter(|&level| new[level]) {
-            let class = self.jobs[ix.index()].classes[level].index();
-            self.classes[level].classes[class].fill(level, &self.forest, &self.resources);
-        }
+        let new_worker_class = self.compile_job(ix, few);
         self.fill_open(ix);
-        Some(AddedJob { ix, new_worker_class: new.last() == Some(&true) })
+        Some(AddedJob { ix, new_worker_class })
     }
 
     /// The first job that the task depends on and that is not done on its node.

@@ -1,7 +1,6 @@
 //! Resources, the demands on them, and the slots in use.
 //!
-//! Jobs that demand the same of a level share one *class* there, and so one bit per node that says
-//! whether the demand fits.
+//! Jobs that demand the same of a level share one *class* there.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -121,6 +120,11 @@ impl Resources {
         &of_level.slots[of_level.range(node)]
     }
 
+    /// Does a demand fit at a node beside what is used there?
+    pub fn has_room(&self, level: LevelIx, node: NodeIx, demand: &[i64]) -> bool {
+        fits(&self.limits[level], self.used(level, node), demand)
+    }
+
     /// Takes or gives back slots at a node.
     pub fn change(&mut self, level: LevelIx, node: NodeIx, amounts: &[(usize, i64)], sign: Sign) {
         let of_level = &mut self.used[level];
@@ -202,7 +206,7 @@ pub struct Class {
     pub wanted: Wanted,
     /// Those with a column.
     pub jobs: Vec<JobIx>,
-    /// For node levels: on which nodes of the level (numbered from its first) the demand fits.
+    /// On which workers the demand fits; for nodes that is asked when it matters.
     pub room: Bits,
 }
 
@@ -223,23 +227,5 @@ impl Classes {
             }
         };
         (ClassIx(at as u32), at == known)
-    }
-
-    /// Sets all bits from scratch.
-    pub fn fill(&mut self, level: LevelIx, forest: &Forest, resources: &Resources) {
-        for class in &mut self.classes {
-            class.fill(level, forest, resources);
-        }
-    }
-}
-
-impl Class {
-    pub fn fill(&mut self, level: LevelIx, forest: &Forest, resources: &Resources) {
-        let nodes = forest.level(level);
-        self.room = Bits::new(nodes.len());
-        for (position, node) in nodes.enumerate() {
-            let used = resources.used(level, NodeIx(node as u32));
-            self.room.set(position, fits(resources.limits(level), used, &self.demand));
-        }
     }
 }

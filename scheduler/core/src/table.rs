@@ -298,9 +298,15 @@ impl TaskTable {
         }
     }
 
-    /// The first open node of a range within a level.
-    pub fn open_in(&self, job: JobIx, level: LevelIx, range: Range<usize>) -> Option<NodeIx> {
-        self.open_from(job, level, range.clone(), range.start)
+    pub fn any_open_in(&self, job: JobIx, level: LevelIx, range: Range<usize>) -> bool {
+        match &self.rows[job.index()] {
+            Row::Column(column) => {
+                let of_level = &self.levels[level];
+                let members = range.start - of_level.first..range.end - of_level.first;
+                of_level.open.any_in(column.open[level] as usize, members)
+            }
+            Row::List(list) => list.open_in(range).is_some(),
+        }
     }
 
     /// The first open node of a range at or after `from`, or else the first before it.
