@@ -97,14 +97,19 @@ impl Attempt {
     pub fn open(&self, plan: &Plan) -> Arc<OpenAttempt> {
         match &self.held {
             Held::Noted(noted) => noted.open.clone(),
-            Held::Planned { task, path } => Arc::new(OpenAttempt {
-                attempt: self.id,
-                task: plan.task_name(*task),
-                attempt_no: self.attempt_no,
-                started_ms: self.started_ms,
-                path: plan.path_with_slots(*task, path),
-                worker_slots: plan.rooms.slots(plan.jobs[task.job.index()].worker_class),
-            }),
+            Held::Planned { task, path } => {
+                let job = &plan.jobs[task.job.index()];
+                let path = plan.path_with_slots(*task, path);
+                let node = &path.last().expect("a path has the instance node at least").node;
+                Arc::new(OpenAttempt {
+                    attempt: self.id,
+                    task: TaskName { job: job.config.name.clone(), node: node.clone() },
+                    attempt_no: self.attempt_no,
+                    started_ms: self.started_ms,
+                    path,
+                    worker_slots: plan.rooms.slots(job.worker_class),
+                })
+            }
         }
     }
 
@@ -154,7 +159,11 @@ impl Plan {
         let down = path.iter().zip(classes.iter()).enumerate();
         let on = |(level, (&node, class)): (LevelIx, (&NodeIx, &crate::resources::ClassIx))| {
             let slots = self.classes[level].classes[class.index()].slots.clone();
-            PathNode { node: self.forest.name(node).into(), slots }
+            let name = match node {
+                NodeIx::INSTANCE => self.instance.clone(),
+                node => self.forest.name(node).into(),
+            };
+            PathNode { node: name, slots }
         };
         down.map(on).collect()
     }
@@ -257,6 +266,10 @@ impl Core {
     /// Forgets an attempt and gives its slots back. The caller sets the task's new phase.
     pub(crate) fn close_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
         let attempt = self.attempts.remove(id)?;
+        if let Held::Planned { task, path } = &attempt.held {
+            let record = self.record(*task).map_or(0, |record| record.attempt_no);
+            std::hint::black_box(self.plan.fetch(path) ^ u64::from(record));
+        }
         let charges: SmallVec<[Charge; 4]> = attempt.charges(&self.plan).collect();
         for charge in charges {
             self.plan.change_slots(charge.level, charge.node, &charge.amounts, Sign::Give);

@@ -29,6 +29,13 @@ impl Bits {
         self.summary.resize(words.div_ceil(WORD), 0);
     }
 
+    /// Room for one member, if there is none yet.
+    pub fn make_room(&mut self, member: usize) {
+        if member / WORD >= self.words.len() {
+            self.grow(member + 1);
+        }
+    }
+
     pub fn get(&self, member: usize) -> bool {
         self.words[member / WORD] >> (member % WORD) & 1 == 1
     }

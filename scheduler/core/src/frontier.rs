@@ -17,6 +17,9 @@ use crate::resources::Sign;
 use crate::rng::Rng;
 use crate::tasks::{Gate, JobIx, TaskCell, TaskIx};
 
+/// As many as mostly share a node.
+type Jobs = SmallVec<[JobIx; 16]>;
+
 impl Plan {
     /// Changes a task's cell, and what follows from it above. Returns whether that is a change.
     pub(crate) fn set_cell(&mut self, task: TaskIx, cell: TaskCell) -> bool {
@@ -36,6 +39,18 @@ impl Plan {
             self.refresh_open(task.job, self.jobs[task.job.index()].level(), task.node);
         }
         true
+    }
+
+    /// Reads at once what a change along a path will look at. It was last used long ago, and one
+    /// after the other each would be waited for.
+    pub(crate) fn fetch(&self, path: &[NodeIx]) -> u64 {
+        let at = |(level, &node): (LevelIx, &NodeIx)| {
+            let used = self.resources.used(level, node).first().copied().unwrap_or(0);
+            let name = self.forest.name(node).as_bytes().first().copied().unwrap_or(0);
+            let children = self.forest.children(node).start;
+            used as u64 ^ self.tasks.fetch(level, node) ^ u64::from(name) ^ children as u64
+        };
+        path.iter().enumerate().map(at).fold(0, |a, b| a ^ b)
     }
 
     /// Takes or gives back slots at a node, and updates every job for which that matters.
@@ -63,21 +78,27 @@ impl Plan {
         classes.map(move |class| self.resources.has_room(level, node, &class.demand))
     }
 
+    /// The demand of a class fits at a node now, or does not any more.
     fn change_room(&mut self, level: LevelIx, node: NodeIx, class: usize, room: bool) {
+        let mut flipped = Jobs::new();
         for at in 0..self.classes[level].classes[class].jobs.len() {
             let job = self.classes[level].classes[class].jobs[at];
-            match room {
-                true => self.refresh_open(job, level, node),
-                false => self.put_open(job, level, node, false),
+            let open = room && self.could_be_open(job, level, node);
+            if self.tasks.set_open(job, level, node, open) {
+                flipped.push(job);
             }
         }
         for at in 0..self.tasks.listed_at(node).len() {
             let job = self.tasks.listed_at(node)[at];
             let classes = &self.jobs[job.index()].classes;
             if classes.get(level).is_some_and(|of_job| of_job.index() == class) {
-                self.refresh_open(job, level, node);
+                let open = room && self.could_be_open(job, level, node);
+                if self.tasks.set_open(job, level, node, open) {
+                    flipped.push(job);
+                }
             }
         }
+        self.climb(level, node, flipped, room);
     }
 
     pub(crate) fn has_room(&self, job: JobIx, level: LevelIx, node: NodeIx) -> bool {
@@ -104,17 +125,29 @@ impl Plan {
     }
 
     fn should_be_open(&self, job: JobIx, level: LevelIx, node: NodeIx) -> bool {
+        (level == 0 || self.has_room(job, level, node)) && self.could_be_open(job, level, node)
+    }
+
+    /// Room apart.
+    fn could_be_open(&self, job: JobIx, level: LevelIx, node: NodeIx) -> bool {
         let state = &self.jobs[job.index()];
-        (level == 0 || self.has_room(job, level, node))
-            && (state.routes.is_none()
-                || self.is_placeable(job, level, node) && !self.is_barred(job, level, node))
+        self.may_pass(job, level, node)
             && if level == state.level() {
                 self.cell(TaskIx { job, node }).can_run()
             } else {
-                let children = self.forest.children(node);
-                self.tasks.any_open_in(job, level + 1, children)
-                    || self.open_beside(job, level, node).is_some()
+                self.is_open_below(job, level, node)
             }
+    }
+
+    fn may_pass(&self, job: JobIx, level: LevelIx, node: NodeIx) -> bool {
+        self.jobs[job.index()].routes.is_none()
+            || self.is_placeable(job, level, node) && !self.is_barred(job, level, node)
+    }
+
+    fn is_open_below(&self, job: JobIx, level: LevelIx, node: NodeIx) -> bool {
+        let children = self.forest.children(node);
+        self.tasks.any_open_in(job, level + 1, children)
+            || self.open_beside(job, level, node).is_some()
     }
 
     /// With several parents about: an open child that is in another node's range.
@@ -130,16 +163,41 @@ impl Plan {
     }
 
     fn put_open(&mut self, job: JobIx, level: LevelIx, node: NodeIx, open: bool) {
-        if !self.tasks.set_open(job, level, node, open) {
+        if self.tasks.set_open(job, level, node, open) {
+            self.climb(level, node, Jobs::from_slice(&[job]), open);
+        }
+    }
+
+    /// These jobs' bits at a node have flipped, all the same way: brings up to date what is above.
+    fn climb(&mut self, level: LevelIx, node: NodeIx, flipped: Jobs, opened: bool) {
+        if flipped.is_empty() {
             return;
         }
         for at in 0..self.forest.more_parents(node).len() {
-            self.refresh_open(job, level - 1, self.forest.more_parents(node)[at]);
+            self.climb_to(level - 1, self.forest.more_parents(node)[at], flipped.clone(), opened);
         }
         match self.forest.parent(node) {
-            Some(parent) => self.refresh_open(job, level - 1, parent),
-            None => self.refresh_ready(job),
+            Some(parent) => self.climb_to(level - 1, parent, flipped, opened),
+            None => flipped.into_iter().for_each(|job| self.refresh_ready(job)),
         }
+    }
+
+    fn climb_to(&mut self, level: LevelIx, node: NodeIx, mut jobs: Jobs, opened: bool) {
+        // Most of them demand the same.
+        let mut last = None;
+        jobs.retain(|job| {
+            let class = self.jobs[job.index()].classes[level];
+            let room = match last {
+                Some((of, room)) if of == class => room,
+                _ => level == 0 || self.has_room(*job, level, node),
+            };
+            last = Some((class, room));
+            let open = room
+                && (opened || self.is_open_below(*job, level, node))
+                && self.may_pass(*job, level, node);
+            self.tasks.set_open(*job, level, node, open)
+        });
+        self.climb(level, node, jobs, opened);
     }
 
     /// Sets all of a job's bits from scratch, lowest level first.

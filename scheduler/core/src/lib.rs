@@ -123,7 +123,7 @@ pub struct Core {
     fenced: BTreeSet<Incarnation>,
 
     /// Assignments of the present step, to be sent in batches.
-    outbox: BTreeMap<WorkerIx, Vec<Assignment>>,
+    outbox: Vec<(WorkerIx, Assignment)>,
     /// A way down that was just picked; kept for its memory.
     path: Vec<NodeIx>,
     /// More could be started than one step may take.
@@ -183,7 +183,7 @@ impl Core {
             worker_checks: BTreeSet::new(),
             held_heartbeats: Vec::new(),
             fenced: snapshot.fenced.into_iter().collect(),
-            outbox: BTreeMap::new(),
+            outbox: Vec::new(),
             path: Vec::new(),
             more: false,
             watched: false,

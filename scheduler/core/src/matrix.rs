@@ -56,6 +56,13 @@ impl BitMatrix {
         self.stride = stride;
     }
 
+    /// The words of the first columns for a member.
+    pub fn fetch(&self, member: usize) -> u64 {
+        let row = member / WORD * self.stride;
+        let word = |at: usize| self.words.get(at).copied().unwrap_or(0);
+        word(row) ^ word(row + 8)
+    }
+
     pub fn get(&self, column: usize, member: usize) -> bool {
         self.words[member / WORD * self.stride + column] >> (member % WORD) & 1 == 1
     }

@@ -35,6 +35,8 @@ pub struct Draft {
 pub struct Plan {
     pub(crate) config: Arc<Config>,
     pub(crate) forest: Arc<Forest>,
+    /// The name of the instance node, which is on every path.
+    pub(crate) instance: Arc<str>,
     pub(crate) jobs: Vec<JobState>,
     names: NameTable,
     /// Names that jobs depend on and that are no jobs.
@@ -78,6 +80,7 @@ impl Draft {
             policy: Policy::new(config.settings.policy),
             tasks: TaskTable::new(&forest, &columns),
             placed_jobs: Vec::new(),
+            instance: forest.name(NodeIx::INSTANCE).into(),
             config,
             forest,
         });

@@ -31,7 +31,7 @@ pub struct Lane {
 impl Lane {
     fn set(&mut self, (rank, at): Place, ready: bool) {
         let of_rank = self.ready.entry(rank).or_default();
-        of_rank.grow(at as usize + 1);
+        of_rank.make_room(at as usize);
         of_rank.set(at as usize, ready);
     }
 

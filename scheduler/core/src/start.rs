@@ -79,7 +79,7 @@ impl Core {
         let assignment = Assignment { seq, open: record.open.clone(), spec, prev_status };
         self.open_attempt(attempt);
         out.push(Effect::Persist(Record::AttemptOpened { attempt: record }));
-        self.outbox.entry(worker).or_default().push(assignment);
+        self.outbox.push((worker, assignment));
     }
 
     /// Ids grow within a reign: what is kept under them is then kept under growing keys.
@@ -95,17 +95,24 @@ impl Core {
         Seq(self.worker(worker).last_seq.0.max(self.identity.epoch.0 << EPOCH_SHIFT) + 1)
     }
 
+    /// One message per worker, or as many as it takes.
     pub(crate) fn flush_outbox(&mut self, out: &mut Vec<Effect>) {
-        for (worker, mut attempts) in std::mem::take(&mut self.outbox) {
-            let state = self.worker(worker);
-            let fence = self.identity.fence(state.incarnation);
-            while !attempts.is_empty() {
-                let rest = attempts.split_off(attempts.len().min(BATCH_MAX));
-                let assign = Assign { fence, attempts };
-                out.push(Effect::Assign { worker: state.name.clone(), assign });
-                attempts = rest;
+        let mut outbox = std::mem::take(&mut self.outbox);
+        outbox.sort_by_key(|&(worker, _)| worker);
+        let mut rest = outbox.drain(..).peekable();
+        while let Some((worker, first)) = rest.next() {
+            let mut attempts = vec![first];
+            while let Some((_, next)) =
+                rest.next_if(|&(of, _)| of == worker && attempts.len() < BATCH_MAX)
+            {
+                attempts.push(next);
             }
+            let state = self.worker(worker);
+            let assign = Assign { fence: self.identity.fence(state.incarnation), attempts };
+            out.push(Effect::Assign { worker: state.name.clone(), assign });
         }
+        drop(rest);
+        self.outbox = outbox;
     }
 
     pub(crate) fn on_assign_reply(

@@ -165,6 +165,14 @@ impl TaskTable {
         matches!(self.rows[job.index()], Row::Column(_))
     }
 
+    /// Something of what is kept of a node for the first columns.
+    pub fn fetch(&self, level: LevelIx, node: NodeIx) -> u64 {
+        let of_level = &self.levels[level];
+        let at = node.index() - of_level.first;
+        let cell = of_level.cells.get(at * of_level.stride).map_or(0, |cell| cell.state() as u64);
+        cell ^ of_level.open.fetch(at)
+    }
+
     /// The jobs with lists that have this node on them.
     pub fn listed_at(&self, node: NodeIx) -> &[JobIx] {
         self.at.get(&node).map_or(&[], SmallVec::as_slice)
