@@ -31,6 +31,16 @@ pub mod bits {
     pub const WORKER_LOST: u32 = ERROR | USES_BACKOFF | OVERWRITEABLE | HAS_SAVED_BACKOFF;
 }
 
+/// Status bits as the original's HTTP API writes them: six bits to a letter of base64url, the low
+/// ones first, and no second letter where the high ones are zero.
+pub fn code(bits: u32) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let letter = |six: u32| char::from(LETTERS[(six & 0x3f) as usize]);
+    let high = bits >> 6;
+    let high = (high & 0x3f != 0).then(|| letter(high));
+    [Some(letter(bits)), high].into_iter().flatten().collect()
+}
+
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskStatus {

@@ -142,6 +142,10 @@ pub struct SchedulerArgs {
     /// How long a worker may go on without its scheduler
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub lease_sec: u64,
+    /// Offer the API over HTTP too: its verbs under /api/VERB, and the queries of the original's
+    /// HTTP API everywhere else. A loopback address, since HTTP knows no identities
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub http: Option<std::net::SocketAddr>,
 }
 
 #[derive(Debug, ClapArgs)]

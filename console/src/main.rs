@@ -114,6 +114,7 @@ async fn run_scheduler(cell: Cell, bus: Bus, args: SchedulerArgs) -> anyhow::Res
         data_dir: args.data_dir,
         instance: args.instance.unwrap_or_else(host_name),
         terms: LeaseTerms::for_lease(args.lease_sec.saturating_mul(1_000)),
+        http: args.http,
     };
     tokio::select! {
         result = bistro_scheduler::run(options, bus) => result?,

@@ -3,8 +3,9 @@
 use async_nats::service;
 use futures_util::StreamExt;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use bistro_common::barrier::Barrier;
 use bistro_common::ids::SchedulerId;
@@ -22,6 +23,8 @@ use crate::bus::{self, Delivery};
 use crate::committer::Committer;
 use crate::config_files::Location;
 use crate::grid_watch::GridWatch;
+use crate::http::{self, Asked, HttpError, Question};
+use crate::original::{self, Context};
 use crate::plan_watch::{self, Loaded};
 use crate::store::{Store, StoreError};
 use bistro_common::clock::{Clock, sleep_until};
@@ -38,6 +41,8 @@ pub struct Options {
     /// The name of the instance node.
     pub instance: String,
     pub terms: LeaseTerms,
+    /// Where to offer the API over HTTP, if anywhere: a loopback address.
+    pub http: Option<SocketAddr>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +53,16 @@ pub enum SchedulerError {
     Subscribe(#[from] async_nats::SubscribeError),
     #[error("the scheduler cannot offer its service on NATS: {0}")]
     Service(async_nats::Error),
+    #[error(transparent)]
+    Http(#[from] HttpError),
     #[error("the store's thread has ended")]
     CommitterGone,
+}
+
+/// Who waits for an answer.
+enum Asker {
+    Nats(Box<service::Request>),
+    Http(oneshot::Sender<Vec<u8>>),
 }
 
 struct Driver {
@@ -69,7 +82,7 @@ struct Driver {
     /// Where to answer heartbeats.
     replies: HashMap<u64, String>,
     /// Requests that are answered once what they changed is on disk.
-    requests: HashMap<u64, service::Request>,
+    requests: HashMap<u64, Asker>,
     deliveries: HashMap<u64, async_nats::jetstream::Message>,
 }
 
@@ -92,6 +105,16 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     let mut tasks = tokio::task::JoinSet::new();
     let (location, instance) = (options.config.clone(), options.instance.clone());
     tasks.spawn(plan_watch::watch(location, instance, bus.clone(), plans_out));
+    let (questions_out, mut questions) = mpsc::channel(INPUTS_MAX);
+    if let Some(address) = options.http {
+        let listener = http::listen(address).await?;
+        tasks.spawn(http::serve(
+            listener,
+            bus.clone(),
+            options.cell.clone(),
+            questions_out.clone(),
+        ));
+    }
     tasks.spawn(bus::consume(bus.clone(), options.cell.clone(), done_out));
     let mut connections = bus.connections();
     let mut driver = Driver {
@@ -125,6 +148,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
                 driver.release().await;
             }
             Some(request) = requests.next(), if whole => driver.on_request(request).await,
+            Some(asked) = questions.recv(), if whole => driver.on_question(asked).await,
             Some(delivery) = dones.recv(), if whole => driver.on_delivery(delivery),
             Some(input) = incoming.recv(), if whole => driver.step(input),
             Some(plan) = compiled.recv() => driver.step(Input::Compiled(plan)),
@@ -197,19 +221,55 @@ impl Driver {
             bytes if bytes > self.bus.client().max_payload() => api::too_large(bytes),
             _ => answer,
         };
+        self.settle(Asker::Nats(Box::new(request)), answer, out).await;
+    }
+
+    async fn on_question(&mut self, asked: Asked) {
+        let mut out = Vec::new();
+        let now = self.clock.now();
+        let answer = match asked.question {
+            Question::Verb { verb, payload } => {
+                let facts = Facts {
+                    cell: self.options.cell.name(),
+                    identity: self.identity,
+                    started: self.started,
+                    now,
+                    problems: &self.problems,
+                };
+                let (core, watch) = (&mut self.core, &mut self.grid_watch);
+                api::answer(core, watch, &facts, &verb, &payload, &mut out)
+            }
+            Question::Queries { queries, actor } => {
+                let context = Context { now, problems: &self.problems, actor: &actor };
+                let answers = original::answer(&mut self.core, &context, queries, &mut out);
+                encode(&answers)
+            }
+        };
+        self.settle(Asker::Http(asked.reply), answer, out).await;
+    }
+
+    /// Answers at once where nothing was changed. Who changes something is told when it is on disk.
+    async fn settle(&mut self, asker: Asker, answer: Vec<u8>, mut out: Vec<Effect>) {
         if out.is_empty() {
-            self.respond(request, answer).await;
+            self.respond(asker, answer).await;
             return;
         }
-        // Who changes something is told when it is on disk.
         let token = self.token();
-        self.requests.insert(token, request);
+        self.requests.insert(token, asker);
         out.push(Effect::Answer { token, answer });
         self.barrier.push(&mut out);
         self.step(Input::Tick);
     }
 
-    async fn respond(&self, request: service::Request, answer: Vec<u8>) {
+    async fn respond(&self, asker: Asker, answer: Vec<u8>) {
+        let request = match asker {
+            Asker::Nats(request) => request,
+            Asker::Http(reply) => {
+                // Who has given up waiting gets no answer.
+                let _ = reply.send(answer);
+                return;
+            }
+        };
         // Queued while there is no connection, it would come too late for whoever asked.
         if self.bus.is_connected()
             && let Err(error) = request.respond(Ok(answer.into())).await

@@ -28,6 +28,8 @@ pub struct Cell {
     pub directory: tempfile::TempDir,
     /// Of schedulers that are started from now on.
     pub terms: LeaseTerms,
+    /// Where the next scheduler offers HTTP.
+    pub http: Option<std::net::SocketAddr>,
     name: CellName,
     client: Bus,
 }
@@ -53,7 +55,7 @@ impl Cell {
         let name = CellName::new("test").expect("a valid name");
         let client = connect(&nats, &name, "client").await;
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        Self { nats, directory, terms: LeaseTerms::DEVELOPMENT, name, client }
+        Self { nats, directory, terms: LeaseTerms::DEVELOPMENT, http: None, name, client }
     }
 
     pub fn config_path(&self) -> PathBuf {
@@ -79,6 +81,7 @@ impl Cell {
             data_dir,
             instance: "root".to_owned(),
             terms: self.terms,
+            http: self.http,
         };
         let bus = connect(&self.nats, &self.name, "scheduler").await;
         tokio::spawn(async move {

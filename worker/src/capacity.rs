@@ -8,11 +8,30 @@ pub fn read() -> Capacity {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
     Capacity {
-        // Knows affinity and cgroup quotas.
-        cpu_cores: std::thread::available_parallelism().map_or(0, |n| n.get() as u32),
+        cpu_cores: cores(),
         ram_mb: ram_mb(&meminfo, &limit),
         gpus: gpus(Path::new("/proc/driver/nvidia/gpus")),
     }
+}
+
+/// By affinity, by the cgroup's quota, and by its set of CPUs.
+fn cores() -> u32 {
+    let allowed = std::thread::available_parallelism().map_or(0, |n| n.get() as u32);
+    let set = std::fs::read_to_string("/sys/fs/cgroup/cpuset.cpus.effective");
+    match set.ok().and_then(|text| cpu_set(&text)) {
+        Some(in_set) => in_set.min(allowed),
+        None => allowed,
+    }
+}
+
+/// How many CPUs a list like `0-1,4` has. `None`: it is no such list, or an empty one.
+pub fn cpu_set(text: &str) -> Option<u32> {
+    let count = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    };
+    text.trim().split(',').try_fold(0u32, |sum, part| sum.checked_add(count(part)?))
 }
 
 /// The driver has a directory per card, with its model among other things.
@@ -55,6 +74,15 @@ mod tests {
         assert_eq!(ram_mb(meminfo, "1073741824\n"), 1_024);
         assert_eq!(ram_mb(meminfo, ""), 16_000);
         assert_eq!(ram_mb("", ""), 0);
+    }
+
+    #[test]
+    fn sets_of_cpus_are_counted() {
+        assert_eq!(cpu_set("0-1,2,4,6-8\n"), Some(7));
+        assert_eq!(cpu_set("3"), Some(1));
+        for wrong in ["", "0-12;17", "3-1", "a", "1,,2", "-1"] {
+            assert_eq!(cpu_set(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

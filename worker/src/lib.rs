@@ -1,7 +1,7 @@
 //! The worker's shell: it runs what the core admits, and decides nothing itself.
 
 mod bus;
-mod capacity;
+pub mod capacity;
 mod driver;
 pub mod exec;
 pub mod guard;

@@ -106,6 +106,10 @@ pub struct LogRead {
     /// Only lines in which this regular expression is found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
+    /// Of the lines that are not filtered out otherwise, at most so many are tried against the
+    /// regular expression. Absent: until the page is full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_max: Option<u32>,
     /// Ascending only: wait so long for a first line.
     #[serde(default)]
     pub wait_ms: u64,
@@ -124,6 +128,7 @@ impl LogRead {
             direction,
             limit,
             regex: None,
+            tried_max: None,
             wait_ms: 0,
         }
     }
@@ -137,6 +142,9 @@ pub struct LogReadReply {
     /// Where the next page starts: lines beyond it were not looked at. None: there are no more.
     /// An ascending page always has one, since lines may yet come.
     pub next: Option<LineId>,
+    /// There is nothing more in this direction, for now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_end: bool,
     /// Older lines than this have been removed to stay within the disk budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed_before: Option<LineId>,
@@ -160,6 +168,28 @@ pub struct LogLine {
     /// So many lines were not kept here. `text` says why.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped: u64,
+}
+
+/// Pages of several workers as one: the lines in order, and where the next page starts. As far as
+/// one worker has not shown all its lines, those of others beyond that are left for the next page.
+pub fn merge(pages: Vec<LogReadReply>, direction: Direction) -> (Vec<LogLine>, Option<LineId>) {
+    let unfinished = pages.iter().filter(|page| !page.at_end).filter_map(|page| page.next);
+    let next = match direction {
+        Direction::Ascending => unfinished.min(),
+        Direction::Descending => unfinished.max(),
+    };
+    let is_before = |line: &LogLine| match (direction, next) {
+        (_, None) => true,
+        (Direction::Ascending, Some(next)) => line.id < next,
+        (Direction::Descending, Some(next)) => line.id > next,
+    };
+    let lines = pages.into_iter().flat_map(|page| page.lines);
+    let mut lines: Vec<LogLine> = lines.filter(is_before).collect();
+    lines.sort_by_key(|line| line.id);
+    if direction == Direction::Descending {
+        lines.reverse();
+    }
+    (lines, next)
 }
 
 fn is_zero(n: &u64) -> bool {

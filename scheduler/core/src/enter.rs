@@ -34,9 +34,16 @@ pub struct Entering {
     jobs: Vec<Option<JobIx>>,
     records: hash_map::IntoIter<TaskIx, Known>,
     parked: hash_map::IntoIter<Arc<str>, OfJob>,
-    /// The job whose parked records are being entered.
-    of_job: Option<(Arc<str>, JobIx, hash_map::IntoIter<Arc<str>, TaskRecord>)>,
+    of_job: Option<Parked>,
     attempts: std::vec::IntoIter<AttemptIx>,
+}
+
+/// The parked records of a job that is in the plan.
+#[derive(Debug)]
+struct Parked {
+    name: Arc<str>,
+    job: JobIx,
+    records: hash_map::IntoIter<Arc<str>, TaskRecord>,
 }
 
 impl Core {
@@ -162,22 +169,18 @@ impl Core {
             self.enter_former(entering, task, known.record);
             return true;
         }
-        if let Some((name, job, of_job)) = &mut entering.of_job {
-            match of_job.next() {
-                Some((node, record)) => {
-                    let level = self.plan.jobs[job.index()].level();
-                    match self.plan.forest.find(level, &node) {
-                        Some(node) => self.enter(TaskIx { job: *job, node }, record),
-                        None => self.park(name.clone(), node, record),
-                    }
-                }
+        if let Some(Parked { name, job, records }) = &mut entering.of_job {
+            match records.next() {
+                Some((node, record)) => self.unpark(name, *job, node, record),
                 None => entering.of_job = None,
             }
             return true;
         }
         if let Some((name, of_job)) = entering.parked.next() {
             match self.plan.job(&name) {
-                Some(job) => entering.of_job = Some((name, job, of_job.into_iter())),
+                Some(job) => {
+                    entering.of_job = Some(Parked { name, job, records: of_job.into_iter() });
+                }
                 None => self.parked.entry(name).or_default().extend(of_job),
             }
             return true;
@@ -207,6 +210,15 @@ impl Core {
                 let name = former.task_name(task);
                 self.park(name.job, name.node, record);
             }
+        }
+    }
+
+    /// Enters a record that was parked, or parks it again.
+    fn unpark(&mut self, name: &Arc<str>, job: JobIx, node: Arc<str>, record: TaskRecord) {
+        let level = self.plan.jobs[job.index()].level();
+        match self.plan.forest.find(level, &node) {
+            Some(node) => self.enter(TaskIx { job, node }, record),
+            None => self.park(name.clone(), node, record),
         }
     }
 
@@ -248,11 +260,7 @@ impl Core {
             hosts.iter().for_each(|host| self.refresh_host(host));
         }
         for (node, record) in self.parked.remove(&name).unwrap_or_default() {
-            let level = self.plan.jobs[added.ix.index()].level();
-            match self.plan.forest.find(level, &node) {
-                Some(node) => self.enter(TaskIx { job: added.ix, node }, record),
-                None => self.park(name.clone(), node, record),
-            }
+            self.unpark(&name, added.ix, node, record);
         }
         if !self.plan.jobs[added.ix.index()].depends_on().is_empty() {
             self.refresh_all_blocked(added.ix);

@@ -15,6 +15,7 @@ pub mod forest;
 mod frontier;
 mod gates;
 mod heartbeat;
+mod histogram;
 mod invariants;
 mod io;
 mod jobs;
@@ -47,6 +48,7 @@ use bistro_common::protocol::task::{Kill, KillMethod};
 use bistro_common::status::Backoff;
 
 pub use forest::{Forest, ForestBuilder, ForestError, NodeIx};
+pub use histogram::Histogram;
 pub use io::{Effect, Identity, Input, SendFailure};
 pub use plan::{Draft, Plan};
 pub use record::{AttemptRecord, Definition, Record, Snapshot, WorkerRecord};
@@ -261,7 +263,7 @@ impl Core {
         }
         let backoff = self.backoffs.first().map(|&(at, _)| at);
         let check = self.worker_checks.first().map(|&(at, _)| at);
-        let execution = self.executions.first().map(|&(at, _)| at);
+        let execution = self.executions.first().filter(|_| !self.compiling).map(|&(at, _)| at);
         [backoff, check, execution].into_iter().flatten().min()
     }
 

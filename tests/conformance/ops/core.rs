@@ -19,13 +19,13 @@ use bistro_tests::bare_core::{NOW, cell_id, core, heartbeat, incarnation, worker
 use super::{Answer, field};
 
 /// A core that has a plan, and the time.
-struct Cell {
-    core: Core,
+pub struct Cell {
+    pub core: Core,
     now: u64,
     out: Vec<Effect>,
 }
 
-fn read(settings: &Value, jobs: &Map<String, Value>) -> Result<Config, String> {
+pub fn read(settings: &Value, jobs: &Map<String, Value>) -> Result<Config, String> {
     let mut text = json!({"bistro_settings": settings});
     for (name, job) in jobs {
         let mut job = job.clone();
@@ -45,7 +45,7 @@ fn forest(config: &Config) -> Result<Forest, String> {
     runtime.block_on(forest).map_err(|error| error.to_string())
 }
 
-fn settings(levels: Value, manual: &Value, resources: Value) -> Value {
+pub fn settings(levels: Value, manual: &Value, resources: Value) -> Value {
     json!({
         "enabled": true,
         "nodes": {"levels": levels, "node_sources": [{"source": "manual", "prefs": manual}]},
@@ -53,13 +53,18 @@ fn settings(levels: Value, manual: &Value, resources: Value) -> Value {
     })
 }
 
-fn jobs(of: Value) -> Map<String, Value> {
+pub fn jobs(of: Value) -> Map<String, Value> {
     of.as_object().cloned().unwrap_or_default()
 }
 
 impl Cell {
-    fn new(config: Config) -> Result<Self, String> {
-        let mut cell = Self { core: core(1, Snapshot::default()), now: NOW, out: Vec::new() };
+    pub fn new(config: Config) -> Result<Self, String> {
+        Self::with(config, Snapshot::default())
+    }
+
+    /// One that knows something already.
+    pub fn with(config: Config, snapshot: Snapshot) -> Result<Self, String> {
+        let mut cell = Self { core: core(1, snapshot), now: NOW, out: Vec::new() };
         cell.plan(config)?;
         Ok(cell)
     }

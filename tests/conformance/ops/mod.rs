@@ -3,6 +3,7 @@
 mod config;
 mod core;
 mod cron;
+mod http;
 mod nodes;
 mod schedule;
 mod status;
@@ -48,6 +49,13 @@ pub fn run(op: &str, given: &Value) -> Option<Answer> {
         "task_json_keys" => worker::task_json_keys(given),
         "unknown_log_type" => worker::unknown_log_type(given),
         "page" => worker::page(given),
+        "page_regex" => worker::page_regex(given),
+        "page_multi" => http::page_multi(given),
+        "parse_cpu_set" => worker::parse_cpu_set(given),
+        "http_nodes" => http::nodes(given),
+        "http_dispatch" => http::dispatch(given),
+        "histogram" => http::histogram(given),
+        "encode_bits" => http::encode_bits(given),
         "filter" => config::filter(given),
         "filter_fraction_stat" => config::fraction_stat(given),
         "config_parse" => config::parse(given),

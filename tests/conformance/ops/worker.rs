@@ -62,9 +62,17 @@ pub fn unknown_log_type(given: &Value) -> Answer {
     Ok(json!({"stream": stream.as_str()}))
 }
 
-/// Lines are stored at one a second, so that their ids are those of the case in other units.
 pub fn page(given: &Value) -> Answer {
     let ids: Vec<u64> = field(given, "stored_ids")?;
+    read_page(given, ids.into_iter().map(|id| (id, id.to_string())).collect())
+}
+
+pub fn page_regex(given: &Value) -> Answer {
+    read_page(given, field(given, "stored")?)
+}
+
+/// Lines are stored at one a second, so that their ids are those of the case in other units.
+fn read_page(given: &Value, stored: Vec<(u64, String)>) -> Answer {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let logs = Logs::open(directory.path().to_owned(), 1 << 30).map_err(|e| e.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -72,9 +80,9 @@ pub fn page(given: &Value) -> Answer {
     runtime.block_on(async {
         let source = Source { attempt: AttemptId::generate(), attempt_no: 1, task: task("n") };
         let printer = logs.begin(source).await;
-        for id in &ids {
+        for (id, text) in &stored {
             let mut lines = Lines::default();
-            lines.push(Stream::Stdout, id.to_string().as_bytes(), false, 0);
+            lines.push(Stream::Stdout, text.as_bytes(), false, 0);
             printer.print(id * 1_000, lines).await;
         }
         printer.end().await;
@@ -87,13 +95,21 @@ pub fn page(given: &Value) -> Answer {
         (false, Ok(from)) => (Direction::Descending, LineId(LineId::at((from + 1) * 1_000).0 - 1)),
         (false, Err(_)) => (Direction::Descending, LineId::MAX),
     };
-    let page = logs.read(&LogRead::page(from, direction, field(given, "limit")?));
+    let limit = field(given, "limit")?;
+    let regex = given["regex_filter"].as_str().map(str::to_owned);
+    let page = logs.read(&LogRead {
+        tried_max: regex.as_ref().map(|_| limit),
+        regex,
+        ..LogRead::page(from, direction, limit)
+    });
     let seconds = |id: LineId| id.seconds();
-    // An ascending page always names a next one, since lines may yet come.
-    let last = ids.iter().max().copied().unwrap_or(0);
-    let next = page.next.map(seconds).filter(|&next| !ascending || ids.contains(&next));
-    let next = next
-        .filter(|&next| next <= last && page.lines.last().is_none_or(|l| seconds(l.id) != next));
+    let next = page.next.filter(|_| !page.at_end).map(seconds);
     let ids: Vec<_> = page.lines.iter().map(|line| seconds(line.id)).collect();
     Ok(json!({"ids": ids, "next_line_id": next.map_or(-1, |next| next as i64)}))
+}
+
+pub fn parse_cpu_set(given: &Value) -> Answer {
+    let text: String = field(given, "text")?;
+    let count = bistro_worker::capacity::cpu_set(&text).ok_or("it is no set of CPUs")?;
+    Ok(json!({"count": count}))
 }

@@ -23,6 +23,7 @@ impl Logs {
             v: VERSION,
             lines: Vec::new(),
             next: None,
+            at_end: false,
             removed_before: None,
             error: None,
         };
@@ -40,7 +41,7 @@ impl Logs {
             (visible.segments.clone(), visible.last)
         };
         let limit = request.limit.clamp(1, PAGE_LINES_MAX) as usize;
-        let mut page = Page { request, regex, limit, bytes: 0, looked_at: 0, reply };
+        let mut page = Page { request, regex, limit, bytes: 0, looked_at: 0, tried: 0, reply };
         match request.direction {
             Direction::Ascending => page.ascend(&segments, last),
             Direction::Descending => page.descend(&segments),
@@ -55,6 +56,8 @@ struct Page<'a> {
     limit: usize,
     bytes: usize,
     looked_at: u64,
+    /// Lines that were tried against the regular expression.
+    tried: u32,
     reply: LogReadReply,
 }
 
@@ -83,6 +86,7 @@ impl Page<'_> {
             }
         }
         self.reply.next = Some(last.next().max(from));
+        self.reply.at_end = true;
     }
 
     fn descend(&mut self, segments: &[Segment]) {
@@ -102,6 +106,7 @@ impl Page<'_> {
                 return;
             }
         }
+        self.reply.at_end = true;
     }
 
     fn find(&mut self, segment: &Segment) -> Found {
@@ -139,11 +144,24 @@ impl Page<'_> {
         let streams = &self.request.streams;
         // A gap is shown in every stream: what is missing may have been of it.
         (streams.is_empty() || streams.contains(&line.stream) || line.dropped > 0)
-            && self.regex.as_ref().is_none_or(|regex| line.dropped > 0 || regex.is_match(line.text))
+            && (self.request.tried_max.is_some() || self.passes(line))
     }
 
-    /// Adds a line, if there is room for it as it is in a message.
+    fn passes(&self, line: &LineRecord<'_>) -> bool {
+        self.regex.as_ref().is_none_or(|regex| line.dropped > 0 || regex.is_match(line.text))
+    }
+
+    /// Adds a line, if there is room for it as it is in a message. False: the page ends before it.
     fn take(&mut self, source: &Source, line: LineRecord<'_>) -> bool {
+        if let Some(max) = self.request.tried_max {
+            if self.tried >= max {
+                return false;
+            }
+            self.tried += 1;
+            if !self.passes(&line) {
+                return true;
+            }
+        }
         let line = LogLine {
             id: line.id,
             time_ms: line.time_ms,

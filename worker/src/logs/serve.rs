@@ -53,6 +53,7 @@ fn refusal(error: String) -> LogReadReply {
         v: VERSION,
         lines: Vec::new(),
         next: None,
+        at_end: false,
         removed_before: None,
         error: Some(error),
     }

@@ -1,0 +1,190 @@
+//! The HTTP face: the verbs of the API, and the queries of the original.
+//!
+//! Only on loopback, since it knows no identities: whoever may run a program on this host may use
+//! it. Web pages may not: a request must name this host, and come from no other site.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::{Map, Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use bistro_common::clock::Clock;
+use bistro_common::nats::Bus;
+use bistro_common::protocol::api::{ApiReply, Listing, Page, WorkerRow, verb};
+use bistro_common::protocol::encode;
+use bistro_common::subject::Cell;
+
+use crate::original::{self, TASK_LOGS, logs};
+
+const BODY_BYTES_MAX: usize = 1 << 20;
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests at once; one more is told to come again.
+const CONCURRENT_MAX: usize = 32;
+
+/// What is asked of the loop.
+pub enum Question {
+    Verb { verb: String, payload: Vec<u8> },
+    Queries { queries: Map<String, Value>, actor: String },
+}
+
+pub struct Asked {
+    pub question: Question,
+    pub reply: oneshot::Sender<Vec<u8>>,
+}
+
+/// Why there is no HTTP.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    #[error(
+        "HTTP on {0} could be reached from other hosts, and knows no identities; use a loopback address such as 127.0.0.1:8080, and a proxy that knows who may what"
+    )]
+    NotLoopback(SocketAddr),
+    #[error("cannot listen for HTTP on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+#[derive(Clone)]
+struct Face {
+    asked: mpsc::Sender<Asked>,
+    bus: Bus,
+    cell: Cell,
+    clock: Arc<Clock>,
+    room: Arc<Semaphore>,
+}
+
+/// Binds, so that a mistake is told at once.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, HttpError> {
+    if !address.ip().is_loopback() {
+        return Err(HttpError::NotLoopback(address));
+    }
+    TcpListener::bind(address).await.map_err(|source| HttpError::Listen { address, source })
+}
+
+/// Serves for as long as it is not dropped.
+pub async fn serve(listener: TcpListener, bus: Bus, cell: Cell, asked: mpsc::Sender<Asked>) {
+    let clock = Arc::new(Clock::start());
+    let room = Arc::new(Semaphore::new(CONCURRENT_MAX));
+    let face = Face { asked, bus, cell, clock, room };
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok" }))
+        .route("/api/{verb}", post(on_verb))
+        // The original looks at nothing but the body.
+        .fallback(on_queries)
+        .layer(middleware::from_fn(only_this_host))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(face);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "HTTP has ended");
+    }
+}
+
+/// A page of another site could make a browser here ask in its name.
+async fn only_this_host(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let host = text(headers, header::HOST);
+    let local = host.is_some_and(|host| {
+        let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+            if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host }
+        });
+        matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+    });
+    let origin = text(headers, header::ORIGIN)
+        .map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
+    if !local || origin.is_some_and(|origin| Some(origin) != host) {
+        let why = "requests must name localhost as their host, and come from no other site\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
+    next.run(request).await
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn busy() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "the scheduler is busy; try again\n").into_response()
+}
+
+fn in_json(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+impl Face {
+    /// `None`: the loop did not answer in time.
+    async fn ask(&self, question: Question) -> Option<Vec<u8>> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.asked.send(Asked { question, reply }).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(TIMEOUT, asked).await.ok().flatten()
+    }
+
+    async fn workers(&self) -> Option<Vec<WorkerRow>> {
+        let question =
+            Question::Verb { verb: verb::WORKERS.to_owned(), payload: encode(&Page::default()) };
+        let reply = self.ask(question).await?;
+        let reply: ApiReply<Listing<WorkerRow>> = serde_json::from_slice(&reply).ok()?;
+        reply.ok.map(|rows| rows.items)
+    }
+
+    async fn task_logs(&self, query: &Value) -> Value {
+        let Some(workers) = self.workers().await else {
+            return json!({"error": "the scheduler is busy; try again"});
+        };
+        match logs::read(&self.bus, &self.cell, workers, self.clock.now(), query).await {
+            Ok(data) => json!({"data": data}),
+            Err(error) => json!({"error": error}),
+        }
+    }
+}
+
+async fn on_verb(State(face): State<Face>, Path(verb): Path<String>, body: Bytes) -> Response {
+    let Ok(_room) = face.room.try_acquire() else {
+        return busy();
+    };
+    let question = Question::Verb { verb, payload: body.to_vec() };
+    face.ask(question).await.map_or_else(busy, in_json)
+}
+
+async fn on_queries(State(face): State<Face>, body: Bytes) -> Response {
+    let Ok(_room) = face.room.try_acquire() else {
+        return busy();
+    };
+    let queries = match original::parse(&body) {
+        Ok(queries) => queries,
+        Err(error) => return in_json(json!(error).to_string().into_bytes()),
+    };
+    let is_logs = |query: &Value| query["handler"] == TASK_LOGS;
+    let (of_workers, queries): (Map<_, _>, Map<_, _>) =
+        queries.into_iter().partition(|(_, query)| is_logs(query));
+    let question = Question::Queries { queries, actor: "http".to_owned() };
+    let Some(answers) = face.ask(question).await else {
+        return busy();
+    };
+    if of_workers.is_empty() {
+        return in_json(answers);
+    }
+    // An error is the answer to everything.
+    let Ok(Value::Object(mut answers)) = serde_json::from_slice(&answers) else {
+        return in_json(answers);
+    };
+    for (name, query) in of_workers {
+        let answer = face.task_logs(&query).await;
+        answers.insert(name, answer);
+    }
+    in_json(Value::Object(answers).to_string().into_bytes())
+}

@@ -1,0 +1,233 @@
+//! The queries of the original's HTTP API (reference, section 10): one JSON object of named
+//! queries in, one of named answers out.
+//!
+//! Everything is answered from the core but `task_logs`, which only workers can answer.
+
+use serde_json::{Map, Value, json};
+
+use bistro_common::Millis;
+use bistro_common::protocol::api::ProblemReport;
+use bistro_common::status::code;
+use bistro_core::{Core, Effect, NodeIx};
+
+mod changes;
+pub mod logs;
+
+/// More tasks or nodes than this are not looked at for one query: everybody else would wait.
+const LOOKED_AT_MAX: u64 = 500_000;
+
+/// At most so many names with each number of a histogram.
+const SAMPLES_MAX: u64 = 10;
+
+/// Asked of workers, and by others than this.
+pub const TASK_LOGS: &str = "task_logs";
+
+/// Left out of the answers without a word.
+const RESERVED: &str = "prefs";
+
+/// What an answer needs beside the core.
+pub struct Context<'a> {
+    pub now: Millis,
+    pub problems: &'a [ProblemReport],
+    /// Who asks, for the audit.
+    pub actor: &'a str,
+}
+
+/// The queries of a request, by name; an error is the answer to the whole of it.
+pub fn parse(body: &[u8]) -> Result<Map<String, Value>, String> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(mut queries)) => {
+            queries.shift_remove(RESERVED);
+            Ok(queries)
+        }
+        Ok(_) => Err("the request must be a JSON object of named queries".to_owned()),
+        Err(error) => Err(format!("the request is not JSON: {error}")),
+    }
+}
+
+/// One answer per query; one that fails leaves the others alone.
+pub fn answer(
+    core: &mut Core,
+    context: &Context<'_>,
+    queries: Map<String, Value>,
+    out: &mut Vec<Effect>,
+) -> Map<String, Value> {
+    let answer = |(name, query): (String, Value)| {
+        let answer = match one(core, context, &query, out) {
+            Ok(data) => json!({"data": data}),
+            Err(error) => json!({"error": error}),
+        };
+        (name, answer)
+    };
+    queries.into_iter().map(answer).collect()
+}
+
+fn one(
+    core: &mut Core,
+    context: &Context<'_>,
+    query: &Value,
+    out: &mut Vec<Effect>,
+) -> Result<Value, String> {
+    match text(query, "handler")? {
+        "jobs" => {
+            let exported = names(core, query)?.into_iter().map(|job| {
+                let exported = core.export(&job).unwrap_or_default();
+                (job, exported)
+            });
+            Ok(exported.collect::<Map<_, _>>().into())
+        }
+        "histogram" => histograms(core, query),
+        "running_tasks" => running(
+            core,
+            query,
+            |started, worker| json!({"start_time": started / 1_000, "worker_shard": worker}),
+        ),
+        "job_node_runtime" => {
+            running(core, query, |started, _| json!(context.now.saturating_sub(started) / 1_000))
+        }
+        "sorted_node_names" => node_names(core),
+        "nodes" => nodes(core, query),
+        "errors" => {
+            let error = |problem: &ProblemReport| {
+                let slot = format!("{}:{}:{}", problem.file, problem.line, problem.column);
+                (slot, json!(problem.message))
+            };
+            Ok(context.problems.iter().map(error).collect::<Map<_, _>>().into())
+        }
+        "refresh_time" => Ok(json!(context.now / 1_000)),
+        "save_job" => changes::save(core, context, query, out),
+        "delete_job" => changes::delete(core, context, query, out),
+        "forgive_jobs" => changes::forgive(core, context, query, out),
+        "kill_task" => changes::kill(core, context, query, out),
+        unknown => Err(format!("Unknown handler: {unknown}")),
+    }
+}
+
+fn text<'a>(query: &'a Value, key: &str) -> Result<&'a str, String> {
+    query[key].as_str().ok_or_else(|| format!("the query needs the text {key:?}"))
+}
+
+/// A list of texts; absent: empty.
+pub fn texts(query: &Value, key: &str) -> Result<Vec<String>, String> {
+    match &query[key] {
+        Value::Null => Ok(Vec::new()),
+        list => serde_json::from_value(list.clone())
+            .map_err(|_| format!("{key:?} must be a list of names")),
+    }
+}
+
+/// The jobs that a query names, as far as there are such; all if it names none.
+fn names(core: &Core, query: &Value) -> Result<Vec<String>, String> {
+    let wanted = texts(query, "jobs")?;
+    if wanted.is_empty() {
+        return Ok(core.job_names().map(str::to_owned).collect());
+    }
+    Ok(wanted.into_iter().filter(|job| core.task_count(job).is_some()).collect())
+}
+
+fn check_size(count: u64, of: &str) -> Result<(), String> {
+    if count <= LOOKED_AT_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "{count} {of} are more than the {LOOKED_AT_MAX} that one query may look at; ask for less at a \
+         time, or use the verbs of the API, which page"
+    ))
+}
+
+fn histograms(core: &Core, query: &Value) -> Result<Value, String> {
+    let samples = query["num_samples"].as_u64().unwrap_or(0).min(SAMPLES_MAX) as usize;
+    let jobs = names(core, query)?;
+    check_size(jobs.iter().filter_map(|job| core.task_count(job)).sum(), "tasks")?;
+    let (mut counts, mut names) = (Map::new(), Map::new());
+    for job in jobs {
+        let histogram = core.histogram(&job, samples).unwrap_or_default();
+        let (mut levels, mut samples) = (Map::new(), Map::new());
+        for (level, by_bits) in histogram {
+            let count = |(bits, (count, _)): (&u32, &(u64, Vec<_>))| (code(*bits), json!(count));
+            levels.insert(level.to_owned(), by_bits.iter().map(count).collect());
+            let names = |(bits, (_, names)): (u32, (u64, Vec<_>))| (code(bits), json!(names));
+            samples.insert(level.to_owned(), by_bits.into_iter().map(names).collect());
+        }
+        counts.insert(job.clone(), levels.into());
+        names.insert(job, samples.into());
+    }
+    Ok(match samples {
+        0 => json!({"histograms": counts}),
+        _ => json!({"histograms": counts, "samples": names}),
+    })
+}
+
+fn running(
+    core: &Core,
+    query: &Value,
+    say: impl Fn(Millis, &str) -> Value,
+) -> Result<Value, String> {
+    let wanted = texts(query, "jobs")?;
+    let mut jobs: Map<String, Value> = Map::new();
+    for (task, started, worker) in core.running() {
+        if wanted.is_empty() || wanted.iter().any(|job| **job == *task.job) {
+            let of_job = jobs.entry(&*task.job).or_insert_with(|| json!({}));
+            of_job[&*task.node] = say(started, worker);
+        }
+    }
+    Ok(jobs.into())
+}
+
+fn node_names(core: &Core) -> Result<Value, String> {
+    let forest = core.forest();
+    check_size(forest.node_count() as u64, "nodes")?;
+    let levels = forest.level_names().iter().enumerate().filter_map(|(level, name)| {
+        let nodes = forest.level(level).map(|node| forest.name(NodeIx(node as u32)));
+        let nodes: Vec<_> = nodes.collect();
+        (!nodes.is_empty()).then(|| (name.clone(), json!(nodes)))
+    });
+    Ok(levels.collect::<Map<_, _>>().into())
+}
+
+fn nodes(core: &Core, query: &Value) -> Result<Value, String> {
+    let (wanted, fields) = (texts(query, "nodes")?, texts(query, "fields")?);
+    if let Some(unknown) = fields.iter().find(|f| !matches!(f.as_str(), "resources" | "disabled")) {
+        return Err(format!("Unknown field name: {unknown}"));
+    }
+    let has = |field: &str| fields.is_empty() || fields.iter().any(|f| f == field);
+    let forest = core.forest();
+    let levels = 0..forest.level_names().len();
+    let found: Vec<(usize, NodeIx)> = if wanted.is_empty() {
+        check_size(forest.node_count() as u64, "nodes")?;
+        let on = |level| forest.level(level).map(move |node| (level, NodeIx(node as u32)));
+        levels.flat_map(on).collect()
+    } else {
+        let on =
+            |level| wanted.iter().filter_map(move |name| Some((level, forest.find(level, name)?)));
+        levels.flat_map(on).collect()
+    };
+    let mut results = Map::new();
+    for (level, node) in found {
+        let mut about = Map::new();
+        if has("resources") {
+            about.insert("resources".to_owned(), resources(core, level));
+        }
+        if has("disabled") && !forest.is_enabled(node) {
+            about.insert("disabled".to_owned(), json!(true));
+        }
+        let of_level = results
+            .entry(&forest.level_names()[level])
+            .or_insert_with(|| Value::Object(Map::new()));
+        of_level[forest.name(node)] = about.into();
+    }
+    Ok(json!({"results": results}))
+}
+
+/// What every node of a level has, as it is configured.
+fn resources(core: &Core, level: usize) -> Value {
+    let of_level = core.settings().resources.iter().filter(|resource| resource.level == level);
+    let say = of_level.map(|resource| {
+        let mut about = json!({"default": resource.default, "limit": resource.limit});
+        if resource.weight > 0 {
+            about["weight"] = json!(resource.weight);
+        }
+        (resource.name.clone(), about)
+    });
+    say.collect::<Map<_, _>>().into()
+}
