@@ -88,7 +88,7 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
         (1 + args.hosts * (1 + args.databases), args.hosts * args.databases * args.jobs);
     let empty_kb = rss_kb();
     let started = Instant::now();
-    let forest = forest(args)?;
+    let forest = forest(args, 0)?;
     let load_s = started.elapsed().as_secs_f64();
     let forest_kb = rss_kb();
     let config = config::parse(&config_text(args)).config.context("the config is sound")?;
@@ -107,6 +107,7 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
 
     let mut restarts = restarts(&mut cell, args.restarts.min(tasks / 2));
     restarts.sort_by(f64::total_cmp);
+    let replacement = replace(&mut cell, args)?;
     let started = Instant::now();
     let brute_starts = brute_force_pass(args);
     let brute_s = started.elapsed().as_secs_f64();
@@ -125,6 +126,9 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
         "starts_per_s": (starts as f64 / first_pass_s).round(),
         "restart_us_p50": round(percentile(&restarts, 0.5)),
         "restart_us_p99": round(percentile(&restarts, 0.99)),
+        "replace_compile_s": round(replacement.compile_s),
+        "replace_enter_s": round(replacement.enter_s),
+        "replace_step_ms_max": round(replacement.step_ms_max),
         "brute_force_pass_s": round(brute_s),
         "rss_mb": rss_kb() / 1_024,
         "bytes_per_node": per(forest_kb.saturating_sub(empty_kb), nodes),
@@ -148,6 +152,41 @@ pub fn restarts(cell: &mut Cell, count: usize) -> Vec<f64> {
         cell.settle();
     }
     times
+}
+
+struct Replacement {
+    /// Off the loop.
+    compile_s: f64,
+    /// In steps, with others between them.
+    enter_s: f64,
+    step_ms_max: f64,
+}
+
+/// Another node list, with one database in fifty new, under what runs.
+fn replace(cell: &mut Cell, args: &CoreArgs) -> anyhow::Result<Replacement> {
+    let config = config::parse(&config_text(args)).config.context("the config is sound")?;
+    let plan = Input::Plan { config: Arc::new(config), forest: forest(args, 50)? };
+    cell.core.step(NOW, plan, &mut cell.out);
+    let draft = cell.out.drain(..).find_map(|effect| match effect {
+        Effect::Compile(draft) => Some(draft),
+        _ => None,
+    });
+    let started = Instant::now();
+    let plan = draft.context("a new node list is compiled")?.compile();
+    let compile_s = started.elapsed().as_secs_f64();
+    let (entered, mut step_ms_max) = (Instant::now(), 0f64);
+    let mut input = Input::Compiled(plan);
+    loop {
+        let started = Instant::now();
+        cell.core.step(NOW, input, &mut cell.out);
+        step_ms_max = step_ms_max.max(started.elapsed().as_secs_f64() * 1e3);
+        cell.take_assignments();
+        if !cell.core.is_entering() {
+            break;
+        }
+        input = Input::Tick;
+    }
+    Ok(Replacement { compile_s, enter_s: entered.elapsed().as_secs_f64(), step_ms_max })
 }
 
 fn done(assignment: Assignment) -> Done {
@@ -187,14 +226,17 @@ fn brute_force_pass(args: &CoreArgs) -> usize {
     starts
 }
 
-fn forest(args: &CoreArgs) -> anyhow::Result<Arc<Forest>> {
+/// `other`: one database in so many has another name than usual; 0: none.
+fn forest(args: &CoreArgs, other: usize) -> anyhow::Result<Arc<Forest>> {
     let levels = ["instance", "host", "db"].map(str::to_owned).to_vec();
     let mut builder = ForestBuilder::new(levels, "root");
     for host in 0..args.hosts {
         let name = format!("host{host}");
         builder.add(1, &name, "root", true)?;
         for database in 0..args.databases {
-            builder.add(2, &format!("{name}__{database}"), &name, true)?;
+            let is_other = other > 0 && (host * args.databases + database) % other == 0;
+            let prefix = if is_other { "new_" } else { "" };
+            builder.add(2, &format!("{prefix}{name}__{database}"), &name, true)?;
         }
     }
     Ok(Arc::new(builder.build(NodeOrder::Random)?))

@@ -25,13 +25,13 @@ fn free_address() -> SocketAddr {
 /// Status and body of the answer.
 fn request(to: SocketAddr, path: &str, headers: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(to).expect("it listens");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
     let length = body.len();
     write!(
         stream,
         "POST {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n\r\n{body}"
     )
-    .unwrap();
+    .expect("the request can be sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");

@@ -14,6 +14,7 @@ use crate::attempts::Attempt;
 use crate::forest::NodeIx;
 use crate::io::Effect;
 use crate::plan::Plan;
+use crate::tasks::TaskIx;
 use crate::workers::WorkerIx;
 
 /// A worker is asked again after so long; less often once that has not helped.
@@ -55,14 +56,13 @@ impl Core {
             return;
         }
         let preempted = self.overuse(out);
-        for id in self.attempts.ids() {
-            let orphan = self.attempts.get(id).and_then(|attempt| self.orphan_delay(attempt));
-            let cause = match orphan {
-                Some(0) => Cause::Orphan { delay_ms: 0 },
-                _ if preempted.contains(&id) => Cause::Preempted,
-                Some(delay_ms) => Cause::Orphan { delay_ms },
-                None => continue,
-            };
+        let cause = |attempt: &Attempt| match self.orphan_delay(attempt) {
+            Some(0) => Some(Cause::Orphan { delay_ms: 0 }),
+            _ if preempted.contains(&attempt.id) => Some(Cause::Preempted),
+            delay_ms => delay_ms.map(|delay_ms| Cause::Orphan { delay_ms }),
+        };
+        let causes = self.attempts.iter().filter_map(|a| Some((a.id, cause(a)?)));
+        for (id, cause) in causes.collect::<Vec<_>>() {
             let delay_ms = match cause {
                 Cause::Orphan { delay_ms } => delay_ms,
                 Cause::Preempted => 0,
@@ -81,10 +81,7 @@ impl Core {
     /// The attempt's job is gone, disabled or broken, or its node is gone or disabled itself.
     pub fn is_orphan(&self, job: &str, node: &str) -> bool {
         match self.plan.find_task(job, node) {
-            Some(task) => {
-                !self.plan.jobs[task.job.index()].config.can_run()
-                    || !self.plan.forest.is_enabled(task.node)
-            }
+            Some(task) => self.is_orphaned(task),
             // A job whose level has changed keeps what it runs on nodes that are still there.
             None => match self.plan.job(job) {
                 Some(job) => {
@@ -98,7 +95,16 @@ impl Core {
         }
     }
 
+    fn is_orphaned(&self, task: TaskIx) -> bool {
+        !self.plan.jobs[task.job.index()].config.can_run()
+            || !self.plan.forest.is_enabled(task.node)
+    }
+
     fn orphan_delay(&self, attempt: &Attempt) -> Option<u64> {
+        if let Some(task) = attempt.task() {
+            let job = &self.plan.jobs[task.job.index()].config;
+            return self.is_orphaned(task).then_some(job.kill_orphans_after_ms)?;
+        }
         let task = attempt.name(&self.plan);
         if !self.is_orphan(&task.job, &task.node) {
             return None;

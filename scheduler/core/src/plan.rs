@@ -23,7 +23,7 @@ use crate::workers::Rooms;
 const ADD_NODES_MAX: usize = 20_000;
 
 /// What a plan is to be made of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Draft {
     pub(crate) config: Arc<Config>,
     pub(crate) forest: Arc<Forest>,
