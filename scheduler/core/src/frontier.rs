@@ -7,18 +7,28 @@
 //! flips; a node with several parents is a step on several paths. Jobs with equal demands on a level
 //! share the bits that say whether they fit.
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use bistro_common::config::{LevelIx, NodeOrder};
 
 use crate::forest::NodeIx;
+use crate::matrix::Columns;
 use crate::plan::Plan;
 use crate::resources::Sign;
 use crate::rng::Rng;
+use crate::table::{ColumnAt, Flags};
 use crate::tasks::{Gate, JobIx, TaskCell, TaskIx};
 
-/// As many as mostly share a node.
-type Jobs = SmallVec<[JobIx; 16]>;
+/// Jobs with lists: few of them share a node.
+type Jobs = SmallVec<[JobIx; 4]>;
+
+/// Jobs whose bits at a node have flipped.
+#[derive(Clone, Default)]
+struct Flipped {
+    /// Of the node's level.
+    columns: Columns,
+    listed: Jobs,
+}
 
 impl Plan {
     /// Changes a task's cell, and what follows from it above. Returns whether that is a change.
@@ -80,25 +90,43 @@ impl Plan {
 
     /// The demand of a class fits at a node now, or does not any more.
     fn change_room(&mut self, level: LevelIx, node: NodeIx, class: usize, room: bool) {
-        let mut flipped = Jobs::new();
-        for at in 0..self.classes[level].classes[class].jobs.len() {
-            let job = self.classes[level].classes[class].jobs[at];
-            let open = room && self.could_be_open(job, level, node);
-            if self.tasks.set_open(job, level, node, open) {
-                flipped.push(job);
-            }
-        }
+        let of_class = &self.classes[level].classes[class].columns;
+        let mut columns = Columns::from_slice(of_class);
+        self.tasks.retain_others(&mut columns, level, node, room);
+        let open = match room {
+            true => self.could_open(level, &columns, node),
+            false => smallvec![false; columns.len()],
+        };
+        let columns = self.tasks.set_columns(level, node, &columns, &open);
+        let mut listed = Jobs::new();
         for at in 0..self.tasks.listed_at(node).len() {
             let job = self.tasks.listed_at(node)[at];
             let classes = &self.jobs[job.index()].classes;
             if classes.get(level).is_some_and(|of_job| of_job.index() == class) {
                 let open = room && self.could_be_open(job, level, node);
                 if self.tasks.set_open(job, level, node, open) {
-                    flipped.push(job);
+                    listed.push(job);
                 }
             }
         }
-        self.climb(level, node, flipped, room);
+        self.climb(level, node, Flipped { columns, listed }, room);
+    }
+
+    /// Room apart, should columns' bits be set at a node?
+    fn could_open(&self, level: LevelIx, columns: &[u32], node: NodeIx) -> Flags {
+        let children = self.forest.children(node);
+        let mut open = self.tasks.can_run_below(level, columns, node, children);
+        for (open, &column) in open.iter_mut().zip(columns) {
+            let ColumnAt { job, routed, .. } = *self.tasks.column(level, column);
+            let beside = || {
+                level < self.jobs[job.index()].level()
+                    && self.open_beside(job, level, node).is_some()
+            };
+            if routed || self.forest.has_more_parents() {
+                *open = self.may_pass(job, level, node) && (*open || beside());
+            }
+        }
+        open
     }
 
     pub(crate) fn has_room(&self, job: JobIx, level: LevelIx, node: NodeIx) -> bool {
@@ -163,41 +191,68 @@ impl Plan {
     }
 
     fn put_open(&mut self, job: JobIx, level: LevelIx, node: NodeIx, open: bool) {
-        if self.tasks.set_open(job, level, node, open) {
-            self.climb(level, node, Jobs::from_slice(&[job]), open);
+        if !self.tasks.set_open(job, level, node, open) {
+            return;
         }
+        let mut flipped = Flipped::default();
+        match self.tasks.column_of(job, level) {
+            Some(column) => flipped.columns.push(column),
+            None => flipped.listed.push(job),
+        }
+        self.climb(level, node, flipped, open);
     }
 
-    /// These jobs' bits at a node have flipped, all the same way: brings up to date what is above.
-    fn climb(&mut self, level: LevelIx, node: NodeIx, flipped: Jobs, opened: bool) {
-        if flipped.is_empty() {
+    /// These bits at a node have flipped, all the same way: brings up to date what is above.
+    fn climb(&mut self, level: LevelIx, node: NodeIx, flipped: Flipped, opened: bool) {
+        if flipped.columns.is_empty() && flipped.listed.is_empty() {
             return;
         }
         for at in 0..self.forest.more_parents(node).len() {
-            self.climb_to(level - 1, self.forest.more_parents(node)[at], flipped.clone(), opened);
+            let parent = self.forest.more_parents(node)[at];
+            self.climb_to(level - 1, parent, flipped.clone(), opened);
         }
-        match self.forest.parent(node) {
-            Some(parent) => self.climb_to(level - 1, parent, flipped, opened),
-            None => flipped.into_iter().for_each(|job| self.refresh_ready(job)),
+        if let Some(parent) = self.forest.parent(node) {
+            self.climb_to(level - 1, parent, flipped, opened);
+            return;
         }
+        for column in flipped.columns {
+            self.refresh_ready(self.tasks.column(level, column).job);
+        }
+        flipped.listed.into_iter().for_each(|job| self.refresh_ready(job));
     }
 
-    fn climb_to(&mut self, level: LevelIx, node: NodeIx, mut jobs: Jobs, opened: bool) {
-        // Most of them demand the same.
-        let mut last = None;
-        jobs.retain(|job| {
-            let class = self.jobs[job.index()].classes[level];
-            let room = match last {
-                Some((of, room)) if of == class => room,
-                _ => level == 0 || self.has_room(*job, level, node),
-            };
-            last = Some((class, room));
-            let open = room
-                && (opened || self.is_open_below(*job, level, node))
-                && self.may_pass(*job, level, node);
+    /// `flipped`: at a child of the node.
+    fn climb_to(&mut self, level: LevelIx, node: NodeIx, flipped: Flipped, opened: bool) {
+        let Flipped { mut columns, mut listed } = flipped;
+        columns.iter_mut().for_each(|column| *column = self.tasks.column(level + 1, *column).above);
+        self.tasks.retain_others(&mut columns, level, node, opened);
+        if opened && level > 0 {
+            self.retain_with_room(&mut columns, level, node);
+        }
+        let open = self.could_open(level, &columns, node);
+        let columns = self.tasks.set_columns(level, node, &columns, &open);
+        listed.retain(|job| {
+            let open = self.should_be_open(*job, level, node);
             self.tasks.set_open(*job, level, node, open)
         });
-        self.climb(level, node, jobs, opened);
+        self.climb(level, node, Flipped { columns, listed }, opened);
+    }
+
+    /// Keeps the columns whose demand fits at a node. Most of them demand the same.
+    fn retain_with_room(&self, columns: &mut Columns, level: LevelIx, node: NodeIx) {
+        let mut last = None;
+        columns.retain(|column| {
+            let class = self.tasks.column(level, *column).class;
+            match last {
+                Some((of, room)) if of == class => room,
+                _ => {
+                    let demand = &self.classes[level].classes[class.index()].demand;
+                    let room = self.resources.has_room(level, node, demand);
+                    last = Some((class, room));
+                    room
+                }
+            }
+        });
     }
 
     /// Sets all of a job's bits from scratch, lowest level first.

@@ -4,9 +4,13 @@
 //! member finds the answers in neighbouring memory. Above them one summary bit per word, so that a
 //! search over an empty stretch of a million members looks at 250 words.
 
+use smallvec::SmallVec;
 use std::ops::Range;
 
 const WORD: usize = 64;
+
+/// Numbers of columns; as many as mostly share a member.
+pub type Columns = SmallVec<[u32; 16]>;
 
 #[derive(Debug, Default)]
 pub struct BitMatrix {
@@ -22,6 +26,13 @@ pub struct BitMatrix {
     len: usize,
     columns: usize,
     stride: usize,
+}
+
+/// A range of members, prepared for [`BitMatrix::any_in_span`].
+pub struct Span {
+    range: Range<usize>,
+    /// If all of them are in one word: its row and their bits.
+    within: Option<(usize, u64)>,
 }
 
 impl BitMatrix {
@@ -75,14 +86,59 @@ impl BitMatrix {
         if (*word & bit != 0) == value {
             return false;
         }
-        let was_empty = *word == 0;
         let count = &mut self.counts[column];
         *count = if value { *count + 1 } else { *count - 1 };
-        *word ^= bit;
-        if was_empty || *word == 0 {
+        let before = std::mem::replace(word, *word ^ bit);
+        if before == 0 || before == bit {
             self.summary[at / WORD * self.stride + column] ^= 1u64 << (at % WORD);
         }
         true
+    }
+
+    /// The same for one member of several columns; returns the columns that have changed.
+    pub fn set_many(&mut self, columns: &[u32], member: usize, values: &[bool]) -> Columns {
+        let (at, bit) = (member / WORD, 1u64 << (member % WORD));
+        let words = &mut self.words[at * self.stride..][..self.stride];
+        let summary = &mut self.summary[at / WORD * self.stride..][..self.stride];
+        let mut changed = Columns::new();
+        for (&number, &value) in columns.iter().zip(values) {
+            let column = number as usize;
+            let word = words[column];
+            if (word & bit != 0) == value {
+                continue;
+            }
+            words[column] = word ^ bit;
+            if word == 0 || word == bit {
+                summary[column] ^= 1u64 << (at % WORD);
+            }
+            let count = &mut self.counts[column];
+            *count = if value { *count + 1 } else { *count - 1 };
+            changed.push(number);
+        }
+        changed
+    }
+
+    /// Keeps the columns in which a member is not what is given.
+    pub fn retain_others(&self, columns: &mut Columns, member: usize, value: bool) {
+        let words = &self.words[member / WORD * self.stride..][..self.stride];
+        columns.retain(|column| (words[*column as usize] >> (member % WORD) & 1 == 1) != value);
+    }
+
+    /// A range to look for in many columns.
+    pub fn span(&self, range: Range<usize>) -> Span {
+        let first = range.start / WORD;
+        let within = (!range.is_empty() && first == (range.end - 1) / WORD).then(|| {
+            let mask = !0 >> (WORD - range.len()) << (range.start % WORD);
+            (first * self.stride, mask)
+        });
+        Span { range, within }
+    }
+
+    pub fn any_in_span(&self, column: usize, span: &Span) -> bool {
+        match span.within {
+            Some((row, mask)) => self.words[row + column] & mask != 0,
+            None => self.any_in(column, span.range.clone()),
+        }
     }
 
     /// Takes no search where the range is everything.
@@ -156,7 +212,12 @@ mod tests {
                 }
                 let set = &mut sets[column];
                 let changed = if value { set.insert(member) } else { set.remove(&member) };
-                prop_assert_eq!(matrix.set(column, member, value), changed);
+                if member % 2 == 0 {
+                    prop_assert_eq!(matrix.set(column, member, value), changed);
+                } else {
+                    let flipped = matrix.set_many(&[column as u32], member, &[value]);
+                    prop_assert_eq!(!flipped.is_empty(), changed);
+                }
                 prop_assert_eq!(matrix.get(column, member), value);
             }
             let (a, b) = (range.0.min(range.1), range.0.max(range.1));
@@ -165,6 +226,10 @@ mod tests {
                 prop_assert_eq!(matrix.first_in(column, a..b), set.range(a..b).next().copied());
                 prop_assert_eq!(matrix.any_in(column, a..b), set.range(a..b).next().is_some());
                 prop_assert_eq!(matrix.any_in(column, 0..9_000), !set.is_empty());
+                for range in [a..b, a..(a + 3).min(9_000)] {
+                    let any = set.range(range.clone()).next().is_some();
+                    prop_assert_eq!(matrix.any_in_span(column, &matrix.span(range)), any);
+                }
                 let expected = set.range(from..b).next().or_else(|| set.range(a..from).next());
                 prop_assert_eq!(matrix.first_from(column, a..b, from), expected.copied());
             }

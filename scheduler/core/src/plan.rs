@@ -142,14 +142,27 @@ impl Plan {
     /// known.
     fn compile_job(&mut self, ix: JobIx, few: Option<Vec<NodeIx>>) -> bool {
         let job = self.jobs[ix.index()].config.clone();
-        match &few {
-            Some(nodes) => self.tasks.add_list(&self.forest, job.level, nodes),
-            None => self.tasks.add_column(job.level),
-        }
         let new = self.join_classes(ix, &job);
         self.policy.add(&self.jobs[ix.index()]);
         self.link(ix, &job);
-        let barred = gates::barred(&job, &self.forest);
+        self.restrict(ix, &job);
+        match &few {
+            Some(nodes) => self.tasks.add_list(&self.forest, job.level, nodes),
+            None => {
+                let JobState { classes, routes, .. } = &self.jobs[ix.index()];
+                let columns = self.tasks.add_column(classes, routes.is_some());
+                for (level, (class, column)) in classes.iter().zip(columns).enumerate() {
+                    self.classes[level].classes[class.index()].columns.push(column);
+                }
+            }
+        }
+        self.close_gates(ix, &job, few);
+        new
+    }
+
+    /// Notes where a job may not pass, apart from its own gates.
+    fn restrict(&mut self, ix: JobIx, job: &Job) {
+        let barred = gates::barred(job, &self.forest);
         if !barred.is_empty() {
             self.jobs[ix.index()].routes.get_or_insert_default().barred = barred;
         }
@@ -159,20 +172,14 @@ impl Plan {
             routes.placed = Some(Placed { level, room });
             self.placed_jobs.push(ix);
         }
-        self.close_gates(ix, &job, few);
-        new
     }
 
     fn join_classes(&mut self, ix: JobIx, job: &Job) -> bool {
-        let with_column = self.tasks.has_column(ix);
         let mut of_job = Vec::new();
         for level in 0..=job.level {
             let demand = self.resources.demand(job, level);
             let limits = self.resources.limits(level);
             let (class, _) = self.classes[level].join(limits, demand, Wanted::default());
-            if with_column {
-                self.classes[level].classes[class.index()].jobs.push(ix);
-            }
             of_job.push(class);
         }
         let demand = self.resources.demand(job, self.config.settings.worker_level());

@@ -24,34 +24,58 @@ pub struct Lane {
     pub instance: ClassIx,
     pub worker: ClassIx,
     pub open: bool,
-    /// By rank, the numbers of those that are ready.
-    ready: BTreeMap<u64, Bits>,
+    ranks: BTreeMap<u64, Shelf>,
+    /// By shelf, the numbers of the jobs that are ready.
+    ready: Vec<Bits>,
+}
+
+/// Number of a rank within its lane.
+#[derive(Clone, Copy, Debug)]
+struct Shelf(u32);
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug)]
+struct Seat {
+    place: Place,
+    lane: u32,
+    shelf: Shelf,
 }
 
 impl Lane {
-    fn set(&mut self, (rank, at): Place, ready: bool) {
-        let of_rank = self.ready.entry(rank).or_default();
-        of_rank.make_room(at as usize);
-        of_rank.set(at as usize, ready);
+    fn shelf(&mut self, rank: u64) -> Shelf {
+        *self.ranks.entry(rank).or_insert_with(|| {
+            self.ready.push(Bits::default());
+            Shelf(self.ready.len() as u32 - 1)
+        })
     }
 
-    fn has(&self, (rank, at): Place) -> bool {
-        self.ready.get(&rank).is_some_and(|ready| ready.holds(at as usize))
+    fn set(&mut self, seat: Seat, ready: bool) {
+        let of_rank = &mut self.ready[seat.shelf.0 as usize];
+        of_rank.make_room(seat.place.1 as usize);
+        of_rank.set(seat.place.1 as usize, ready);
+    }
+
+    fn has(&self, seat: Seat) -> bool {
+        self.ready[seat.shelf.0 as usize].holds(seat.place.1 as usize)
+    }
+
+    fn by_rank(&self) -> impl Iterator<Item = (u64, &Bits)> {
+        self.ranks.iter().map(|(&rank, shelf)| (rank, &self.ready[shelf.0 as usize]))
     }
 
     /// The best rank with a ready job.
     fn best(&self) -> Option<u64> {
-        self.ready.iter().find(|(_, ready)| !ready.is_empty()).map(|(&rank, _)| rank)
+        self.by_rank().find(|(_, ready)| !ready.is_empty()).map(|(rank, _)| rank)
     }
 
     /// The first among equals, from a number on and before another.
     fn first(&self, rank: u64, from: u32, to: u32) -> Option<u32> {
-        let found = self.ready.get(&rank)?.first_in(from as usize..to as usize);
-        found.map(|at| at as u32)
+        let ready = &self.ready[self.ranks.get(&rank)?.0 as usize];
+        ready.first_in(from as usize..to as usize).map(|at| at as u32)
     }
 
     fn places(&self) -> impl Iterator<Item = Place> + '_ {
-        self.ready.iter().flat_map(|(&rank, ready)| ready.iter().map(move |at| (rank, at as u32)))
+        self.by_rank().flat_map(|(rank, ready)| ready.iter().map(move |at| (rank, at as u32)))
     }
 }
 
@@ -61,9 +85,8 @@ pub struct Policy {
     kind: Kind,
     /// Jobs of equal rank.
     equals: BTreeMap<u64, Vec<JobIx>>,
-    place_of: Vec<Place>,
+    seats: Vec<Seat>,
     lanes: Vec<Lane>,
-    lane_of: Vec<u32>,
     /// Whose turn it is among equals.
     turn: u32,
 }
@@ -78,14 +101,7 @@ fn rank(priority: f64) -> u64 {
 
 impl Policy {
     pub fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            equals: BTreeMap::new(),
-            place_of: Vec::new(),
-            lanes: Vec::new(),
-            lane_of: Vec::new(),
-            turn: 0,
-        }
+        Self { kind, equals: BTreeMap::new(), seats: Vec::new(), lanes: Vec::new(), turn: 0 }
     }
 
     /// Enters the next job; it is not ready yet. A lane that is new is closed.
@@ -95,15 +111,17 @@ impl Policy {
             _ => 0,
         };
         let equals = self.equals.entry(rank).or_default();
-        equals.push(JobIx(self.place_of.len() as u32));
-        self.place_of.push((rank, equals.len() as u32 - 1));
+        equals.push(JobIx(self.seats.len() as u32));
+        let place = (rank, equals.len() as u32 - 1);
         let (instance, worker) = (job.instance_class(), job.worker_class);
         let same = |lane: &Lane| lane.instance == instance && lane.worker == worker;
         let lane = self.lanes.iter().position(same).unwrap_or_else(|| {
-            self.lanes.push(Lane { instance, worker, open: false, ready: BTreeMap::new() });
+            let (ranks, ready) = (BTreeMap::new(), Vec::new());
+            self.lanes.push(Lane { instance, worker, open: false, ranks, ready });
             self.lanes.len() - 1
         });
-        self.lane_of.push(lane as u32);
+        let shelf = self.lanes[lane].shelf(rank);
+        self.seats.push(Seat { place, lane: lane as u32, shelf });
     }
 
     pub fn lanes(&mut self) -> &mut [Lane] {
@@ -112,13 +130,14 @@ impl Policy {
 
     /// The job could start something if its lane is open.
     pub fn set_ready(&mut self, job: JobIx, ready: bool) {
-        let place = self.place_of[job.index()];
-        self.lanes[self.lane_of[job.index()] as usize].set(place, ready);
+        let seat = self.seats[job.index()];
+        self.lanes[seat.lane as usize].set(seat, ready);
     }
 
     pub fn is_startable(&self, job: JobIx) -> bool {
-        let lane = &self.lanes[self.lane_of[job.index()] as usize];
-        lane.open && lane.has(self.place_of[job.index()])
+        let seat = self.seats[job.index()];
+        let lane = &self.lanes[seat.lane as usize];
+        lane.open && lane.has(seat)
     }
 
     fn open_lanes(&self) -> impl Iterator<Item = &Lane> {

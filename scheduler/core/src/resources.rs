@@ -12,7 +12,6 @@ use bistro_common::protocol::task::Slots;
 
 use crate::bits::Bits;
 use crate::forest::{Forest, NodeIx};
-use crate::tasks::JobIx;
 
 /// Slots by the numbers of their resources.
 pub type Amounts = Arc<[(usize, i64)]>;
@@ -204,8 +203,8 @@ pub struct Class {
     pub amounts: Amounts,
     /// For workers; for nodes it wants nothing.
     pub wanted: Wanted,
-    /// Those with a column.
-    pub jobs: Vec<JobIx>,
+    /// For nodes: the columns of its jobs at its level.
+    pub columns: Vec<u32>,
     /// On which workers the demand fits; for nodes that is asked when it matters.
     pub room: Bits,
 }
@@ -220,9 +219,9 @@ impl Classes {
             None => {
                 let names = limits.iter().map(|limit| limit.name.clone());
                 let slots = Arc::new(names.zip(demand.iter().copied()).collect());
-                let (jobs, room) = (Vec::new(), Bits::default());
+                let (columns, room) = (Vec::new(), Bits::default());
                 let amounts = demand.iter().copied().enumerate().collect();
-                self.classes.push(Class { demand, slots, amounts, wanted, jobs, room });
+                self.classes.push(Class { demand, slots, amounts, wanted, columns, room });
                 self.classes.len() - 1
             }
         };

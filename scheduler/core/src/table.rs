@@ -13,11 +13,15 @@ use bistro_common::config::LevelIx;
 use bistro_common::protocol::api::TaskState;
 
 use crate::forest::{Forest, NodeIx};
-use crate::matrix::BitMatrix;
+use crate::matrix::{BitMatrix, Columns};
+use crate::resources::ClassIx;
 use crate::tasks::{Gate, JobIx, TaskCell, TaskIx};
 
 /// How many cells are in each state.
 type Counts = [u32; TaskState::ALL.len()];
+
+/// One for each of some columns.
+pub type Flags = SmallVec<[bool; 16]>;
 
 /// A list as short as this is counted when asked.
 const COUNTED_FROM: usize = 16;
@@ -42,6 +46,21 @@ struct Level {
     stride: usize,
     /// A column for each job that has one at this level or below.
     open: BitMatrix,
+    at: Vec<ColumnAt>,
+}
+
+/// A job's column of open bits at one level, and what it takes to keep it.
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnAt {
+    pub job: JobIx,
+    pub class: ClassIx,
+    /// It may be kept from passing a node by more than room.
+    pub routed: bool,
+    /// Its column of cells, if this is the job's own level.
+    cells: Option<u32>,
+    /// Its columns at the levels above and below, where there are such.
+    pub above: u32,
+    below: u32,
 }
 
 #[derive(Debug)]
@@ -106,17 +125,31 @@ impl TaskTable {
                 columns: 0,
                 stride: own,
                 open: BitMatrix::new(nodes.len(), columns[level..].iter().sum()),
+                at: Vec::new(),
             }
         };
         let levels = columns.iter().enumerate().map(level).collect();
         Self { rows: Vec::new(), levels, at: FxHashMap::default() }
     }
 
-    /// Enters the next job with a column; all its tasks can run, and nothing is open.
-    pub fn add_column(&mut self, level: LevelIx) {
+    /// Enters the next job with a column; all its tasks can run, and nothing is open. `classes`: at
+    /// each level down to its own. Returns its columns there.
+    pub fn add_column(&mut self, classes: &[ClassIx], routed: bool) -> SmallVec<[u32; 4]> {
+        let (job, level) = (JobIx(self.rows.len() as u32), classes.len() - 1);
         let levels = self.levels[..=level].iter_mut();
         let open: SmallVec<[u32; 4]> = levels.map(|l| l.open.add_column() as u32).collect();
         let next = open.iter().map(|_| 0).collect();
+        let own_cells = self.levels[level].columns as u32;
+        for (at, &class) in classes.iter().enumerate() {
+            self.levels[at].at.push(ColumnAt {
+                job,
+                class,
+                routed,
+                cells: (at == level).then_some(own_cells),
+                above: at.checked_sub(1).map_or(0, |above| open[above]),
+                below: open.get(at + 1).copied().unwrap_or(0),
+            });
+        }
         let of_level = &mut self.levels[level];
         if of_level.columns == of_level.stride {
             of_level.widen();
@@ -125,7 +158,66 @@ impl TaskTable {
         of_level.columns += 1;
         let mut counts = Counts::default();
         counts[TaskCell::default().state() as usize] = of_level.nodes as u32;
-        self.rows.push(Row::Column(Box::new(Column { level, cells, open, next, counts })));
+        let column = Column { level, cells, open: open.clone(), next, counts };
+        self.rows.push(Row::Column(Box::new(column)));
+        open
+    }
+
+    pub fn column(&self, level: LevelIx, column: u32) -> &ColumnAt {
+        &self.levels[level].at[column as usize]
+    }
+
+    /// For each column, whether its task on a node can run or, above the job's own level, one of
+    /// these children of the node is open.
+    pub fn can_run_below(
+        &self,
+        level: LevelIx,
+        columns: &[u32],
+        node: NodeIx,
+        children: Range<usize>,
+    ) -> Flags {
+        let of_level = &self.levels[level];
+        let row = (node.index() - of_level.first) * of_level.stride;
+        let row = &of_level.cells[row..row + of_level.stride];
+        let below = self.levels.get(level + 1).map(|below| {
+            let members = children.start - below.first..children.end - below.first;
+            (&below.open, below.open.span(members))
+        });
+        let can_run = |&column: &u32| {
+            let at = &of_level.at[column as usize];
+            match (at.cells, &below) {
+                (Some(cells), _) => row[cells as usize].can_run(),
+                (None, Some((open, span))) => open.any_in_span(at.below as usize, span),
+                (None, None) => false,
+            }
+        };
+        columns.iter().map(can_run).collect()
+    }
+
+    /// Keeps the columns whose bit at a node is not what is given.
+    pub fn retain_others(&self, columns: &mut Columns, level: LevelIx, node: NodeIx, open: bool) {
+        let of_level = &self.levels[level];
+        of_level.open.retain_others(columns, node.index() - of_level.first, open);
+    }
+
+    /// Sets the bits of columns at a node; returns those that have flipped.
+    pub fn set_columns(
+        &mut self,
+        level: LevelIx,
+        node: NodeIx,
+        columns: &[u32],
+        open: &[bool],
+    ) -> Columns {
+        let of_level = &mut self.levels[level];
+        of_level.open.set_many(columns, node.index() - of_level.first, open)
+    }
+
+    /// The column of a job at a level, if it has one.
+    pub fn column_of(&self, job: JobIx, level: LevelIx) -> Option<u32> {
+        match &self.rows[job.index()] {
+            Row::Column(column) => Some(column.open[level]),
+            Row::List(_) => None,
+        }
     }
 
     /// Enters the next job with a list: these nodes, and all that are above them.
