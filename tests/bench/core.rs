@@ -46,6 +46,12 @@ pub struct CoreArgs {
     restarts: usize,
 }
 
+impl CoreArgs {
+    fn shape(&self) -> Shape {
+        Shape { hosts: self.hosts, databases: self.databases }
+    }
+}
+
 /// A bare core and what it has started.
 pub struct Cell {
     pub core: Core,
@@ -88,7 +94,7 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
         (1 + args.hosts * (1 + args.databases), args.hosts * args.databases * args.jobs);
     let empty_kb = rss_kb();
     let started = Instant::now();
-    let forest = forest(args, 0)?;
+    let forest = forest(args.shape(), 0)?;
     let load_s = started.elapsed().as_secs_f64();
     let forest_kb = rss_kb();
     let config = config::parse(&config_text(args)).config.context("the config is sound")?;
@@ -165,7 +171,7 @@ struct Replacement {
 /// Another node list, with one database in fifty new, under what runs.
 fn replace(cell: &mut Cell, args: &CoreArgs) -> anyhow::Result<Replacement> {
     let config = config::parse(&config_text(args)).config.context("the config is sound")?;
-    let plan = Input::Plan { config: Arc::new(config), forest: forest(args, 50)? };
+    let plan = Input::Plan { config: Arc::new(config), forest: forest(args.shape(), 50)? };
     cell.core.step(NOW, plan, &mut cell.out);
     let draft = cell.out.drain(..).find_map(|effect| match effect {
         Effect::Compile(draft) => Some(draft),
@@ -226,15 +232,23 @@ fn brute_force_pass(args: &CoreArgs) -> usize {
     starts
 }
 
+/// How large a forest is.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub hosts: usize,
+    /// Per host.
+    pub databases: usize,
+}
+
 /// `other`: one database in so many has another name than usual; 0: none.
-fn forest(args: &CoreArgs, other: usize) -> anyhow::Result<Arc<Forest>> {
+pub fn forest(shape: Shape, other: usize) -> anyhow::Result<Arc<Forest>> {
     let levels = ["instance", "host", "db"].map(str::to_owned).to_vec();
     let mut builder = ForestBuilder::new(levels, "root");
-    for host in 0..args.hosts {
+    for host in 0..shape.hosts {
         let name = format!("host{host}");
         builder.add(1, &name, "root", true)?;
-        for database in 0..args.databases {
-            let is_other = other > 0 && (host * args.databases + database) % other == 0;
+        for database in 0..shape.databases {
+            let is_other = other > 0 && (host * shape.databases + database) % other == 0;
             let prefix = if is_other { "new_" } else { "" };
             builder.add(2, &format!("{prefix}{name}__{database}"), &name, true)?;
         }

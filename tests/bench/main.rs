@@ -2,6 +2,7 @@
 
 mod core;
 mod e2e;
+mod figures;
 mod idle;
 mod queue;
 mod start;
@@ -38,6 +39,8 @@ enum Bench {
     },
     /// The scheduler's core alone, next to a pass over all tasks
     Core(core::CoreArgs),
+    /// Throughput against what the resources allow, as in the paper's figures 4a to 4d
+    Figures(figures::FiguresArgs),
     /// The core alone with many jobs of one task each
     Queue {
         #[arg(long, default_value_t = 100_000)]
@@ -55,6 +58,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Idle { seconds } => runtime.block_on(idle::run(seconds))?,
         Bench::E2e { tasks } => runtime.block_on(e2e::run(tasks))?,
         Bench::Core(args) => core::run(&args)?,
+        Bench::Figures(args) => figures::run(&args)?,
         Bench::Queue { jobs, policy } => queue::run(jobs, &policy)?,
     };
     print(&results, args.json);
