@@ -80,6 +80,11 @@ impl Filter {
         (!self.whitelist.is_empty()).then(|| self.whitelist.iter().map(String::as_str))
     }
 
+    /// Does what passes depend on the name of the job?
+    pub fn depends_on_job(&self) -> bool {
+        self.fraction_of_nodes.is_some()
+    }
+
     /// Does the job run below (or on) this node, as far as this level is concerned?
     pub fn passes(&self, node: &str, tags: &BTreeSet<String>, job: &str) -> bool {
         (self.whitelist.is_empty() || self.whitelist.contains(node))

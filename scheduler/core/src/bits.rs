@@ -95,6 +95,23 @@ impl Bits {
         self.first_in(range).is_some()
     }
 
+    /// The member that so many lesser ones come before.
+    pub fn nth(&self, n: usize) -> Option<usize> {
+        let mut left = n;
+        let mut word = self.next_word(0)?;
+        loop {
+            let (mut bits, count) = (self.words[word], self.words[word].count_ones() as usize);
+            if left < count {
+                for _ in 0..left {
+                    bits &= bits - 1;
+                }
+                return Some(word * WORD + bits.trailing_zeros() as usize);
+            }
+            left -= count;
+            word = self.next_word(word + 1)?;
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         let end = self.words.len() * WORD;
         std::iter::successors(self.first_in(0..end), move |&last| self.first_in(last + 1..end))
@@ -135,6 +152,8 @@ mod tests {
             prop_assert_eq!(bits.iter().collect::<Vec<_>>(), set.iter().copied().collect::<Vec<_>>());
             let (a, b) = (range.0.min(range.1), range.0.max(range.1));
             prop_assert_eq!(bits.first_in(a..b), set.range(a..b).next().copied());
+            let n = set.len() / 2;
+            prop_assert_eq!(bits.nth(n), set.iter().nth(n).copied());
             let from = a + (b - a) / 2;
             let expected = set.range(from..b).next().or_else(|| set.range(a..from).next());
             prop_assert_eq!(bits.first_from(a..b, from), expected.copied());

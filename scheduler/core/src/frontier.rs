@@ -10,6 +10,7 @@
 use smallvec::{SmallVec, smallvec};
 
 use bistro_common::config::{LevelIx, NodeOrder};
+use bistro_common::protocol::api::TaskState;
 
 use crate::forest::NodeIx;
 use crate::matrix::Columns;
@@ -40,6 +41,9 @@ impl Plan {
         let awaited = !self.jobs[task.job.index()].awaited_by().is_empty();
         let was_complete = awaited && self.is_complete(task.job);
         self.tasks.set_cell(&self.forest, task, cell);
+        if before.can_run() != cell.can_run() {
+            self.count_left(task.job);
+        }
         if awaited && self.is_complete(task.job) != was_complete {
             for at in 0..self.jobs[task.job.index()].awaited_by().len() {
                 self.refresh_ready(self.jobs[task.job.index()].awaited_by()[at]);
@@ -61,6 +65,13 @@ impl Plan {
             used as u64 ^ self.tasks.fetch(level, node) ^ u64::from(name) ^ children as u64
         };
         path.iter().enumerate().map(at).fold(0, |a, b| a ^ b)
+    }
+
+    /// Tells the policy how many tasks of a job could start, if it wants to know.
+    pub(crate) fn count_left(&mut self, job: JobIx) {
+        if self.policy.counts_what_is_left() {
+            self.policy.set_left(job, self.count(job, TaskState::CanRun));
+        }
     }
 
     /// Takes or gives back slots at a node, and updates every job for which that matters.

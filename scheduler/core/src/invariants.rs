@@ -130,6 +130,10 @@ impl Core {
                     of_job.config.can_run() && plan.cells(job).all(|(_, cell)| over(cell))
                 })
             });
+        if plan.policy.counts_what_is_left() {
+            let left = plan.count(job, TaskState::CanRun);
+            assert_eq!(plan.policy.left(job), left, "{job:?}");
+        }
         assert_eq!(plan.policy.is_startable(job), startable, "{job:?} is startable");
     }
 }

@@ -58,7 +58,11 @@ fn wanted(job: &Job) -> Wanted {
             Placement::Host(host) => Some(host.clone()),
             Placement::Anywhere | Placement::HostAtLevel(_) => None,
         },
-        filter: job.worker_filter.clone().map(|filter| (filter, job.name.clone())),
+        filter: job.worker_filter.clone().map(|filter| {
+            // Jobs with the same filter are alike, unless it asks for their names.
+            let job = if filter.depends_on_job() { job.name.clone() } else { Arc::default() };
+            (filter, job)
+        }),
     }
 }
 
@@ -157,6 +161,7 @@ impl Plan {
             }
         }
         self.close_gates(ix, &job, few);
+        self.count_left(ix);
         new
     }
 

@@ -5,7 +5,7 @@
 //! thousand jobs that wait for one worker cost no more than one.
 
 use bistro_common::config::Policy as Kind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bits::Bits;
 use crate::jobs::JobState;
@@ -27,6 +27,8 @@ pub struct Lane {
     ranks: BTreeMap<u64, Shelf>,
     /// By shelf, the numbers of the jobs that are ready.
     ready: Vec<Bits>,
+    /// For long tail: the ready jobs by how many of their tasks could start, room apart.
+    tail: BTreeSet<(u64, JobIx)>,
 }
 
 /// Number of a rank within its lane.
@@ -73,10 +75,6 @@ impl Lane {
         let ready = &self.ready[self.ranks.get(&rank)?.0 as usize];
         ready.first_in(from as usize..to as usize).map(|at| at as u32)
     }
-
-    fn places(&self) -> impl Iterator<Item = Place> + '_ {
-        self.by_rank().flat_map(|(rank, ready)| ready.iter().map(move |at| (rank, at as u32)))
-    }
 }
 
 /// The jobs that can start something, and whose turn it is.
@@ -86,9 +84,17 @@ pub struct Policy {
     /// Jobs of equal rank.
     equals: BTreeMap<u64, Vec<JobIx>>,
     seats: Vec<Seat>,
+    /// For long tail: how many tasks of each job could start.
+    left: Vec<u64>,
     lanes: Vec<Lane>,
     /// Whose turn it is among equals.
     turn: u32,
+}
+
+/// The priority of a rank.
+fn priority(rank: u64) -> f64 {
+    let ascending = !rank;
+    f64::from_bits(if ascending >> 63 == 1 { ascending & !(1 << 63) } else { !ascending })
 }
 
 /// Higher priorities come first.
@@ -101,14 +107,21 @@ fn rank(priority: f64) -> u64 {
 
 impl Policy {
     pub fn new(kind: Kind) -> Self {
-        Self { kind, equals: BTreeMap::new(), seats: Vec::new(), lanes: Vec::new(), turn: 0 }
+        Self {
+            kind,
+            equals: BTreeMap::new(),
+            seats: Vec::new(),
+            left: Vec::new(),
+            lanes: Vec::new(),
+            turn: 0,
+        }
     }
 
     /// Enters the next job; it is not ready yet. A lane that is new is closed.
     pub fn add(&mut self, job: &JobState) {
         let rank = match self.kind {
-            Kind::RankedPriority => rank(job.config.priority),
-            _ => 0,
+            Kind::RankedPriority | Kind::RandomizedPriority => rank(job.config.priority),
+            Kind::RoundRobin | Kind::LongTail => 0,
         };
         let equals = self.equals.entry(rank).or_default();
         equals.push(JobIx(self.seats.len() as u32));
@@ -116,12 +129,30 @@ impl Policy {
         let (instance, worker) = (job.instance_class(), job.worker_class);
         let same = |lane: &Lane| lane.instance == instance && lane.worker == worker;
         let lane = self.lanes.iter().position(same).unwrap_or_else(|| {
-            let (ranks, ready) = (BTreeMap::new(), Vec::new());
-            self.lanes.push(Lane { instance, worker, open: false, ranks, ready });
+            let (ranks, ready, tail) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+            self.lanes.push(Lane { instance, worker, open: false, ranks, ready, tail });
             self.lanes.len() - 1
         });
         let shelf = self.lanes[lane].shelf(rank);
         self.seats.push(Seat { place, lane: lane as u32, shelf });
+        self.left.push(0);
+    }
+
+    /// Does it matter how many tasks of a job are left?
+    pub fn counts_what_is_left(&self) -> bool {
+        self.kind == Kind::LongTail
+    }
+
+    pub fn left(&self, job: JobIx) -> u64 {
+        self.left[job.index()]
+    }
+
+    pub fn set_left(&mut self, job: JobIx, left: u64) {
+        let before = std::mem::replace(&mut self.left[job.index()], left);
+        let tail = &mut self.lanes[self.seats[job.index()].lane as usize].tail;
+        if tail.remove(&(before, job)) {
+            tail.insert((left, job));
+        }
     }
 
     pub fn lanes(&mut self) -> &mut [Lane] {
@@ -131,22 +162,27 @@ impl Policy {
     /// The job could start something if its lane is open.
     pub fn set_ready(&mut self, job: JobIx, ready: bool) {
         let seat = self.seats[job.index()];
-        self.lanes[seat.lane as usize].set(seat, ready);
+        let lane = &mut self.lanes[seat.lane as usize];
+        lane.set(seat, ready);
+        if self.kind == Kind::LongTail {
+            let entry = (self.left[job.index()], job);
+            match ready {
+                true => drop(lane.tail.insert(entry)),
+                false => drop(lane.tail.remove(&entry)),
+            }
+        }
     }
 
     pub fn is_startable(&self, job: JobIx) -> bool {
         let seat = self.seats[job.index()];
         let lane = &self.lanes[seat.lane as usize];
+        let in_tail = lane.tail.contains(&(self.left[job.index()], job));
+        debug_assert!(self.kind != Kind::LongTail || in_tail == lane.has(seat));
         lane.open && lane.has(seat)
     }
 
     fn open_lanes(&self) -> impl Iterator<Item = &Lane> {
         self.lanes.iter().filter(|lane| lane.open)
-    }
-
-    /// Jobs that can start something, lane by lane.
-    fn startable(&self) -> impl Iterator<Item = JobIx> {
-        self.open_lanes().flat_map(|lane| lane.places().map(|place| self.job_at(place)))
     }
 
     fn job_at(&self, (rank, at): Place) -> JobIx {
@@ -164,13 +200,8 @@ impl Policy {
         self.open_lanes().any(|lane| lane.best().is_some())
     }
 
-    /// The job whose turn it is; `left` tells how many tasks it could start, room apart.
-    pub fn next(
-        &mut self,
-        jobs: &[JobState],
-        left: impl Fn(JobIx) -> u64,
-        rng: &mut Rng,
-    ) -> Option<JobIx> {
+    /// The job whose turn it is.
+    pub fn next(&mut self, rng: &mut Rng) -> Option<JobIx> {
         match self.kind {
             Kind::RoundRobin => {
                 let place = self.first_from(0, self.turn)?;
@@ -183,30 +214,39 @@ impl Policy {
                 let from = rng.below(self.equals[&rank].len()) as u32;
                 self.first_from(rank, from).map(|place| self.job_at(place))
             }
-            Kind::RandomizedPriority => self.draw(jobs, rng),
-            Kind::LongTail => self.startable().min_by_key(|&job| (left(job), job.index())),
+            Kind::RandomizedPriority => self.draw(rng),
+            Kind::LongTail => {
+                let firsts = self.open_lanes().filter_map(|lane| lane.tail.first());
+                firsts.min().map(|&(_, job)| job)
+            }
         }
     }
 
     /// A job with a probability in proportion to its priority. Jobs without a positive priority
     /// are drawn, all alike, only when no other can start anything.
-    fn draw(&self, jobs: &[JobState], rng: &mut Rng) -> Option<JobIx> {
-        let weight = |job: JobIx| jobs[job.index()].config.priority.max(0.0);
-        let total: f64 = self.startable().map(weight).sum();
-        if total <= 0.0 {
-            let count = self.startable().count();
-            return self.startable().nth(rng.below(count.max(1)));
-        }
-        let mut left = rng.unit() * total;
+    fn draw(&self, rng: &mut Rng) -> Option<JobIx> {
+        let shelves = || self.open_lanes().flat_map(Lane::by_rank).filter(|(_, r)| !r.is_empty());
+        let by_priority = |rank: u64, count: f64| priority(rank).max(0.0) * count;
+        let total: f64 =
+            shelves().map(|(rank, ready)| by_priority(rank, ready.count() as f64)).sum();
+        // Shelves count by their jobs if no priority is positive.
+        let weight = |rank, count| if total > 0.0 { by_priority(rank, count) } else { count };
+        let all: f64 = shelves().map(|(rank, ready)| weight(rank, ready.count() as f64)).sum();
+        let mut left = rng.unit() * all;
         let mut chosen = None;
-        for job in self.startable().filter(|&job| weight(job) > 0.0) {
-            chosen = Some(job);
-            left -= weight(job);
-            if left < 0.0 {
-                break;
+        for (rank, ready) in shelves() {
+            let weight = weight(rank, ready.count() as f64);
+            if weight > 0.0 {
+                chosen = Some((rank, ready));
+                left -= weight;
+                if left < 0.0 {
+                    break;
+                }
             }
         }
-        chosen
+        let (rank, ready) = chosen?;
+        let at = ready.nth(rng.below(ready.count()))?;
+        Some(self.job_at((rank, at as u32)))
     }
 }
 
@@ -219,5 +259,6 @@ mod tests {
         let sorted = [1e300, 2.5, 1.0, 0.0, -0.5, -1e300];
         assert!(sorted.windows(2).all(|pair| rank(pair[0]) < rank(pair[1])));
         assert_eq!(rank(0.0), rank(-0.0));
+        assert_eq!(sorted.map(rank).map(priority), sorted);
     }
 }

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use bistro_common::ids::{AttemptId, Incarnation, Seq, WorkerName};
-use bistro_common::protocol::api::TaskState;
 use bistro_common::protocol::assign::{
     Assign, AssignAnswer, AssignReply, Assignment, BATCH_MAX, RejectedReason,
 };
@@ -13,7 +12,6 @@ use bistro_common::status::{TaskStatus, bits};
 use crate::Core;
 use crate::attempts::{Attempt, Held, Path, Stage};
 use crate::io::{Effect, SendFailure};
-use crate::plan::Plan;
 use crate::record::{Record, never_started};
 use crate::tasks::{JobIx, TaskIx, TaskRecord};
 use crate::workers::WorkerIx;
@@ -34,18 +32,12 @@ impl Core {
     pub(crate) fn start_tasks(&mut self, out: &mut Vec<Effect>) {
         self.more = false;
         for _ in 0..STARTS_PER_STEP_MAX {
-            let Some(job) = self.next_job() else {
+            let Some(job) = self.plan.policy.next(&mut self.rng) else {
                 return;
             };
             self.start_one(job, out);
         }
         self.more = self.plan.policy.any_startable();
-    }
-
-    fn next_job(&mut self) -> Option<JobIx> {
-        let Plan { policy, jobs, tasks, forest, .. } = &mut *self.plan;
-        let left = |job| tasks.count(forest, job, TaskState::CanRun);
-        policy.next(jobs, left, &mut self.rng)
     }
 
     fn start_one(&mut self, job: JobIx, out: &mut Vec<Effect>) {

@@ -633,6 +633,12 @@ proptest! {
                     let limits = LIMITS.replace("\"limit\": 2", &format!("\"limit\": {}", n % 4));
                     let mut config = (*two_levels(&limits, &jobs)).clone();
                     config.settings.preempt = n % 2 == 0;
+                    config.settings.policy = [
+                        PolicyKind::RoundRobin,
+                        PolicyKind::RankedPriority,
+                        PolicyKind::RandomizedPriority,
+                        PolicyKind::LongTail,
+                    ][n / 4 % 4];
                     cell.plan.0 = Arc::new(config);
                     cell.replan();
                 }
