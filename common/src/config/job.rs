@@ -126,14 +126,16 @@ fn read_slots(reader: &Reader<'_>, settings: &Settings) -> BTreeMap<String, i64>
     slots
 }
 
-fn read_filters(reader: &Reader<'_>, settings: &Settings) -> BTreeMap<usize, Filter> {
+fn read_filters(reader: &Reader<'_>, settings: &Settings) -> BTreeMap<usize, Arc<Filter>> {
     let mut filters = BTreeMap::new();
     let Some(object) = reader.object() else {
         return filters;
     };
     for (name, entry) in object.entries() {
         match settings.level(name) {
-            Some(level) => filters.extend(Filter::read(&entry).map(|filter| (level, filter))),
+            Some(level) => {
+                filters.extend(Filter::read(&entry).map(|filter| (level, Arc::new(filter))))
+            }
             None => unknown_identifier(&entry, name, &settings.levels),
         }
     }

@@ -200,9 +200,9 @@ pub struct Job {
     pub resources: BTreeMap<String, i64>,
     /// What its tasks run, and how.
     pub spec: Arc<TaskSpec>,
-    pub filters: BTreeMap<LevelIx, Filter>,
+    pub filters: BTreeMap<LevelIx, Arc<Filter>>,
     /// On the host names of workers.
-    pub worker_filter: Option<Filter>,
+    pub worker_filter: Option<Arc<Filter>>,
     pub placement: Placement,
     pub depends_on: Vec<String>,
     /// All tasks of these must be done, on all their nodes, before any of this job's starts.

@@ -181,7 +181,7 @@ pub struct Classes {
 pub struct Wanted {
     pub host: Option<String>,
     /// A filter on host names, and the job that it is of.
-    pub filter: Option<(Filter, Arc<str>)>,
+    pub filter: Option<(Arc<Filter>, Arc<str>)>,
 }
 
 impl Wanted {
