@@ -41,6 +41,9 @@ pub struct CoreArgs {
     /// A global resource too, that every task holds and every end frees
     #[arg(long)]
     global: bool,
+    /// Every job has a filter on databases, and depends on the job before it
+    #[arg(long)]
+    choosy: bool,
     /// How many tasks to finish one by one
     #[arg(long, default_value_t = 20_000)]
     restarts: usize,
@@ -118,7 +121,7 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
     let brute_starts = brute_force_pass(args);
     let brute_s = started.elapsed().as_secs_f64();
     anyhow::ensure!(
-        args.global || starts == brute_starts,
+        args.global || args.choosy || starts == brute_starts,
         "the core starts {starts}, a pass over all tasks {brute_starts}"
     );
     let per = |kb: u64, things: usize| round(kb as f64 * 1_024.0 / things as f64);
@@ -257,8 +260,19 @@ pub fn forest(shape: Shape, other: usize) -> anyhow::Result<Arc<Forest>> {
 }
 
 fn config_text(args: &CoreArgs) -> String {
+    let choosy = |n: usize| match (args.choosy, n) {
+        (false, _) => String::new(),
+        (true, 0) => r#", "filters": {"db": {"blacklist_regex": "__7$"}}"#.to_owned(),
+        (true, _) => format!(
+            r#", "filters": {{"db": {{"blacklist_regex": "__7$"}}}}, "depends_on": ["job{}"]"#,
+            n - 1
+        ),
+    };
     let jobs: Vec<String> = (0..args.jobs)
-        .map(|n| format!(r#""bistro_job->job{n}": {{"owner": "bench", "priority": {}}}"#, n + 1))
+        .map(|n| {
+            let (priority, choosy) = (n + 1, choosy(n));
+            format!(r#""bistro_job->job{n}": {{"owner": "bench", "priority": {priority}{choosy}}}"#)
+        })
         .collect();
     let global = match args.global {
         true => format!(r#""instance": {{"all": {{"limit": {}, "default": 1}}}},"#, args.hosts),
