@@ -11,7 +11,7 @@ use bistro_common::config::{Config, Job};
 use bistro_common::protocol::api::WorkerHealth;
 
 use crate::Core;
-use crate::attempts::{AttemptIx, Stage};
+use crate::attempts::Stage;
 use crate::forest::{Forest, NodeIx};
 use crate::io::Effect;
 use crate::plan::{Draft, Plan};
@@ -35,7 +35,8 @@ pub struct Entering {
     records: hash_map::IntoIter<TaskIx, Known>,
     parked: hash_map::IntoIter<Arc<str>, OfJob>,
     of_job: Option<Parked>,
-    attempts: std::vec::IntoIter<AttemptIx>,
+    /// By their numbers; none is opened meanwhile.
+    attempts: std::ops::Range<usize>,
 }
 
 /// The parked records of a job that is in the plan.
@@ -105,14 +106,12 @@ impl Core {
         }
         self.fill_rooms();
         self.backoffs.clear();
-        let attempts: Vec<_> =
-            self.attempts.ids().into_iter().filter_map(|id| self.attempts.find(id)).collect();
         self.entering = Some(Box::new(Entering {
             jobs: former.jobs.iter().map(|job| self.plan.job(&job.config.name)).collect(),
             records: std::mem::take(&mut self.records).into_iter(),
             parked: std::mem::take(&mut self.parked).into_iter(),
             of_job: None,
-            attempts: attempts.into_iter(),
+            attempts: self.attempts.slots(),
             former,
         }));
         // What was changed while this plan was compiled starts nothing under it.
@@ -185,8 +184,10 @@ impl Core {
             }
             return true;
         }
-        if let Some(attempt) = entering.attempts.next() {
-            self.carry_over(attempt, &entering.former);
+        if let Some(slot) = entering.attempts.next() {
+            if let Some(attempt) = self.attempts.in_slot(slot) {
+                self.carry_over(attempt, &entering.former);
+            }
             return true;
         }
         false

@@ -127,17 +127,23 @@ impl Plan {
     fn could_open(&self, level: LevelIx, columns: &[u32], node: NodeIx) -> Flags {
         let children = self.forest.children(node);
         let mut open = self.tasks.can_run_below(level, columns, node, children);
+        if !self.has_routes() {
+            return open;
+        }
         for (open, &column) in open.iter_mut().zip(columns) {
             let ColumnAt { job, routed, .. } = *self.tasks.column(level, column);
             let beside = || {
                 level < self.jobs[job.index()].level()
                     && self.open_beside(job, level, node).is_some()
             };
-            if routed || self.forest.has_more_parents() {
-                *open = self.may_pass(job, level, node) && (*open || beside());
-            }
+            *open = (!routed || self.may_pass(job, level, node)) && (*open || beside());
         }
         open
+    }
+
+    /// Is there more to passing a node than room and children?
+    fn has_routes(&self) -> bool {
+        self.forest.has_more_parents() || !self.placed_jobs.is_empty()
     }
 
     pub(crate) fn has_room(&self, job: JobIx, level: LevelIx, node: NodeIx) -> bool {
@@ -226,10 +232,14 @@ impl Plan {
             self.climb_to(level - 1, parent, flipped, opened);
             return;
         }
-        for column in flipped.columns {
-            self.refresh_ready(self.tasks.column(level, column).job);
+        let of_columns = flipped.columns.into_iter().map(|c| self.tasks.column(level, c).job);
+        let jobs: SmallVec<[JobIx; 16]> = of_columns.chain(flipped.listed).collect();
+        for job in jobs {
+            match opened {
+                true => self.refresh_ready(job),
+                false => self.policy.set_ready(job, false),
+            }
         }
-        flipped.listed.into_iter().for_each(|job| self.refresh_ready(job));
     }
 
     /// `flipped`: at a child of the node.
@@ -240,7 +250,11 @@ impl Plan {
         if opened && level > 0 {
             self.retain_with_room(&mut columns, level, node);
         }
-        let open = self.could_open(level, &columns, node);
+        // One that was opened below leaves nothing to look for there.
+        let open = match opened && !self.has_routes() {
+            true => smallvec![true; columns.len()],
+            false => self.could_open(level, &columns, node),
+        };
         let columns = self.tasks.set_columns(level, node, &columns, &open);
         listed.retain(|job| {
             let open = self.should_be_open(*job, level, node);

@@ -112,10 +112,13 @@ impl Attempts {
         self.slots.iter().flatten()
     }
 
-    /// In the order of their ids.
-    pub fn ids(&self) -> Vec<AttemptId> {
-        let mut ids: Vec<_> = self.iter().map(|attempt| attempt.id).collect();
-        ids.sort_unstable();
-        ids
+    /// All numbers that attempts may have now, whether they are open or not.
+    pub fn slots(&self) -> std::ops::Range<usize> {
+        0..self.slots.len()
+    }
+
+    /// The attempt that has one of those.
+    pub fn in_slot(&self, slot: usize) -> Option<AttemptIx> {
+        self.slots.get(slot)?.as_ref().map(|_| AttemptIx::of_slot(slot))
     }
 }
