@@ -143,7 +143,8 @@ pub struct SchedulerArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub lease_sec: u64,
     /// Offer the API over HTTP too: its verbs under /api/VERB, and the queries of the original's
-    /// HTTP API everywhere else. A loopback address, since HTTP knows no identities
+    /// HTTP API everywhere else. A loopback address: HTTP knows no identities, so whoever can run a program
+    /// on this host can do everything through it, starting commands on workers included
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub http: Option<std::net::SocketAddr>,
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinError;
 
 use bistro_common::barrier::Barrier;
 use bistro_common::ids::SchedulerId;
@@ -55,6 +56,8 @@ pub enum SchedulerError {
     Service(async_nats::Error),
     #[error(transparent)]
     Http(#[from] HttpError),
+    #[error("a plan cannot be compiled")]
+    Compile(#[from] JoinError),
     #[error("the store's thread has ended")]
     CommitterGone,
 }
@@ -75,7 +78,7 @@ struct Driver {
     barrier: Barrier<Effect>,
     committer: Committer,
     inputs: mpsc::Sender<Input>,
-    compiled: mpsc::Sender<Box<Plan>>,
+    compiled: mpsc::Sender<Result<Box<Plan>, JoinError>>,
     problems: Vec<ProblemReport>,
     grid_watch: GridWatch,
     next_token: u64,
@@ -137,8 +140,10 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     };
     driver.announce().await;
     loop {
-        // While a new plan is being entered there is half of it to see.
+        // While a new plan is being entered there is half of it to see; and what became of tasks
+        // is judged by the config, once there is one.
         let whole = !driver.core.is_entering();
+        let judge = whole && driver.core.is_planned();
         let wake = driver.core.next_wake().map(|at| driver.clock.instant(at).into());
         let flush = driver.grid_watch.look(&driver.core);
         tokio::select! {
@@ -149,10 +154,10 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
             }
             Some(request) = requests.next(), if whole => driver.on_request(request).await,
             Some(asked) = questions.recv(), if whole => driver.on_question(asked).await,
-            Some(delivery) = dones.recv(), if whole => driver.on_delivery(delivery),
-            Some(input) = incoming.recv(), if whole => driver.step(input),
-            Some(plan) = compiled.recv() => driver.step(Input::Compiled(plan)),
-            Some(loaded) = plans.recv() => driver.on_loaded(loaded).await,
+            Some(delivery) = dones.recv(), if judge => driver.on_delivery(delivery),
+            Some(input) = incoming.recv(), if judge => driver.step(input),
+            Some(plan) = compiled.recv() => driver.step(Input::Compiled(plan?)),
+            Some(loaded) = plans.recv(), if whole => driver.on_loaded(loaded).await,
             Ok(()) = connections.changed() => driver.announce().await,
             () = sleep_until(wake) => driver.step(Input::Tick),
             () = sleep_until(flush) => driver.publish_grid().await,
@@ -207,16 +212,9 @@ impl Driver {
         let Some(verb) = self.options.cell.parse_api(&message.subject) else {
             return;
         };
-        let facts = Facts {
-            cell: self.options.cell.name(),
-            identity: self.identity,
-            started: self.started,
-            now: self.clock.now(),
-            problems: &self.problems,
-        };
+        let verb = verb.to_owned();
         let mut out = Vec::new();
-        let (core, watch) = (&mut self.core, &mut self.grid_watch);
-        let answer = api::answer(core, watch, &facts, verb, &message.payload, &mut out);
+        let answer = self.answer(&verb, &message.payload, &mut out);
         let answer = match answer.len() {
             bytes if bytes > self.bus.client().max_payload() => api::too_large(bytes),
             _ => answer,
@@ -224,23 +222,28 @@ impl Driver {
         self.settle(Asker::Nats(Box::new(request)), answer, out).await;
     }
 
+    fn answer(&mut self, verb: &str, payload: &[u8], out: &mut Vec<Effect>) -> Vec<u8> {
+        let facts = Facts {
+            cell: self.options.cell.name(),
+            identity: self.identity,
+            started: self.started,
+            now: self.clock.now(),
+            problems: &self.problems,
+        };
+        api::answer(&mut self.core, &mut self.grid_watch, &facts, verb, payload, out)
+    }
+
     async fn on_question(&mut self, asked: Asked) {
+        // Whoever has given up has been told that nothing was done.
+        if asked.reply.is_closed() {
+            return;
+        }
         let mut out = Vec::new();
         let now = self.clock.now();
         let answer = match asked.question {
-            Question::Verb { verb, payload } => {
-                let facts = Facts {
-                    cell: self.options.cell.name(),
-                    identity: self.identity,
-                    started: self.started,
-                    now,
-                    problems: &self.problems,
-                };
-                let (core, watch) = (&mut self.core, &mut self.grid_watch);
-                api::answer(core, watch, &facts, &verb, &payload, &mut out)
-            }
+            Question::Verb { verb, payload } => self.answer(&verb, &payload, &mut out),
             Question::Queries { queries, actor } => {
-                let context = Context { now, problems: &self.problems, actor: &actor };
+                let context = Context::new(now, &self.problems, &actor);
                 let answers = original::answer(&mut self.core, &context, queries, &mut out);
                 encode(&answers)
             }
@@ -358,9 +361,11 @@ impl Driver {
             }
             Effect::Compile(draft) => {
                 let compiled = self.compiled.clone();
-                // One that is not taken any more was for a scheduler that has ended.
-                let compile = move || drop(compiled.blocking_send(draft.compile()));
-                tokio::task::spawn_blocking(compile);
+                tokio::spawn(async move {
+                    let plan = tokio::task::spawn_blocking(|| draft.compile()).await;
+                    // One that is not taken any more was for a scheduler that has ended.
+                    let _ = compiled.send(plan).await;
+                });
             }
             Effect::AckDone { token } => {
                 if let Some(message) = self.deliveries.remove(&token) {

@@ -6,7 +6,7 @@
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -99,23 +99,36 @@ async fn only_this_host(request: Request, next: Next) -> Response {
         let name = host.rsplit_once(':').map_or(host, |(name, port)| {
             if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host }
         });
-        matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+        let address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        name == "localhost" || address.is_ok_and(|address| address.is_loopback())
     });
-    let origin = text(headers, header::ORIGIN)
-        .map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
-    if !local || origin.is_some_and(|origin| Some(origin) != host) {
-        let why = "requests must name localhost as their host, and come from no other site\n";
+    // One that cannot be read is of somebody else.
+    let origin = headers.get(header::ORIGIN).map(|origin| {
+        let origin = origin.to_str().unwrap_or_default();
+        origin.split_once("://").map_or(origin, |(_, host)| host)
+    });
+    let site = text(headers, HeaderName::from_static("sec-fetch-site"));
+    let same_site = site.is_none_or(|site| matches!(site, "same-origin" | "none"))
+        && origin.is_none_or(|origin| Some(origin) == host);
+    if !local || !same_site {
+        let why = "requests must name this host, and come from no other site\n";
         return (StatusCode::FORBIDDEN, why).into_response();
     }
     next.run(request).await
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn busy() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, "the scheduler is busy; try again\n").into_response()
+fn full() -> Response {
+    let why = "too many requests at once; nothing was done, try again\n";
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+}
+
+fn late() -> Response {
+    let why = "the scheduler did not answer in time; what was asked may yet be done: look first\n";
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
 fn in_json(body: Vec<u8>) -> Response {
@@ -154,15 +167,15 @@ impl Face {
 
 async fn on_verb(State(face): State<Face>, Path(verb): Path<String>, body: Bytes) -> Response {
     let Ok(_room) = face.room.try_acquire() else {
-        return busy();
+        return full();
     };
     let question = Question::Verb { verb, payload: body.to_vec() };
-    face.ask(question).await.map_or_else(busy, in_json)
+    face.ask(question).await.map_or_else(late, in_json)
 }
 
 async fn on_queries(State(face): State<Face>, body: Bytes) -> Response {
     let Ok(_room) = face.room.try_acquire() else {
-        return busy();
+        return full();
     };
     let queries = match original::parse(&body) {
         Ok(queries) => queries,
@@ -173,18 +186,13 @@ async fn on_queries(State(face): State<Face>, body: Bytes) -> Response {
         queries.into_iter().partition(|(_, query)| is_logs(query));
     let question = Question::Queries { queries, actor: "http".to_owned() };
     let Some(answers) = face.ask(question).await else {
-        return busy();
+        return late();
     };
-    if of_workers.is_empty() {
-        return in_json(answers);
-    }
-    // An error is the answer to everything.
-    let Ok(Value::Object(mut answers)) = serde_json::from_slice(&answers) else {
-        return in_json(answers);
-    };
+    let mut answers: Map<String, Value> = serde_json::from_slice(&answers).unwrap_or_default();
     for (name, query) in of_workers {
-        let answer = face.task_logs(&query).await;
-        answers.insert(name, answer);
+        let logs = tokio::time::timeout(TIMEOUT, face.task_logs(&query)).await;
+        let late = || json!({"error": "the workers did not answer in time; ask for less"});
+        answers.insert(name, logs.unwrap_or_else(|_| late()));
     }
     in_json(Value::Object(answers).to_string().into_bytes())
 }

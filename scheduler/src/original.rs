@@ -4,6 +4,8 @@
 //! Everything is answered from the core but `task_logs`, which only workers can answer.
 
 use serde_json::{Map, Value, json};
+use std::cell::Cell;
+use std::collections::HashSet;
 
 use bistro_common::Millis;
 use bistro_common::protocol::api::ProblemReport;
@@ -13,8 +15,12 @@ use bistro_core::{Core, Effect, NodeIx};
 mod changes;
 pub mod logs;
 
-/// More tasks or nodes than this are not looked at for one query: everybody else would wait.
-const LOOKED_AT_MAX: u64 = 500_000;
+/// More tasks, nodes and jobs than this are not looked at for one request: everybody else would
+/// wait.
+const LOOKED_AT_MAX: u64 = 200_000;
+
+/// A request has so many queries at most.
+const QUERIES_MAX: usize = 32;
 
 /// At most so many names with each number of a histogram.
 const SAMPLES_MAX: u64 = 10;
@@ -31,6 +37,26 @@ pub struct Context<'a> {
     pub problems: &'a [ProblemReport],
     /// Who asks, for the audit.
     pub actor: &'a str,
+    /// What this request has looked at so far.
+    looked_at: Cell<u64>,
+}
+
+impl<'a> Context<'a> {
+    pub fn new(now: Millis, problems: &'a [ProblemReport], actor: &'a str) -> Self {
+        Self { now, problems, actor, looked_at: Cell::new(0) }
+    }
+
+    /// Before so many things are looked at.
+    fn spend(&self, count: u64) -> Result<(), String> {
+        let all = self.looked_at.get().saturating_add(count);
+        if all > LOOKED_AT_MAX {
+            return Err(format!(
+                "this would look at {all} tasks, nodes and jobs, of which a request may look at {LOOKED_AT_MAX}; ask for fewer by name, or use the verbs of the API, which page"
+            ));
+        }
+        self.looked_at.set(all);
+        Ok(())
+    }
 }
 
 /// The queries of a request, by name; an error is the answer to the whole of it.
@@ -38,6 +64,9 @@ pub fn parse(body: &[u8]) -> Result<Map<String, Value>, String> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(mut queries)) => {
             queries.shift_remove(RESERVED);
+            if queries.len() > QUERIES_MAX {
+                return Err(format!("a request has {QUERIES_MAX} queries at most"));
+            }
             Ok(queries)
         }
         Ok(_) => Err("the request must be a JSON object of named queries".to_owned()),
@@ -70,23 +99,24 @@ fn one(
 ) -> Result<Value, String> {
     match text(query, "handler")? {
         "jobs" => {
-            let exported = names(core, query)?.into_iter().map(|job| {
+            let exported = names(core, context, query)?.into_iter().map(|job| {
                 let exported = core.export(&job).unwrap_or_default();
                 (job, exported)
             });
             Ok(exported.collect::<Map<_, _>>().into())
         }
-        "histogram" => histograms(core, query),
+        "histogram" => histograms(core, context, query),
         "running_tasks" => running(
             core,
+            context,
             query,
             |started, worker| json!({"start_time": started / 1_000, "worker_shard": worker}),
         ),
-        "job_node_runtime" => {
-            running(core, query, |started, _| json!(context.now.saturating_sub(started) / 1_000))
-        }
-        "sorted_node_names" => node_names(core),
-        "nodes" => nodes(core, query),
+        "job_node_runtime" => running(core, context, query, |started, _| {
+            json!(context.now.saturating_sub(started) / 1_000)
+        }),
+        "sorted_node_names" => node_names(core, context),
+        "nodes" => nodes(core, context, query),
         "errors" => {
             let error = |problem: &ProblemReport| {
                 let slot = format!("{}:{}:{}", problem.file, problem.line, problem.column);
@@ -117,28 +147,20 @@ pub fn texts(query: &Value, key: &str) -> Result<Vec<String>, String> {
 }
 
 /// The jobs that a query names, as far as there are such; all if it names none.
-fn names(core: &Core, query: &Value) -> Result<Vec<String>, String> {
+fn names(core: &Core, context: &Context<'_>, query: &Value) -> Result<Vec<String>, String> {
     let wanted = texts(query, "jobs")?;
+    context.spend(if wanted.is_empty() { core.sizes().0 } else { wanted.len() as u64 })?;
     if wanted.is_empty() {
         return Ok(core.job_names().map(str::to_owned).collect());
     }
     Ok(wanted.into_iter().filter(|job| core.task_count(job).is_some()).collect())
 }
 
-fn check_size(count: u64, of: &str) -> Result<(), String> {
-    if count <= LOOKED_AT_MAX {
-        return Ok(());
-    }
-    Err(format!(
-        "{count} {of} are more than the {LOOKED_AT_MAX} that one query may look at; ask for less at a \
-         time, or use the verbs of the API, which page"
-    ))
-}
-
-fn histograms(core: &Core, query: &Value) -> Result<Value, String> {
+fn histograms(core: &Core, context: &Context<'_>, query: &Value) -> Result<Value, String> {
     let samples = query["num_samples"].as_u64().unwrap_or(0).min(SAMPLES_MAX) as usize;
-    let jobs = names(core, query)?;
-    check_size(jobs.iter().filter_map(|job| core.task_count(job)).sum(), "tasks")?;
+    let jobs = names(core, context, query)?;
+    let nodes = core.sizes().1;
+    context.spend(jobs.iter().filter_map(|job| core.task_count(job)).map(|n| n + nodes).sum())?;
     let (mut counts, mut names) = (Map::new(), Map::new());
     for job in jobs {
         let histogram = core.histogram(&job, samples).unwrap_or_default();
@@ -160,13 +182,15 @@ fn histograms(core: &Core, query: &Value) -> Result<Value, String> {
 
 fn running(
     core: &Core,
+    context: &Context<'_>,
     query: &Value,
     say: impl Fn(Millis, &str) -> Value,
 ) -> Result<Value, String> {
-    let wanted = texts(query, "jobs")?;
+    let wanted: HashSet<String> = texts(query, "jobs")?.into_iter().collect();
+    context.spend(core.running_count() + wanted.len() as u64)?;
     let mut jobs: Map<String, Value> = Map::new();
     for (task, started, worker) in core.running() {
-        if wanted.is_empty() || wanted.iter().any(|job| **job == *task.job) {
+        if wanted.is_empty() || wanted.contains(&*task.job) {
             let of_job = jobs.entry(&*task.job).or_insert_with(|| json!({}));
             of_job[&*task.node] = say(started, worker);
         }
@@ -174,9 +198,9 @@ fn running(
     Ok(jobs.into())
 }
 
-fn node_names(core: &Core) -> Result<Value, String> {
+fn node_names(core: &Core, context: &Context<'_>) -> Result<Value, String> {
     let forest = core.forest();
-    check_size(forest.node_count() as u64, "nodes")?;
+    context.spend(forest.node_count() as u64)?;
     let levels = forest.level_names().iter().enumerate().filter_map(|(level, name)| {
         let nodes = forest.level(level).map(|node| forest.name(NodeIx(node as u32)));
         let nodes: Vec<_> = nodes.collect();
@@ -185,7 +209,7 @@ fn node_names(core: &Core) -> Result<Value, String> {
     Ok(levels.collect::<Map<_, _>>().into())
 }
 
-fn nodes(core: &Core, query: &Value) -> Result<Value, String> {
+fn nodes(core: &Core, context: &Context<'_>, query: &Value) -> Result<Value, String> {
     let (wanted, fields) = (texts(query, "nodes")?, texts(query, "fields")?);
     if let Some(unknown) = fields.iter().find(|f| !matches!(f.as_str(), "resources" | "disabled")) {
         return Err(format!("Unknown field name: {unknown}"));
@@ -194,7 +218,7 @@ fn nodes(core: &Core, query: &Value) -> Result<Value, String> {
     let forest = core.forest();
     let levels = 0..forest.level_names().len();
     let found: Vec<(usize, NodeIx)> = if wanted.is_empty() {
-        check_size(forest.node_count() as u64, "nodes")?;
+        context.spend(forest.node_count() as u64)?;
         let on = |level| forest.level(level).map(move |node| (level, NodeIx(node as u32)));
         levels.flat_map(on).collect()
     } else {

@@ -253,7 +253,7 @@ pub fn forest(shape: Shape, other: usize) -> anyhow::Result<Arc<Forest>> {
         let name = format!("host{host}");
         builder.add(1, &name, "root", true)?;
         for database in 0..shape.databases {
-            let is_other = other > 0 && (host * shape.databases + database) % other == 0;
+            let is_other = other > 0 && (host * shape.databases + database).is_multiple_of(other);
             let prefix = if is_other { "new_" } else { "" };
             builder.add(2, &format!("{prefix}{name}__{database}"), &name, true)?;
         }

@@ -38,6 +38,9 @@ pub struct FiguresArgs {
     smaller: usize,
 }
 
+/// Its name, what varies along it, and its points.
+type Figure = (&'static str, &'static str, Vec<(Value, Point)>);
+
 /// One point of a figure.
 struct Point {
     leaves: usize,
@@ -54,7 +57,7 @@ pub fn run(args: &FiguresArgs) -> anyhow::Result<Value> {
         mean_s,
         global,
     };
-    let figures: [(&str, &str, Vec<(Value, Point)>); 4] = [
+    let figures: [Figure; 4] = [
         (
             "4a",
             "mean_s",

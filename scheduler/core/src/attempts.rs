@@ -47,6 +47,8 @@ pub struct Attempt {
     pub stage: Stage,
     /// It was asked to end for room: what it reports is no failure, whatever has changed since.
     pub preempted: bool,
+    /// Its job was deleted: what it reports says nothing of one that is made again.
+    pub disowned: bool,
     pub held: Held,
 }
 
@@ -189,7 +191,9 @@ impl Plan {
 /// Slots by the numbers of their resources; resources that no longer exist hold nothing.
 fn numbered(limits: &[Limit], slots: &Slots) -> Amounts {
     let number = |name: &str| limits.iter().position(|limit| limit.name == name);
-    slots.iter().filter_map(|(name, &amount)| Some((number(name)?, amount))).collect()
+    // What a worker says is not trusted to add up.
+    let sane = |amount: i64| amount.clamp(0, u32::MAX.into());
+    slots.iter().filter_map(|(name, &amount)| Some((number(name)?, sane(amount)))).collect()
 }
 
 impl Core {
@@ -225,6 +229,7 @@ impl Core {
             seq,
             stage,
             preempted: false,
+            disowned: false,
             held: Held::Noted(self.plan.note(open)),
         }
     }
@@ -260,11 +265,15 @@ impl Core {
             }
             record.phase = Phase::Ready;
             self.show_stage(task, stage);
+        } else {
+            let job = self.attempts.at(at).name(&self.plan).job;
+            *self.homeless.entry(job).or_default() += 1;
         }
     }
 
     /// Forgets an attempt and gives its slots back. The caller sets the task's new phase.
     pub(crate) fn close_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
+        let at = self.attempts.find(id);
         let attempt = self.attempts.remove(id)?;
         if let Held::Planned { task, path } = &attempt.held {
             let record = self.record(*task).map_or(0, |record| record.attempt_no);
@@ -282,10 +291,23 @@ impl Core {
         if let Some(&moved) = worker.attempts.get(attempt.place as usize) {
             self.attempts.at_mut(moved).place = attempt.place;
         }
-        if let Some(known) = attempt.task().and_then(|task| self.records.get_mut(&task)) {
-            known.open = None;
+        match attempt.task() {
+            Some(task) => {
+                let known = self.records.get_mut(&task).filter(|known| known.open == at);
+                known.into_iter().for_each(|known| known.open = None);
+            }
+            None => self.leave_homeless(&attempt.name(&self.plan).job),
         }
         Some(attempt)
+    }
+
+    fn leave_homeless(&mut self, job: &Arc<str>) {
+        if let Some(count) = self.homeless.get_mut(job) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.homeless.remove(job);
+            }
+        }
     }
 
     pub(crate) fn attempt_record(&self, attempt: &Attempt) -> AttemptRecord {
@@ -294,6 +316,7 @@ impl Core {
             worker: self.worker(attempt.worker).name.clone(),
             incarnation: attempt.incarnation,
             seq: attempt.seq,
+            disowned: attempt.disowned,
         }
     }
 

@@ -30,6 +30,9 @@ const JOB_NAME_MAX: usize = 256;
 /// The largest definition: every assignment carries a part of it.
 const DEFINITION_BYTES_MAX: usize = 64 << 10;
 
+/// So many new jobs are put into force in one step.
+const ADDED_PER_STEP: usize = 256;
+
 #[derive(Debug)]
 pub struct Defined {
     definition: Definition,
@@ -68,7 +71,8 @@ impl Core {
         if !self.planned || self.is_entering() {
             return;
         }
-        let new = std::mem::take(&mut self.newly_defined);
+        let some = self.newly_defined.len().min(ADDED_PER_STEP);
+        let new: Vec<Arc<Job>> = self.newly_defined.drain(..some).collect();
         if self.compiling {
             self.defined_since_draft.extend(new.iter().cloned());
         }
@@ -205,8 +209,7 @@ impl Core {
         self.definitions.remove(&request.job);
         self.note_change(&request.job);
         self.forget_tasks(&request.job, out);
-        let of_job = |attempt: &&Attempt| *attempt.name(&self.plan).job == *request.job;
-        let running = self.attempts.iter().filter(of_job).count() as u64;
+        let running = self.disown(&request.job, out);
         let text = format!("{running} of its tasks run on; {}", request.audit.reason);
         self.record_definition(&request.job, "audit.job_delete", &request.audit, text, out);
         Ok(JobDeleted { job: request.job.clone(), running })
@@ -253,6 +256,27 @@ impl Core {
         self.note_change(&request.job);
         self.record_definition(&request.job, "audit.job_override", &request.audit, text, out);
         self.job_document(&request.job)
+    }
+
+    /// What still runs of a job that is deleted says nothing of one that is made again; returns how
+    /// many that are.
+    fn disown(&mut self, job: &str, out: &mut Vec<Effect>) -> u64 {
+        let ix = self.plan.job(job);
+        let of_job = |attempt: &&Attempt| match attempt.task() {
+            Some(task) => Some(task.job) == ix,
+            None => *attempt.name(&self.plan).job == *job,
+        };
+        let ids: Vec<_> = self.attempts.iter().filter(of_job).map(|attempt| attempt.id).collect();
+        for &id in &ids {
+            if let Some(attempt) = self.attempts.get_mut(id) {
+                attempt.disowned = true;
+            }
+            if let Some(attempt) = self.attempts.get(id) {
+                let attempt = self.attempt_record(attempt);
+                out.push(Effect::Persist(Record::AttemptOpened { attempt }));
+            }
+        }
+        ids.len() as u64
     }
 
     /// A job is not any more what the present plan says.
@@ -382,6 +406,11 @@ impl Core {
         let mut definition = self.next_version(name, audit);
         definition.given = Some(given);
         self.definitions.insert(name.to_owned(), Defined { definition, job: Some(job.clone()) });
+        if is_new {
+            // Results of a former job of this name may have come since that was deleted.
+            self.forget_tasks(name, out);
+            self.withdraw(name);
+        }
         match is_new {
             true => self.newly_defined.push(job),
             false => self.note_change(name),

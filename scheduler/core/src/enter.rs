@@ -11,7 +11,7 @@ use bistro_common::config::{Config, Job};
 use bistro_common::protocol::api::WorkerHealth;
 
 use crate::Core;
-use crate::attempts::Stage;
+use crate::attempts::{Attempt, Stage};
 use crate::forest::{Forest, NodeIx};
 use crate::io::Effect;
 use crate::plan::{Draft, Plan};
@@ -58,11 +58,11 @@ impl Core {
             self.schedule_check(worker);
         }
         for record in attempts {
-            let AttemptRecord { open, worker, incarnation, seq } = record;
+            let AttemptRecord { open, worker, incarnation, seq, disowned } = record;
             // A worker is stored before its first attempt; a store without it lost a table.
             if let Some(&worker) = self.worker_names.get(&worker) {
                 let attempt = self.noted_attempt(open, worker, incarnation, seq, Stage::Unsure);
-                self.open_attempt(attempt);
+                self.open_attempt(Attempt { disowned, ..attempt });
             }
         }
     }
@@ -91,6 +91,7 @@ impl Core {
         self.adopt(config.clone());
         self.compiling = true;
         let jobs = self.effective_jobs();
+        self.withdraw_all_but(&jobs);
         out.push(Effect::Compile(Draft { config, forest, jobs }));
     }
 
@@ -104,8 +105,9 @@ impl Core {
             self.workers[worker].used = vec![0; self.plan.resources.worker_limits().len()];
             self.refresh_worker_slots(WorkerIx(worker as u32));
         }
-        self.fill_rooms();
         self.backoffs.clear();
+        self.homeless.clear();
+        self.half_entered = true;
         self.entering = Some(Box::new(Entering {
             jobs: former.jobs.iter().map(|job| self.plan.job(&job.config.name)).collect(),
             records: std::mem::take(&mut self.records).into_iter(),
@@ -128,6 +130,19 @@ impl Core {
         self.relaid = self.watched;
     }
 
+    /// Jobs of the present plan that are not the same in the next one start nothing more.
+    fn withdraw_all_but(&mut self, jobs: &[Arc<Job>]) {
+        let next: FxHashMap<&str, &Arc<Job>> = jobs.iter().map(|job| (&*job.name, job)).collect();
+        for ix in 0..self.plan.jobs.len() {
+            let job = &self.plan.jobs[ix].config;
+            let same = |next: &Arc<Job>| Arc::ptr_eq(next, job) || *next == *job;
+            if !next.get(&*job.name).is_some_and(|next| same(next)) {
+                self.plan.jobs[ix].withdrawn = true;
+                self.plan.refresh_ready(JobIx(ix as u32));
+            }
+        }
+    }
+
     /// Nothing more of a job is started under the present plan.
     pub(crate) fn withdraw(&mut self, job: &str) {
         if let Some(job) = self.plan.job(job) {
@@ -139,7 +154,7 @@ impl Core {
     /// A new plan is not entered as a whole yet. Requests had better wait: they would see half of
     /// it.
     pub fn is_entering(&self) -> bool {
-        self.entering.is_some()
+        self.half_entered
     }
 
     /// Enters the next part.
@@ -149,6 +164,8 @@ impl Core {
         };
         for _ in 0..ENTERED_PER_STEP {
             if !self.enter_next(&mut entering) {
+                self.half_entered = false;
+                self.fill_rooms();
                 self.condemn(out);
                 return;
             }
@@ -241,8 +258,7 @@ impl Core {
 
     /// Puts a new job beside the others. False: only a new plan will do.
     pub(crate) fn add_job(&mut self, job: Arc<Job>) -> bool {
-        let orphans = self.attempts.iter().filter(|attempt| attempt.task().is_none());
-        if orphans.map(|attempt| attempt.name(&self.plan)).any(|task| task.job == job.name) {
+        if self.homeless.contains_key(&job.name) {
             return false;
         }
         let name = job.name.clone();
@@ -257,8 +273,7 @@ impl Core {
         }
         self.plan.refresh_lanes();
         if placed.is_some() {
-            let hosts: Vec<String> = self.hosts.keys().cloned().collect();
-            hosts.iter().for_each(|host| self.refresh_host(host));
+            self.refresh_hosts(added.ix);
         }
         for (node, record) in self.parked.remove(&name).unwrap_or_default() {
             self.unpark(&name, added.ix, node, record);
@@ -271,8 +286,13 @@ impl Core {
 
     /// What a new job depends on may be done already.
     fn refresh_all_blocked(&mut self, job: JobIx) {
-        for node in self.plan.forest.level(self.plan.jobs[job.index()].level()) {
-            let task = TaskIx { job, node: NodeIx(node as u32) };
+        let level = self.plan.jobs[job.index()].level();
+        let nodes = match self.plan.tasks.has_column(job) {
+            true => self.plan.forest.level(level).map(|node| NodeIx(node as u32)).collect(),
+            false => self.plan.tasks.listed(job, level),
+        };
+        for node in nodes {
+            let task = TaskIx { job, node };
             if self.plan.refresh_blocked(task) && self.watched {
                 self.changed.push(task);
             }

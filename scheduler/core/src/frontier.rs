@@ -330,8 +330,13 @@ impl Plan {
 
     /// Opens or closes the gate of a task that depends on others; returns whether that is a change.
     pub(crate) fn refresh_blocked(&mut self, task: TaskIx) -> bool {
+        let cell = self.cell(task);
+        // What else shuts it does so for as long as there is this plan.
+        if cell.has(Gate::Avoided) || cell.has(Gate::Disabled) {
+            return false;
+        }
         let blocked = self.missing_dependency(task).is_some();
-        self.set_cell(task, self.cell(task).with_gate(Gate::Blocked, blocked))
+        self.set_cell(task, cell.with_gate(Gate::Blocked, blocked))
     }
 
     /// A way down, from the instance to a node on which the job, whose root is open, can start. In

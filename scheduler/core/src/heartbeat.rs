@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use bistro_common::ids::WorkerName;
-use bistro_common::ids::{AttemptId, Incarnation};
+use bistro_common::ids::{AttemptId, Incarnation, TaskName, WorkerName};
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::api::WorkerHealth;
 use bistro_common::protocol::control::{Fate, Probed};
@@ -48,7 +47,6 @@ impl Core {
                 && worker.answered.is_some()
                 && worker.host == heartbeat.host
                 && worker.capacity == heartbeat.capacity
-                && worker.digest == heartbeat.open
                 && heartbeat.open_attempts.is_none()
                 && heartbeat.closed.is_none()
         })
@@ -166,6 +164,8 @@ impl Core {
                 self.adopt_unknown(worker, heartbeat.incarnation, open, out);
                 false
             }
+            // What is still to be entered must not be called unsure.
+            None if self.is_entering() => false,
             None => self.compare_digest(worker, &heartbeat, first),
         };
         if resized {
@@ -221,7 +221,10 @@ impl Core {
                 continue;
             }
             let task = self.plan.find_task(&attempt.task.job, &attempt.task.node);
-            let rival = task.and_then(|task| self.attempt_of(task)).map(|attempt| attempt.id);
+            let rival = match task {
+                Some(task) => self.attempt_of(task).map(|attempt| attempt.id),
+                None => self.homeless_rival(&attempt.task),
+            };
             let event = Event {
                 job: Some(attempt.task.job.clone()),
                 node: Some(attempt.task.node.clone()),
@@ -246,6 +249,13 @@ impl Core {
         if self.attempts.len() > known {
             self.condemn(out);
         }
+    }
+
+    /// The open attempt of a task that is not in the plan.
+    fn homeless_rival(&self, task: &TaskName) -> Option<AttemptId> {
+        self.homeless.get(&task.job)?;
+        let mut homeless = self.attempts.iter().filter(|attempt| attempt.task().is_none());
+        homeless.find(|attempt| attempt.name(&self.plan) == *task).map(|attempt| attempt.id)
     }
 
     pub(crate) fn on_probe_reply(

@@ -86,6 +86,10 @@ impl Core {
         })
     }
 
+    pub fn running_count(&self) -> u64 {
+        self.attempts.len() as u64
+    }
+
     /// The open attempt of a task.
     pub fn attempt_on(&self, job: &str, node: &str) -> Option<bistro_common::ids::AttemptId> {
         Some(self.attempt_of(self.plan.find_task(job, node)?)?.id)

@@ -47,6 +47,22 @@ impl Core {
     }
 
     fn check_tasks(&self) {
+        let mut on_workers = vec![0; self.workers.len()];
+        let mut homeless: FxHashMap<std::sync::Arc<str>, u32> = FxHashMap::default();
+        for attempt in self.attempts.iter() {
+            on_workers[attempt.worker.index()] += 1;
+            let at = self.worker(attempt.worker).attempts.get(attempt.place as usize).copied();
+            assert_eq!(at, self.attempts.find(attempt.id), "{} has its place", attempt.id);
+            match attempt.task() {
+                Some(task) => assert_eq!(self.attempt_of(task).map(|a| a.id), Some(attempt.id)),
+                None => *homeless.entry(attempt.name(&self.plan).job).or_default() += 1,
+            }
+        }
+        assert_eq!(self.homeless, homeless);
+        for (worker, count) in self.workers.iter().zip(on_workers) {
+            assert_eq!(worker.attempts.len(), count, "attempts on {}", worker.name);
+        }
+        self.check_worker_slots();
         for (&task, known) in &self.records {
             let Some(at) = known.open else { continue };
             let attempt = self.attempts.at(at);
@@ -67,6 +83,20 @@ impl Core {
                 let counted = counts.get(&(state as usize)).copied().unwrap_or(0);
                 assert_eq!(self.plan.count(job, state), counted, "{job:?}, {state:?}");
             }
+        }
+    }
+
+    /// What workers have in use is what their attempts hold.
+    fn check_worker_slots(&self) {
+        let resources = self.plan.resources.worker_limits().len();
+        let mut used = vec![vec![0; resources]; self.workers.len()];
+        for attempt in self.attempts.iter() {
+            for &(resource, amount) in attempt.worker_charges(&self.plan).iter() {
+                used[attempt.worker.index()][resource] += amount;
+            }
+        }
+        for (worker, used) in self.workers.iter().zip(used) {
+            assert_eq!(worker.used, used, "slots in use on {}", worker.name);
         }
     }
 

@@ -87,6 +87,7 @@ pub struct Core {
     compiling: bool,
     /// What of the last plan's is not entered in the new one yet.
     entering: Option<Box<Entering>>,
+    half_entered: bool,
 
     /// Jobs that were defined or overridden from outside.
     definitions: BTreeMap<String, Defined>,
@@ -107,6 +108,8 @@ pub struct Core {
     backoffs: BTreeSet<(Millis, TaskIx)>,
 
     attempts: Attempts,
+    /// How many of a job's attempts have no task in the plan.
+    homeless: FxHashMap<Arc<str>, u32>,
     /// How many this reign has made.
     attempts_made: u64,
 
@@ -167,6 +170,7 @@ impl Core {
             wanted: None,
             compiling: false,
             entering: None,
+            half_entered: false,
             definitions: BTreeMap::new(),
             newly_defined: Vec::new(),
             redefined: false,
@@ -176,6 +180,7 @@ impl Core {
             parked,
             backoffs: BTreeSet::new(),
             attempts: Attempts::new(Rng::new(seed).next_u64() as u32),
+            homeless: FxHashMap::default(),
             attempts_made: 0,
             condemned: BTreeMap::new(),
             executions: BTreeSet::new(),
@@ -263,7 +268,7 @@ impl Core {
         }
         let backoff = self.backoffs.first().map(|&(at, _)| at);
         let check = self.worker_checks.first().map(|&(at, _)| at);
-        let execution = self.executions.first().filter(|_| !self.compiling).map(|&(at, _)| at);
+        let execution = self.executions.first().filter(|_| self.may_execute()).map(|&(at, _)| at);
         [backoff, check, execution].into_iter().flatten().min()
     }
 

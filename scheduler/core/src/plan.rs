@@ -254,13 +254,16 @@ impl Plan {
     pub(crate) fn add_job(&mut self, job: Arc<Job>) -> Option<AddedJob> {
         let filter = job.filters.get(&job.level);
         let named = filter.is_some_and(|filter| filter.listed().is_some());
-        let costly = !named && self.forest.level(job.level).len() > ADD_NODES_MAX;
+        let large = self.forest.level(job.level).len() > ADD_NODES_MAX;
         // One of this name that was deleted may still run something.
         let known = self.job(&job.name).is_some();
-        if known || self.unresolved.contains(&*job.name) || costly {
+        if known || self.unresolved.contains(&*job.name) || large && !named {
             return None;
         }
         let few = gates::few(&job, &self.forest);
+        if large && few.is_none() {
+            return None;
+        }
         let ix = JobIx(self.jobs.len() as u32);
         self.jobs.push(JobState::new(job));
         let jobs = &self.jobs;

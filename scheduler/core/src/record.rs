@@ -47,6 +47,9 @@ pub struct AttemptRecord {
     pub worker: WorkerName,
     pub incarnation: Incarnation,
     pub seq: Seq,
+    /// Its job was deleted while it was open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disowned: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

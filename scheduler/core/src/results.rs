@@ -29,7 +29,10 @@ impl Core {
         let mut record = self.record_of(attempt.task(), &name).cloned().unwrap_or_default();
         record.attempt_no = record.attempt_no.max(attempt.attempt_no);
         let result = self.pardon(&attempt, result);
-        let kind = self.conclude(&mut record, &name.job, &result);
+        let kind = match attempt.disowned {
+            true => "task.disowned",
+            false => self.conclude(&mut record, &name.job, &result),
+        };
         let text = describe(&result, &record, self.now);
         out.push(Effect::Persist(Record::Task { task: name.clone(), record: record.clone() }));
         out.push(self.attempt_event_of(kind, &attempt, &name, text));

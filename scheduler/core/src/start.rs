@@ -49,7 +49,7 @@ impl Core {
             .expect("a job that can start on a node has a worker with room for it");
         let task = TaskIx { job, node };
         let record = &mut self.records.entry(task).or_default().record;
-        record.attempt_no += 1;
+        record.attempt_no = record.attempt_no.saturating_add(1);
         let attempt_no = record.attempt_no;
         let prev_status = status_json(record);
         let seq = self.next_seq(worker);
@@ -63,6 +63,7 @@ impl Core {
             seq,
             stage: Stage::Assigned,
             preempted: false,
+            disowned: false,
             held: Held::Planned { task, path: Path::from_slice(&path) },
         };
         self.path = path;

@@ -85,6 +85,9 @@ struct List {
     level: u32,
     /// Ordered by node.
     spots: Box<[Spot]>,
+    /// Cells of other nodes of its level that are not as they would be by themselves: something was
+    /// started there before the job got its filter. They are never open.
+    others: Option<Box<FxHashMap<NodeIx, TaskCell>>>,
     counts: Option<Box<Counts>>,
 }
 
@@ -232,7 +235,7 @@ impl TaskTable {
         }
         let spot = |node| Spot { node, cell: TaskCell::default(), open: false };
         let spots: Box<[Spot]> = all.into_iter().map(spot).collect();
-        let mut list = List { level: level as u32, spots, counts: None };
+        let mut list = List { level: level as u32, spots, others: None, counts: None };
         if list.spots.len() >= COUNTED_FROM {
             list.counts = Some(Box::new(self.recount(&list, forest)));
         }
@@ -248,8 +251,15 @@ impl TaskTable {
             counts[spot.cell.state() as usize] += 1;
             disabled -= u32::from(!forest.is_enabled(spot.node));
         }
+        let mut others = 0;
+        for (&node, cell) in list.others.iter().flat_map(|others| others.iter()) {
+            counts[cell.state() as usize] += 1;
+            disabled -= u32::from(!forest.is_enabled(node));
+            others += 1;
+        }
+        let avoided = level.nodes as u32 - own.len() as u32 - others - disabled;
         counts[TaskState::Disabled as usize] += disabled;
-        counts[TaskState::Avoided as usize] += level.nodes as u32 - own.len() as u32 - disabled;
+        counts[TaskState::Avoided as usize] += avoided;
         counts
     }
 
@@ -288,13 +298,17 @@ impl TaskTable {
             }
             Row::List(list) => match list.find(task.node) {
                 Ok(at) => list.spots[at].cell,
-                Err(_) => unlisted(forest, task.node),
+                Err(_) => {
+                    let other = list.others.as_ref().and_then(|others| others.get(&task.node));
+                    other.copied().unwrap_or_else(|| unlisted(forest, task.node))
+                }
             },
         }
     }
 
     pub fn set_cell(&mut self, forest: &Forest, task: TaskIx, cell: TaskCell) {
         let before = self.cell(forest, task);
+        self.count_if_many(forest, task.job);
         match &mut self.rows[task.job.index()] {
             Row::Column(column) => {
                 let level = &mut self.levels[column.level];
@@ -306,11 +320,8 @@ impl TaskTable {
             Row::List(list) => {
                 match list.find(task.node) {
                     Ok(at) => list.spots[at].cell = cell,
-                    // Something was started there before the job got its filter.
-                    Err(at) => {
-                        let mut spots = std::mem::take(&mut list.spots).into_vec();
-                        spots.insert(at, Spot { node: task.node, cell, open: false });
-                        list.spots = spots.into();
+                    Err(_) => {
+                        list.others.get_or_insert_default().insert(task.node, cell);
                     }
                 }
                 if let Some(counts) = &mut list.counts {
@@ -318,6 +329,19 @@ impl TaskTable {
                     counts[cell.state() as usize] += 1;
                 }
             }
+        }
+    }
+
+    /// A list that has more than its spots is not counted anew every time it is asked.
+    fn count_if_many(&mut self, forest: &Forest, job: JobIx) {
+        let counts = match &self.rows[job.index()] {
+            Row::List(list) if list.others.is_some() && list.counts.is_none() => {
+                Box::new(self.recount(list, forest))
+            }
+            _ => return,
+        };
+        if let Row::List(list) = &mut self.rows[job.index()] {
+            list.counts = Some(counts);
         }
     }
 

@@ -574,6 +574,7 @@ proptest! {
         let mut ids = BTreeSet::new();
         let mut finished = BTreeSet::new();
         let mut deleted = BTreeSet::new();
+        let mut disowned = BTreeSet::new();
         for act in acts {
             match act {
                 Act::Heartbeat(w) => drop(cell.heartbeat(&"w".repeat(w.into()), incarnations[w as usize])),
@@ -598,7 +599,7 @@ proptest! {
                     let line = [Some("done"), Some("incomplete"), Some("failed"), None][how as usize];
                     let current = cell.core.attempts.contains(assignment.open.attempt);
                     cell.done(vec![result(&assignment, line)]);
-                    if current && how == 0 {
+                    if current && how == 0 && !disowned.contains(&assignment.open.attempt) {
                         finished.insert(assignment.open.task.clone());
                     }
                 }
@@ -626,6 +627,8 @@ proptest! {
                         deleted.remove(&job);
                     } else {
                         finished.retain(|task: &TaskName| *task.job != *job);
+                        let of_job = sent.iter().filter(|a| *a.open.task.job == *job);
+                        disowned.extend(of_job.map(|a| a.open.attempt));
                         deleted.insert(job);
                     }
                 }
@@ -667,3 +670,4 @@ mod condemned;
 mod definitions;
 
 mod paths;
+mod plans;

@@ -33,10 +33,14 @@ impl Core {
         {
             self.check_worker(worker, out);
         }
-        // Under the plan that is coming they may not have to end.
-        if !self.compiling {
+        if self.may_execute() {
             self.execute(out);
         }
+    }
+
+    /// Under another config that is coming they may not have to end.
+    pub(crate) fn may_execute(&self) -> bool {
+        std::sync::Arc::ptr_eq(&self.config, &self.plan.config)
     }
 
     fn check_worker(&mut self, worker: WorkerIx, out: &mut Vec<Effect>) {

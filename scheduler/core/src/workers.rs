@@ -182,6 +182,10 @@ impl Core {
 
     /// Does the worker take one more of each class?
     pub(crate) fn refresh_room(&mut self, worker: WorkerIx) {
+        // When a plan has been entered all rooms are looked at.
+        if self.is_entering() {
+            return;
+        }
         let state = &self.workers[worker.index()];
         let takes_work = state.takes_work(self.now);
         let mut flipped = false;
@@ -207,21 +211,29 @@ impl Core {
     /// Brings up to date which jobs that are placed on this host can start there.
     pub(crate) fn refresh_host(&mut self, host: &str) {
         for at in 0..self.plan.placed_jobs.len() {
-            let job = self.plan.placed_jobs[at];
-            let placed = self.plan.jobs[job.index()].placed();
-            let Some(level) = placed.map(|placed| placed.level) else {
-                continue;
-            };
-            let Some(node) = self.plan.forest.find(level, host) else {
-                continue;
-            };
-            let room = self.host_has_room(job, host);
-            let position = node.index() - self.plan.forest.level(level).start;
-            let routes = self.plan.jobs[job.index()].routes.as_mut();
-            let placed = routes.and_then(|routes| routes.placed.as_mut());
-            if placed.expect("was just looked at").room.set(position, room) {
-                self.plan.refresh_open(job, level, node);
-            }
+            self.refresh_placed(self.plan.placed_jobs[at], host);
+        }
+    }
+
+    /// The same for one job on all hosts.
+    pub(crate) fn refresh_hosts(&mut self, job: JobIx) {
+        let hosts: Vec<String> = self.hosts.keys().cloned().collect();
+        hosts.iter().for_each(|host| self.refresh_placed(job, host));
+    }
+
+    fn refresh_placed(&mut self, job: JobIx, host: &str) {
+        let Some(level) = self.plan.jobs[job.index()].placed().map(|placed| placed.level) else {
+            return;
+        };
+        let Some(node) = self.plan.forest.find(level, host) else {
+            return;
+        };
+        let room = self.host_has_room(job, host);
+        let position = node.index() - self.plan.forest.level(level).start;
+        let routes = self.plan.jobs[job.index()].routes.as_mut();
+        let placed = routes.and_then(|routes| routes.placed.as_mut());
+        if placed.expect("was just looked at").room.set(position, room) {
+            self.plan.refresh_open(job, level, node);
         }
     }
 

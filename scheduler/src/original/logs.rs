@@ -1,8 +1,8 @@
 //! `task_logs`: what all workers have of some tasks, as one page (reference, sections 8 and 10.3).
 
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::task::JoinSet;
 
 use bistro_common::Millis;
 use bistro_common::ids::WorkerName;
@@ -20,8 +20,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Lines of a page, over all workers, and at least of each.
 const LINES: u32 = 5_000;
 const LINES_OF_ONE: u32 = 100;
-/// Every job is asked for on every node: at most so many pairs.
-const PAIRS_MAX: usize = 64;
+/// Every worker is asked for every job on every node: at most so many times, and so many at once.
+const REQUESTS_MAX: usize = 2_048;
+const AT_ONCE: usize = 32;
 
 /// What to ask every worker: one request per job and node.
 pub fn requests(query: &Value, workers: usize) -> Result<Vec<LogRead>, String> {
@@ -51,9 +52,10 @@ pub fn requests(query: &Value, workers: usize) -> Result<Vec<LogRead>, String> {
         })
     };
     let (jobs, nodes): (Vec<Option<String>>, Vec<Option<String>>) = (any("jobs")?, any("nodes")?);
-    if jobs.len() * nodes.len() > PAIRS_MAX {
+    let requests = jobs.len().saturating_mul(nodes.len()).saturating_mul(workers);
+    if requests > REQUESTS_MAX {
         return Err(format!(
-            "more than {PAIRS_MAX} pairs of jobs and nodes: ask for fewer at a time"
+            "{requests} times asking a worker for a job on a node is more than {REQUESTS_MAX}: ask for fewer at a time"
         ));
     }
     let pair = |job: &Option<String>, node: &Option<String>| LogRead {
@@ -69,9 +71,10 @@ fn begin(query: &Value, direction: Direction) -> Result<LineId, String> {
         Direction::Ascending => LineId::MIN,
         Direction::Descending => LineId::MAX,
     };
+    // -1 is the end; ids of later years are larger than an i64.
     let number = |value: &Value| match value {
-        Value::String(text) => text.parse::<i64>().ok(),
-        value => value.as_i64(),
+        Value::String(text) => text.parse::<i128>().ok(),
+        value => value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from)),
     };
     match (&query["time"], &query["line_id"]) {
         (Value::Null, Value::Null) => Ok(from_end),
@@ -117,14 +120,13 @@ pub async fn read(
     }
     let requests = requests(query, asked.len())?;
     let direction = requests.first().map_or(Direction::Descending, |request| request.direction);
-    let mut reads = JoinSet::new();
-    for worker in asked {
-        for request in requests.clone() {
-            reads.spawn(read_one(bus.clone(), cell.clone(), worker.worker.clone(), request));
-        }
-    }
+    let each = asked
+        .iter()
+        .flat_map(|worker| requests.iter().map(|request| (worker.worker.clone(), request.clone())));
+    let reads = each.map(|(worker, request)| read_one(bus.clone(), cell.clone(), worker, request));
+    let mut reads = stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
     let (mut pages, mut warnings) = (Vec::new(), Vec::new());
-    for page in reads.join_all().await {
+    while let Some(page) = reads.next().await {
         match page {
             Ok(page) => {
                 warnings.extend(page.error.clone());

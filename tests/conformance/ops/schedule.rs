@@ -192,7 +192,7 @@ fn open_attempt(task: TaskName, tree: &Tree, resources: &Value) -> AttemptRecord
         worker_slots: Default::default(),
     };
     let (worker, incarnation) = (worker(), incarnation());
-    AttemptRecord { open: Arc::new(open), worker, incarnation, seq: Seq(1) }
+    AttemptRecord { open: Arc::new(open), worker, incarnation, seq: Seq(1), disowned: false }
 }
 
 pub fn schedule(given: &Value) -> Answer {

@@ -214,3 +214,29 @@ fn a_job_that_is_made_again_is_another_one() {
     assert_eq!(second.len(), 1, "what is done of the first is not done of the second");
     assert_eq!(second[0].open.attempt_no, 2, "and no number comes twice");
 }
+
+#[test]
+fn what_still_runs_of_a_deleted_job_says_nothing_of_one_that_is_made_again() {
+    for restarts in [false, true] {
+        let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(0, 0));
+        cell.heartbeat("w1", 1);
+        let job = json!({"owner": "me", "level_for_tasks": "instance"});
+        create(&mut cell, "again", job.clone()).unwrap();
+        let old = cell.assigned().remove(0);
+        let request =
+            JobDeleteRequest { job: "again".to_owned(), version_id: None, audit: Audit::default() };
+        let now = cell.now;
+        let deleted = apply(&mut cell, |core, out| core.job_delete(now, &request, out)).unwrap();
+        assert_eq!(deleted.running, 1);
+        if restarts {
+            cell.restart();
+            cell.heartbeat("w1", 1);
+        }
+        create(&mut cell, "again", job).unwrap();
+        assert_eq!(cell.assigned(), [], "the old attempt may still run");
+        cell.done(vec![result(&old, Some("done"))]);
+        let new = cell.assigned();
+        assert_eq!(new.len(), 1, "the end of the old one is not the end of the new one");
+        assert_eq!(new[0].open.attempt_no, 2);
+    }
+}
