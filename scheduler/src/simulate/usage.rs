@@ -1,5 +1,6 @@
 //! How much of each resource is in use, over time.
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -35,7 +36,7 @@ struct OfPlace {
 struct OfResource {
     used: i64,
     slot_ms: u128,
-    places: BTreeMap<String, OfPlace>,
+    places: FxHashMap<String, OfPlace>,
 }
 
 #[derive(Debug)]
