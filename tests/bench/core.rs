@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bistro_common::config::{self, NodeOrder};
+use bistro_common::ids::{AttemptId, TaskName};
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::assign::Assignment;
 use bistro_common::protocol::done::Done;
 use bistro_common::protocol::heartbeat::OpenDigest;
-use bistro_common::protocol::task::{Outcome, TaskResult};
+use bistro_common::protocol::task::{OpenAttempt, Outcome, TaskResult};
 use bistro_common::status::{TaskStatus, bits};
 use bistro_core::{Core, Effect, Forest, ForestBuilder, Input, Snapshot};
 use bistro_tests::bare_core::{NOW, cell_id, core, heartbeat, incarnation, worker};
@@ -55,10 +56,37 @@ impl CoreArgs {
     }
 }
 
+/// What a result has to say; the rest of an assignment is its worker's, and gone once it is sent.
+pub struct Started {
+    attempt: AttemptId,
+    attempt_no: u32,
+    task: TaskName,
+}
+
+impl Started {
+    pub fn of(assignment: Assignment) -> Self {
+        let OpenAttempt { attempt, attempt_no, task, .. } = &*assignment.open;
+        Self { attempt: *attempt, attempt_no: *attempt_no, task: task.clone() }
+    }
+
+    /// It is done.
+    pub fn result(self) -> TaskResult {
+        TaskResult {
+            attempt: self.attempt,
+            task: self.task,
+            attempt_no: self.attempt_no,
+            outcome: Outcome::Reported { status: TaskStatus::new(bits::DONE) },
+            started_ms: NOW,
+            ended_ms: NOW,
+            exit: None,
+        }
+    }
+}
+
 /// A bare core and what it has started.
 pub struct Cell {
     pub core: Core,
-    pub running: Vec<Assignment>,
+    pub running: Vec<Started>,
     pub out: Vec<Effect>,
     /// Spent in the core's steps. What keeps its effects here is not its cost.
     pub in_steps: Duration,
@@ -78,7 +106,7 @@ impl Cell {
     pub fn take_assignments(&mut self) {
         for effect in self.out.drain(..) {
             if let Effect::Assign { assign, .. } = effect {
-                self.running.extend(assign.attempts);
+                self.running.extend(assign.attempts.into_iter().map(Started::of));
             }
         }
     }
@@ -116,7 +144,7 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
 
     let mut restarts = restarts(&mut cell, args.restarts.min(tasks / 2));
     restarts.sort_by(f64::total_cmp);
-    // With what the harness keeps of each task that runs; the plan that comes is another matter.
+    // The plan that comes is another matter.
     let rss_mb = rss_kb() / 1_024;
     let replacement = replace(&mut cell, args)?;
     let started = Instant::now();
@@ -200,18 +228,9 @@ fn replace(cell: &mut Cell, args: &CoreArgs) -> anyhow::Result<Replacement> {
     Ok(Replacement { compile_s, enter_s: entered.elapsed().as_secs_f64(), step_ms_max })
 }
 
-fn done(assignment: Assignment) -> Done {
-    let result = TaskResult {
-        attempt: assignment.open.attempt,
-        task: assignment.open.task.clone(),
-        attempt_no: assignment.open.attempt_no,
-        outcome: Outcome::Reported { status: TaskStatus::new(bits::DONE) },
-        started_ms: NOW,
-        ended_ms: NOW,
-        exit: None,
-    };
+fn done(started: Started) -> Done {
     let (worker, incarnation) = (worker(), incarnation());
-    Done { v: VERSION, cell: cell_id(), worker, incarnation, results: vec![result] }
+    Done { v: VERSION, cell: cell_id(), worker, incarnation, results: vec![started.result()] }
 }
 
 /// The paper's Algorithm 1: look at every task, and start it if every node on its path has room.

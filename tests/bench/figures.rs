@@ -13,16 +13,13 @@ use std::time::Duration;
 
 use bistro_common::config;
 use bistro_common::protocol::VERSION;
-use bistro_common::protocol::assign::Assignment;
 use bistro_common::protocol::done::Done;
 use bistro_common::protocol::heartbeat::OpenDigest;
-use bistro_common::protocol::task::{Outcome, TaskResult};
-use bistro_common::status::{TaskStatus, bits};
 use bistro_core::rng::Rng;
 use bistro_core::{Effect, Input, Snapshot};
 use bistro_tests::bare_core::{NOW, cell_id, core, heartbeat, incarnation, worker};
 
-use crate::core::{Cell, Shape, forest};
+use crate::core::{Cell, Shape, Started, forest};
 use crate::round;
 
 /// So many results at most are handed in at once.
@@ -97,7 +94,7 @@ struct Run {
     rng: Rng,
     mean_s: f64,
     now_ns: u64,
-    running: Vec<Option<Assignment>>,
+    running: Vec<Option<Started>>,
     free: Vec<usize>,
     ends: BinaryHeap<Reverse<(u64, usize)>>,
     /// How long slots have been free since the measurement began: every start adds when it was,
@@ -143,7 +140,7 @@ impl Run {
                         self.running.push(None);
                         self.running.len() - 1
                     });
-                    self.running[at] = Some(assignment);
+                    self.running[at] = Some(Started::of(assignment));
                     let lasts_ns = (self.rng.unit() * 2.0 * self.mean_s * 1e9) as u64;
                     self.idle_ns += i128::from(self.now_ns);
                     self.ends.push(Reverse((self.now_ns + lasts_ns, at)));
@@ -167,7 +164,7 @@ impl Run {
                 self.ends.pop();
                 self.idle_ns -= i128::from(end_ns);
                 self.free.push(at);
-                results.extend(self.running[at].take().map(result));
+                results.extend(self.running[at].take().map(Started::result));
             }
             finished += results.len();
             let (worker, incarnation) = (worker(), incarnation());
@@ -175,18 +172,6 @@ impl Run {
             self.step(Input::Done { token: 1, done });
         }
         finished
-    }
-}
-
-fn result(assignment: Assignment) -> TaskResult {
-    TaskResult {
-        attempt: assignment.open.attempt,
-        task: assignment.open.task.clone(),
-        attempt_no: assignment.open.attempt_no,
-        outcome: Outcome::Reported { status: TaskStatus::new(bits::DONE) },
-        started_ms: NOW,
-        ended_ms: NOW,
-        exit: None,
     }
 }
 
