@@ -53,7 +53,11 @@ pub enum Command {
     )]
     Scheduler(SchedulerArgs),
     /// Run a worker
-    #[command(after_help = "Example:\n  bistro worker --nats nats://db1:4222 --name w2")]
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  bistro worker --nats nats://db1:4222 --name w2\n  \
+                      bistro worker drain w2 --reason 'new kernel'"
+    )]
     Worker(WorkerArgs),
     /// The parent of a worker's tasks; only a worker starts it
     #[command(hide = true)]
@@ -151,6 +155,42 @@ pub struct SchedulerArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct WorkerArgs {
+    #[command(flatten)]
+    pub here: WorkerHere,
+    #[command(subcommand)]
+    pub command: Option<WorkerCommand>,
+}
+
+/// Of workers that run already.
+#[derive(Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// No new work for a worker, until it is resumed; what it runs goes on
+    Drain {
+        worker: String,
+        #[command(flatten)]
+        audit: AuditArgs,
+    },
+    /// A drained worker takes work again
+    Resume {
+        worker: String,
+        #[command(flatten)]
+        audit: AuditArgs,
+    },
+    /// A worker that is silent is dead: its tasks run elsewhere at once, not when its lease is over
+    Forget {
+        worker: String,
+        /// Its host is off, or cut off from everything that its tasks could touch. If something of
+        /// it still runs, tasks run twice
+        #[arg(long)]
+        i_have_fenced_it: bool,
+        #[command(flatten)]
+        audit: AuditArgs,
+    },
+}
+
+/// A worker on this host.
+#[derive(Debug, ClapArgs)]
+pub struct WorkerHere {
     /// Unique in the cell, and the same after a restart [default: the host's name]
     #[arg(long)]
     pub name: Option<WorkerName>,

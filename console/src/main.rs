@@ -25,7 +25,7 @@ use bistro_common::nats::{Address, Bus, Patience};
 use bistro_common::subject::{Cell, Token};
 use bistro_worker::GuardCommand;
 
-use args::{Args, Command, SchedulerArgs, WorkerArgs};
+use args::{Args, Command, SchedulerArgs, WorkerArgs, WorkerHere};
 use client::{Client, Unreachable, find_url};
 
 fn main() -> ExitCode {
@@ -76,7 +76,12 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
             let bus = daemon_bus(args.nats.as_deref(), &cell, "scheduler").await?;
             run_scheduler(cell, bus, scheduler).await
         }
-        Command::Worker(worker) => run_worker(args.nats.as_deref(), cell, worker).await,
+        Command::Worker(WorkerArgs { command: Some(command), .. }) => {
+            cli::worker::run(&connect(args.nats, cell).await?, command).await
+        }
+        Command::Worker(WorkerArgs { here, command: None }) => {
+            run_worker(args.nats.as_deref(), cell, here).await
+        }
         Command::Guard => unreachable!("it runs before the runtime starts"),
         Command::Validate { file, strict } => cli::validate::run(&file, strict),
         Command::Simulate(simulate) => cli::simulate::run(simulate, host_name()).await,
@@ -123,7 +128,7 @@ async fn run_scheduler(cell: Cell, bus: Bus, args: SchedulerArgs) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run_worker(url: Option<&str>, cell: Cell, args: WorkerArgs) -> anyhow::Result<ExitCode> {
+async fn run_worker(url: Option<&str>, cell: Cell, args: WorkerHere) -> anyhow::Result<ExitCode> {
     let name = match args.name {
         Some(name) => name,
         None => host_name().parse().context("the host's name; give --name")?,

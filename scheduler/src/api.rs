@@ -67,6 +67,12 @@ pub fn answer(
         verb::JOB_OVERRIDE => {
             reply(parse(payload).and_then(|request| core.job_override(facts.now, &request, out)))
         }
+        verb::WORKER_DRAIN => {
+            reply(parse(payload).and_then(|request| core.worker_drain(facts.now, &request, out)))
+        }
+        verb::WORKER_FORGET => {
+            reply(parse(payload).and_then(|request| core.worker_forget(facts.now, &request, out)))
+        }
         unknown => reply::<()>(Err(ApiError::new(
             ErrorCode::UnknownVerb,
             format!("this scheduler has no verb {unknown:?}"),

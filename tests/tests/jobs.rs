@@ -61,3 +61,26 @@ async fn jobs_and_overrides_outlive_the_scheduler() {
     let said = cell.cli(&["job", "reset", "from_file"]).await;
     assert!(said.is_ok_and(|lines| lines[0].contains("is disabled")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_drained_and_resumed_from_the_command_line() {
+    let cell = Cell::new().await;
+    cell.write_config(CONFIG);
+    cell.start_scheduler().await;
+    let _worker = cell.start_worker("w1", "/bin/false").await;
+    cell.wait_for("the worker", |status| status.workers_healthy == 1).await;
+    let drained = cell.cli(&["worker", "drain", "w1", "--reason", "new kernel"]).await;
+    assert_eq!(drained, Ok(vec!["w1 takes no new work; it still runs 0 tasks".to_owned()]));
+    let rows = cell.cli(&["workers", "-o", "csv"]).await.expect("it lists them").join(" ");
+    assert!(rows.contains("draining"), "{rows}");
+    cell.cli(&["submit", "--name", "waits", "--", "true"]).await.expect("it waits");
+    let why = cell.cli(&["explain", "waits", "root"]).await.expect("it says why").join(" ");
+    assert!(why.contains("draining"), "{why}");
+    let resumed = cell.cli(&["worker", "resume", "w1"]).await;
+    assert_eq!(resumed, Ok(vec!["w1 takes work again".to_owned()]));
+    cell.wait_for_count(TaskState::Done, 1).await;
+    let alive = cell.cli(&["worker", "forget", "w1", "--i-have-fenced-it"]).await;
+    assert!(alive.expect_err("it is alive").join(" ").contains("drain it, or stop its process"));
+    let word = cell.cli(&["worker", "forget", "w1"]).await;
+    assert!(word.expect_err("nobody vouches").join(" ").contains("has made sure"));
+}

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::VERSION;
 use super::heartbeat::{Capacity, ClosedReason};
-use super::job::{Origin, Overrides};
+use super::job::{Audit, Origin, Overrides};
 use super::task::{Kill, Slots};
 use crate::Millis;
 use crate::ids::{AttemptId, CellId, Epoch, SchedulerId};
@@ -30,6 +30,8 @@ pub mod verb {
     pub const JOB_PATCH: &str = "job_patch";
     pub const JOB_DELETE: &str = "job_delete";
     pub const JOB_OVERRIDE: &str = "job_override";
+    pub const WORKER_DRAIN: &str = "worker_drain";
+    pub const WORKER_FORGET: &str = "worker_forget";
 }
 
 /// The longest page of a list.
@@ -381,6 +383,34 @@ pub struct WorkerRow {
     pub build: String,
     pub capacity: Capacity,
     pub slots: BTreeMap<String, SlotUse>,
+}
+
+/// `worker_drain`: no new work for a worker, until it is resumed. Outlives the worker's process and
+/// the scheduler's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerDrainRequest {
+    pub worker: String,
+    /// False: it takes work again.
+    pub on: bool,
+    pub audit: Audit,
+}
+
+/// `worker_forget`: a worker that is silent is dead, by somebody's word; its tasks run elsewhere
+/// without waiting for its lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerForgetRequest {
+    pub worker: String,
+    /// Whoever asks has made sure that nothing of it runs any more: its host is off, or cut off from
+    /// everything that its tasks could touch.
+    pub fenced: bool,
+    pub audit: Audit,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerReply {
+    pub worker: String,
+    /// Tasks that it runs still (drained), or that were given up (forgotten).
+    pub attempts: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -71,7 +71,7 @@ pub async fn run(client: &Client, command: JobCommand) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-fn of(audit: AuditArgs) -> Audit {
+pub fn of(audit: AuditArgs) -> Audit {
     Audit { actor: actor(), reason: audit.reason }
 }
 

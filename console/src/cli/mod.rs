@@ -9,3 +9,4 @@ pub mod read;
 pub mod simulate;
 pub mod submit;
 pub mod validate;
+pub mod worker;

@@ -302,5 +302,6 @@ fn record_of(heartbeat: &Heartbeat) -> WorkerRecord {
         incarnation: heartbeat.incarnation,
         ledger: heartbeat.ledger,
         host: heartbeat.host.clone(),
+        drained: false,
     }
 }

@@ -19,6 +19,7 @@ mod histogram;
 mod invariants;
 mod io;
 mod jobs;
+mod maintenance;
 mod matrix;
 mod operator;
 mod plan;

@@ -58,6 +58,9 @@ pub struct WorkerRecord {
     pub incarnation: Incarnation,
     pub ledger: LedgerId,
     pub host: String,
+    /// An operator wants it to take no new work.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drained: bool,
 }
 
 /// What was said about a job from outside.

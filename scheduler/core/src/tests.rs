@@ -113,6 +113,18 @@ impl Cell {
         }
     }
 
+    /// Keeps what a request has recorded, and steps.
+    fn apply<T>(&mut self, request: impl FnOnce(&mut Core, &mut Vec<Effect>) -> T) -> T {
+        let mut out = Vec::new();
+        let answer = request(&mut self.core, &mut out);
+        self.store.extend(out.iter().filter_map(|effect| match effect {
+            Effect::Persist(record) => Some(record.clone()),
+            _ => None,
+        }));
+        self.step(Input::Tick);
+        answer
+    }
+
     fn effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.out)
     }
@@ -668,6 +680,7 @@ proptest! {
 mod condemned;
 
 mod definitions;
+mod maintenance;
 
 mod paths;
 mod plans;

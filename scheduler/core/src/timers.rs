@@ -47,7 +47,7 @@ impl Core {
         let (now, terms) = (self.now, self.terms);
         let state = &mut self.workers[worker.index()];
         if state.health != WorkerHealth::Gone && now >= state.lease_end {
-            self.lose_worker(worker, out);
+            self.lose_worker(worker, "its lease is over", out);
         } else {
             let suspect = state.answered.is_some_and(|at| now >= terms.scheduler_suspect(at));
             if state.health == WorkerHealth::Healthy && suspect {
@@ -61,8 +61,8 @@ impl Core {
         self.schedule_check(worker);
     }
 
-    /// The lease is over: whatever the worker ran has been killed by now.
-    fn lose_worker(&mut self, worker: WorkerIx, out: &mut Vec<Effect>) {
+    /// Whatever the worker ran has been killed by now: its lease is over, or somebody has said so.
+    pub(crate) fn lose_worker(&mut self, worker: WorkerIx, why: &str, out: &mut Vec<Effect>) {
         let ids: Vec<_> = self.attempts_on(worker).iter().map(|attempt| attempt.id).collect();
         let state = &mut self.workers[worker.index()];
         state.health = WorkerHealth::Gone;
@@ -73,7 +73,7 @@ impl Core {
         if !(stopped && ids.is_empty()) {
             out.push(Effect::Publish(Event {
                 worker: Some(self.worker(worker).name.shared()),
-                text: format!("its lease is over; {count} attempts were given up"),
+                text: format!("{why}; {count} attempts were given up"),
                 ..self.event("worker.lost")
             }));
         }

@@ -7,6 +7,7 @@ use bistro_common::protocol::api::{
     Counts, Grid, GridJob, GridRequest, JobRow, Listing, NodeRow, NodesRequest, Page, RunningRow,
     SlotUse, TaskRow, TaskState, TasksRequest, WorkerHealth, WorkerRow,
 };
+use bistro_common::protocol::heartbeat::ClosedReason;
 use bistro_common::protocol::view::{CellChange, GridDelta};
 
 use crate::Core;
@@ -199,7 +200,7 @@ impl Core {
             worker: worker.name.to_string(),
             host: worker.host.clone(),
             health: worker.health,
-            closed: worker.closed,
+            closed: worker.closed.or(worker.drained.then_some(ClosedReason::Draining)),
             running: worker.attempts.len() as u64,
             last_heartbeat_ms: worker.answered,
             build: worker.build.clone(),

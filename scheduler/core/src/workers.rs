@@ -36,6 +36,8 @@ pub struct Worker {
     pub capacity: Capacity,
     pub health: WorkerHealth,
     pub closed: Option<ClosedReason>,
+    /// An operator wants it to take no new work.
+    pub drained: bool,
     /// When its last heartbeat was answered.
     pub answered: Option<Millis>,
     /// When its tasks may start elsewhere.
@@ -68,6 +70,7 @@ impl Worker {
             capacity: Capacity::default(),
             health,
             closed: None,
+            drained: record.drained,
             answered: None,
             lease_end: 0,
             paused_until: 0,
@@ -89,6 +92,7 @@ impl Worker {
             incarnation: self.incarnation,
             ledger: self.ledger,
             host: self.host.clone(),
+            drained: self.drained,
         }
     }
 
@@ -100,7 +104,10 @@ impl Worker {
     }
 
     fn takes_work(&self, now: Millis) -> bool {
-        self.health == WorkerHealth::Healthy && self.closed.is_none() && now >= self.paused_until
+        self.health == WorkerHealth::Healthy
+            && self.closed.is_none()
+            && !self.drained
+            && now >= self.paused_until
     }
 }
 

@@ -216,6 +216,7 @@ pub fn schedule(given: &Value) -> Answer {
         incarnation: incarnation(),
         ledger: heartbeat(Default::default()).ledger,
         host: "host".to_owned(),
+        drained: false,
     };
     let mut snapshot = Snapshot { workers: vec![of_worker], ..Snapshot::default() };
     let mut running = BTreeSet::new();

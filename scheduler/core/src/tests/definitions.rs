@@ -22,22 +22,10 @@ fn put(job: &str, definition: Value) -> JobPutRequest {
     }
 }
 
-/// Keeps what a request has recorded, and steps.
-fn apply<T>(cell: &mut Cell, request: impl FnOnce(&mut Core, &mut Vec<Effect>) -> T) -> T {
-    let mut out = Vec::new();
-    let answer = request(&mut cell.core, &mut out);
-    cell.store.extend(out.iter().filter_map(|effect| match effect {
-        Effect::Persist(record) => Some(record.clone()),
-        _ => None,
-    }));
-    cell.step(Input::Tick);
-    answer
-}
-
 fn create(cell: &mut Cell, job: &str, definition: Value) -> Result<u64, ErrorCode> {
     let request = put(job, definition);
     let now = cell.now;
-    let answer = apply(cell, |core, out| core.job_put(now, &request, out));
+    let answer = cell.apply(|core, out| core.job_put(now, &request, out));
     answer.map(|document| document.version_id).map_err(|error| error.code)
 }
 
@@ -50,7 +38,7 @@ fn override_job(cell: &mut Cell, job: &str, enabled: Option<bool>, reset: bool) 
         audit: Audit::default(),
     };
     let now = cell.now;
-    apply(cell, |core, out| core.job_override(now, &request, out)).expect("it may be overridden");
+    cell.apply(|core, out| core.job_override(now, &request, out)).expect("it may be overridden");
 }
 
 #[test]
@@ -111,7 +99,7 @@ fn a_change_of_another_version_is_refused() {
         let job = "new".to_owned();
         let request = JobPatchRequest { job, patch, version_id, audit: Audit::default() };
         let now = cell.now;
-        let answer = apply(&mut cell, |core, out| core.job_patch(now, &request, out));
+        let answer = cell.apply(|core, out| core.job_patch(now, &request, out));
         answer.map(|document| (document.version_id, document.given)).map_err(|e| e.code)
     };
     let (version, given) = patch(Some(1), json!({"config": {"a": null, "c": 3}})).unwrap();
@@ -122,7 +110,7 @@ fn a_change_of_another_version_is_refused() {
     let request =
         JobDeleteRequest { job: "new".to_owned(), version_id: Some(3), audit: Audit::default() };
     let now = cell.now;
-    apply(&mut cell, |core, out| core.job_delete(now, &request, out)).expect("that is its version");
+    cell.apply(|core, out| core.job_delete(now, &request, out)).expect("that is its version");
     assert_eq!(cell.core.job_document("new").unwrap_err().code, ErrorCode::NotFound);
     cell.restart();
     assert_eq!(cell.core.job_rows(&Page::default()).items.len(), 2);
@@ -181,7 +169,7 @@ pub(super) fn make_or_delete(cell: &mut Cell, n: usize) -> (String, bool) {
     let job = format!("extra{}", n % 5);
     let request = JobDeleteRequest { job: job.clone(), version_id: None, audit: Audit::default() };
     let now = cell.now;
-    if apply(cell, |core, out| core.job_delete(now, &request, out)).is_ok() {
+    if cell.apply(|core, out| core.job_delete(now, &request, out)).is_ok() {
         return (job, false);
     }
     let definition = match n % 5 {
@@ -206,7 +194,7 @@ fn a_job_that_is_made_again_is_another_one() {
     let request =
         JobDeleteRequest { job: "once".to_owned(), version_id: None, audit: Audit::default() };
     let now = cell.now;
-    apply(&mut cell, |core, out| core.job_delete(now, &request, out)).unwrap();
+    cell.apply(|core, out| core.job_delete(now, &request, out)).unwrap();
     cell.restart();
     cell.heartbeat("w1", 1);
     create(&mut cell, "once", job).unwrap();
@@ -226,7 +214,7 @@ fn what_still_runs_of_a_deleted_job_says_nothing_of_one_that_is_made_again() {
         let request =
             JobDeleteRequest { job: "again".to_owned(), version_id: None, audit: Audit::default() };
         let now = cell.now;
-        let deleted = apply(&mut cell, |core, out| core.job_delete(now, &request, out)).unwrap();
+        let deleted = cell.apply(|core, out| core.job_delete(now, &request, out)).unwrap();
         assert_eq!(deleted.running, 1);
         if restarts {
             cell.restart();
