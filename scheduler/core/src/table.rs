@@ -15,16 +15,17 @@ use bistro_common::protocol::api::TaskState;
 use crate::forest::{Forest, NodeIx};
 use crate::matrix::{BitMatrix, Columns};
 use crate::resources::ClassIx;
-use crate::tasks::{Gate, JobIx, TaskCell, TaskIx};
+use crate::tasks::{JobIx, TaskCell, TaskIx};
+
+mod list;
+
+use list::{List, Size};
 
 /// How many cells are in each state.
 type Counts = [u32; TaskState::ALL.len()];
 
 /// One for each of some columns.
 pub type Flags = SmallVec<[bool; 16]>;
-
-/// A list as short as this is counted when asked.
-const COUNTED_FROM: usize = 16;
 
 #[derive(Debug, Default)]
 pub struct TaskTable {
@@ -78,40 +79,6 @@ struct Column {
     /// At each of these levels, the node after the one where the job has gone down last.
     next: SmallVec<[u32; 4]>,
     counts: Counts,
-}
-
-#[derive(Debug)]
-struct List {
-    level: u32,
-    /// Ordered by node.
-    spots: Box<[Spot]>,
-    /// Cells of other nodes of its level that are not as they would be by themselves: something was
-    /// started there before the job got its filter. They are never open.
-    others: Option<Box<FxHashMap<NodeIx, TaskCell>>>,
-    counts: Option<Box<Counts>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Spot {
-    node: NodeIx,
-    /// Of a node at the job's level.
-    cell: TaskCell,
-    open: bool,
-}
-
-impl List {
-    fn find(&self, node: NodeIx) -> Result<usize, usize> {
-        self.spots.binary_search_by_key(&node, |spot| spot.node)
-    }
-
-    fn within(&self, range: Range<usize>) -> &[Spot] {
-        let at = |node: usize| self.spots.partition_point(|spot| spot.node.index() < node);
-        &self.spots[at(range.start)..at(range.end)]
-    }
-
-    fn open_in(&self, range: Range<usize>) -> Option<usize> {
-        self.within(range).iter().find(|spot| spot.open).map(|spot| spot.node.index())
-    }
 }
 
 impl TaskTable {
@@ -233,34 +200,8 @@ impl TaskTable {
         for &node in all.iter().filter(|&&node| node != NodeIx::INSTANCE) {
             self.at.entry(node).or_default().push(job);
         }
-        let spot = |node| Spot { node, cell: TaskCell::default(), open: false };
-        let spots: Box<[Spot]> = all.into_iter().map(spot).collect();
-        let mut list = List { level: level as u32, spots, others: None, counts: None };
-        if list.spots.len() >= COUNTED_FROM {
-            list.counts = Some(Box::new(self.recount(&list, forest)));
-        }
-        self.rows.push(Row::List(list));
-    }
-
-    fn recount(&self, list: &List, forest: &Forest) -> Counts {
-        let level = &self.levels[list.level as usize];
-        let mut counts = Counts::default();
-        let mut disabled = level.disabled;
-        let own = list.within(level.range());
-        for spot in own {
-            counts[spot.cell.state() as usize] += 1;
-            disabled -= u32::from(!forest.is_enabled(spot.node));
-        }
-        let mut others = 0;
-        for (&node, cell) in list.others.iter().flat_map(|others| others.iter()) {
-            counts[cell.state() as usize] += 1;
-            disabled -= u32::from(!forest.is_enabled(node));
-            others += 1;
-        }
-        let avoided = level.nodes as u32 - own.len() as u32 - others - disabled;
-        counts[TaskState::Disabled as usize] += disabled;
-        counts[TaskState::Avoided as usize] += avoided;
-        counts
+        let size = self.levels[level].size();
+        self.rows.push(Row::List(List::new(level, all, &size, forest)));
     }
 
     pub fn has_column(&self, job: JobIx) -> bool {
@@ -284,9 +225,7 @@ impl TaskTable {
     pub fn listed(&self, job: JobIx, level: LevelIx) -> Vec<NodeIx> {
         match &self.rows[job.index()] {
             Row::Column(_) => Vec::new(),
-            Row::List(list) => {
-                list.within(self.levels[level].range()).iter().map(|spot| spot.node).collect()
-            }
+            Row::List(list) => list.nodes(self.levels[level].range()).collect(),
         }
     }
 
@@ -296,52 +235,23 @@ impl TaskTable {
                 let level = &self.levels[column.level];
                 level.cells[(task.node.index() - level.first) * level.stride + column.cells]
             }
-            Row::List(list) => match list.find(task.node) {
-                Ok(at) => list.spots[at].cell,
-                Err(_) => {
-                    let other = list.others.as_ref().and_then(|others| others.get(&task.node));
-                    other.copied().unwrap_or_else(|| unlisted(forest, task.node))
-                }
-            },
+            Row::List(list) => list.cell(forest, task.node),
         }
     }
 
     pub fn set_cell(&mut self, forest: &Forest, task: TaskIx, cell: TaskCell) {
-        let before = self.cell(forest, task);
-        self.count_if_many(forest, task.job);
         match &mut self.rows[task.job.index()] {
             Row::Column(column) => {
                 let level = &mut self.levels[column.level];
                 let at = (task.node.index() - level.first) * level.stride + column.cells;
-                level.cells[at] = cell;
+                let before = std::mem::replace(&mut level.cells[at], cell);
                 column.counts[before.state() as usize] -= 1;
                 column.counts[cell.state() as usize] += 1;
             }
             Row::List(list) => {
-                match list.find(task.node) {
-                    Ok(at) => list.spots[at].cell = cell,
-                    Err(_) => {
-                        list.others.get_or_insert_default().insert(task.node, cell);
-                    }
-                }
-                if let Some(counts) = &mut list.counts {
-                    counts[before.state() as usize] -= 1;
-                    counts[cell.state() as usize] += 1;
-                }
+                let size = self.levels[list.level()].size();
+                list.set_cell(&size, forest, task.node, cell);
             }
-        }
-    }
-
-    /// A list that has more than its spots is not counted anew every time it is asked.
-    fn count_if_many(&mut self, forest: &Forest, job: JobIx) {
-        let counts = match &self.rows[job.index()] {
-            Row::List(list) if list.others.is_some() && list.counts.is_none() => {
-                Box::new(self.recount(list, forest))
-            }
-            _ => return,
-        };
-        if let Row::List(list) = &mut self.rows[job.index()] {
-            list.counts = Some(counts);
         }
     }
 
@@ -361,7 +271,7 @@ impl TaskTable {
     fn level(&self, job: JobIx) -> LevelIx {
         match &self.rows[job.index()] {
             Row::Column(column) => column.level,
-            Row::List(list) => list.level as usize,
+            Row::List(list) => list.level(),
         }
     }
 
@@ -369,10 +279,7 @@ impl TaskTable {
     pub fn count(&self, forest: &Forest, job: JobIx, state: TaskState) -> u64 {
         let counted = match &self.rows[job.index()] {
             Row::Column(column) => column.counts[state as usize],
-            Row::List(list) => match &list.counts {
-                Some(counts) => counts[state as usize],
-                None => self.recount(list, forest)[state as usize],
-            },
+            Row::List(list) => list.count(&self.levels[list.level()].size(), forest, state),
         };
         counted.into()
     }
@@ -387,7 +294,7 @@ impl TaskTable {
                 let of_level = &self.levels[level];
                 of_level.open.get(column.open[level] as usize, node.index() - of_level.first)
             }
-            Row::List(list) => list.find(node).is_ok_and(|at| list.spots[at].open),
+            Row::List(list) => list.is_open(node),
         }
     }
 
@@ -399,10 +306,7 @@ impl TaskTable {
                 let member = node.index() - of_level.first;
                 of_level.open.set(column.open[level] as usize, member, open)
             }
-            Row::List(list) => match list.find(node) {
-                Ok(at) => std::mem::replace(&mut list.spots[at].open, open) != open,
-                Err(_) => false,
-            },
+            Row::List(list) => list.set_open(node, open),
         }
     }
 
@@ -457,15 +361,13 @@ impl TaskTable {
     }
 }
 
-/// A node that a job's filter there excludes, if its own flag does not.
-fn unlisted(forest: &Forest, node: NodeIx) -> TaskCell {
-    let gate = if forest.is_enabled(node) { Gate::Avoided } else { Gate::Disabled };
-    TaskCell::default().with_gate(gate, true)
-}
-
 impl Level {
     fn range(&self) -> Range<usize> {
         self.first..self.first + self.nodes
+    }
+
+    fn size(&self) -> Size {
+        Size { range: self.range(), disabled: self.disabled }
     }
 
     fn widen(&mut self) {
