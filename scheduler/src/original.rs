@@ -125,11 +125,8 @@ fn one(
             Ok(context.problems.iter().map(error).collect::<Map<_, _>>().into())
         }
         "refresh_time" => Ok(json!(context.now / 1_000)),
-        "save_job" => changes::save(core, context, query, out),
-        "delete_job" => changes::delete(core, context, query, out),
-        "forgive_jobs" => changes::forgive(core, context, query, out),
-        "kill_task" => changes::kill(core, context, query, out),
-        unknown => Err(format!("Unknown handler: {unknown}")),
+        other => changes::answer(core, context, query, out)
+            .unwrap_or_else(|| Err(format!("Unknown handler: {other}"))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Jobs from the command line: submitted, made, changed, overridden; and what survives.
 
 use bistro_common::protocol::api::TaskState;
-use bistro_tests::Cell;
+use bistro_tests::{Cell, Worker};
 
 const CONFIG: &str = r#"{"bistro_settings": {
     "enabled": true,
@@ -9,13 +9,19 @@ const CONFIG: &str = r#"{"bistro_settings": {
     "resources": {"host": {"slots": {"limit": 1, "default": 1}}, "worker": {"cpu": {"limit": 2, "default": 1}}}},
   "bistro_job->from_file": {"owner": "me", "enabled": false}}"#;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_submitted_command_is_done_if_it_exits_well_and_its_error_is_told() {
+/// A cell whose only worker is there.
+async fn with_worker() -> (Cell, Worker) {
     let cell = Cell::new().await;
     cell.write_config(CONFIG);
     cell.start_scheduler().await;
-    let _worker = cell.start_worker("w1", "/bin/false").await;
+    let worker = cell.start_worker("w1", "/bin/false").await;
     cell.wait_for("the worker", |status| status.workers_healthy == 1).await;
+    (cell, worker)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submitted_command_is_done_if_it_exits_well_and_its_error_is_told() {
+    let (cell, _worker) = with_worker().await;
     let name = cell.cli(&["submit", "--wait", "--", "sh", "-c", "exit 0", "a"]).await;
     assert!(name.as_ref().is_ok_and(|lines| lines[0].starts_with("sh-")), "{name:?}");
     let failed = cell.cli(&["submit", "--wait", "--", "sh", "-c", "exit 3"]).await;
@@ -64,11 +70,7 @@ async fn jobs_and_overrides_outlive_the_scheduler() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_is_drained_and_resumed_from_the_command_line() {
-    let cell = Cell::new().await;
-    cell.write_config(CONFIG);
-    cell.start_scheduler().await;
-    let _worker = cell.start_worker("w1", "/bin/false").await;
-    cell.wait_for("the worker", |status| status.workers_healthy == 1).await;
+    let (cell, _worker) = with_worker().await;
     let drained = cell.cli(&["worker", "drain", "w1", "--reason", "new kernel"]).await;
     assert_eq!(drained, Ok(vec!["w1 takes no new work; it still runs 0 tasks".to_owned()]));
     let rows = cell.cli(&["workers", "-o", "csv"]).await.expect("it lists them").join(" ");

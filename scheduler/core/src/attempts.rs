@@ -12,7 +12,7 @@ use crate::Core;
 use crate::forest::NodeIx;
 use crate::plan::Plan;
 use crate::record::AttemptRecord;
-use crate::resources::{Amounts, Limit, Sign};
+use crate::resources::{Amounts, ClassIx, Limit, Sign};
 use crate::tasks::{Phase, TaskIx};
 use crate::workers::WorkerIx;
 
@@ -159,7 +159,7 @@ impl Plan {
     fn path_with_slots(&self, task: TaskIx, path: &[NodeIx]) -> Arc<[PathNode]> {
         let classes = &self.jobs[task.job.index()].classes;
         let down = path.iter().zip(classes.iter()).enumerate();
-        let on = |(level, (&node, class)): (LevelIx, (&NodeIx, &crate::resources::ClassIx))| {
+        let on = |(level, (&node, class)): (LevelIx, (&NodeIx, &ClassIx))| {
             let slots = self.classes[level].classes[class.index()].slots.clone();
             let name = match node {
                 NodeIx::INSTANCE => self.instance.clone(),

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::matrix::Column;
+
 const WORD: usize = 64;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,18 +74,7 @@ impl Bits {
 
     /// The least member of `range`.
     pub fn first_in(&self, range: Range<usize>) -> Option<usize> {
-        if range.is_empty() {
-            return None;
-        }
-        let first_word = range.start / WORD;
-        let masked = *self.words.get(first_word)? & (!0 << (range.start % WORD));
-        let found = if masked != 0 {
-            Some(first_word * WORD + masked.trailing_zeros() as usize)
-        } else {
-            let word = self.next_word(first_word + 1)?;
-            Some(word * WORD + self.words[word].trailing_zeros() as usize)
-        };
-        found.filter(|&member| member < range.end)
+        self.column().first_in(range)
     }
 
     /// The least member of `range` at or after `from`, or else the least before it.
@@ -119,13 +110,13 @@ impl Bits {
 
     /// The first word at or after `word` that is not zero.
     fn next_word(&self, word: usize) -> Option<usize> {
-        let mut index = word / WORD;
-        let mut summary = *self.summary.get(index)? & (!0 << (word % WORD));
-        while summary == 0 {
-            index += 1;
-            summary = *self.summary.get(index)?;
-        }
-        Some(index * WORD + summary.trailing_zeros() as usize)
+        self.column().next_word(word, self.words.len().checked_sub(1)?)
+    }
+
+    /// A set is the only column of its own words.
+    fn column(&self) -> Column<'_> {
+        let (words, summary) = (&self.words, &self.summary);
+        Column { words, summary, len: words.len(), stride: 1, column: 0 }
     }
 }
 

@@ -344,8 +344,7 @@ impl Core {
     }
 
     fn begin_change(&mut self, now: Millis, out: &mut Vec<Effect>) -> Result<(), ApiError> {
-        self.now = self.now.max(now);
-        self.enter_all(out);
+        self.begin(now, out);
         self.check_planned()
     }
 

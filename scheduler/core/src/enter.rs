@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use bistro_common::Millis;
 use bistro_common::config::{Config, Job};
 use bistro_common::protocol::api::WorkerHealth;
 
 use crate::Core;
 use crate::attempts::{Attempt, Stage};
-use crate::forest::{Forest, NodeIx};
+use crate::forest::Forest;
 use crate::io::Effect;
 use crate::plan::{Draft, Plan};
 use crate::record::{AttemptRecord, WorkerRecord};
-use crate::tasks::{JobIx, Known, Phase, TaskIx, TaskRecord};
+use crate::tasks::{Gate, JobIx, Known, Phase, TaskIx, TaskRecord};
 use crate::workers::WorkerIx;
 
 /// So many tasks and attempts are entered in one step: about 10 ms. In tests it takes several steps,
@@ -286,16 +287,8 @@ impl Core {
 
     /// What a new job depends on may be done already.
     fn refresh_all_blocked(&mut self, job: JobIx) {
-        let level = self.plan.jobs[job.index()].level();
-        let nodes = match self.plan.tasks.has_column(job) {
-            true => self.plan.forest.level(level).map(|node| NodeIx(node as u32)).collect(),
-            false => self.plan.tasks.listed(job, level),
-        };
-        for node in nodes {
-            let task = TaskIx { job, node };
-            if self.plan.refresh_blocked(task) && self.watched {
-                self.changed.push(task);
-            }
+        for node in self.plan.tasks.nodes(job, self.plan.jobs[job.index()].level()) {
+            self.refresh_blocked(TaskIx { job, node });
         }
     }
 
@@ -303,12 +296,26 @@ impl Core {
     pub(crate) fn refresh_dependents(&mut self, task: TaskIx) {
         for at in 0..self.plan.jobs[task.job.index()].dependents().len() {
             let dependent = self.plan.jobs[task.job.index()].dependents()[at];
-            if let Some(task) = self.plan.same_node(task, dependent)
-                && self.plan.refresh_blocked(task)
-                && self.watched
-            {
-                self.changed.push(task);
+            if let Some(task) = self.plan.same_node(task, dependent) {
+                self.refresh_blocked(task);
             }
         }
+    }
+
+    /// Opens or closes the gate of a task that depends on others.
+    fn refresh_blocked(&mut self, task: TaskIx) {
+        let cell = self.plan.cell(task);
+        // What else shuts it does so for as long as there is this plan.
+        if cell.has(Gate::Avoided) || cell.has(Gate::Disabled) {
+            return;
+        }
+        let blocked = self.plan.missing_dependency(task).is_some();
+        self.set_cell(task, cell.with_gate(Gate::Blocked, blocked));
+    }
+
+    /// Before something is asked of the core from outside: what was known is entered as a whole.
+    pub(crate) fn begin(&mut self, now: Millis, out: &mut Vec<Effect>) {
+        self.now = self.now.max(now);
+        self.enter_all(out);
     }
 }

@@ -18,7 +18,7 @@ use crate::plan::Plan;
 use crate::resources::Sign;
 use crate::rng::Rng;
 use crate::table::{ColumnAt, Flags};
-use crate::tasks::{Gate, JobIx, TaskCell, TaskIx};
+use crate::tasks::{JobIx, TaskCell, TaskIx};
 
 /// Jobs with lists: few of them share a node.
 type Jobs = SmallVec<[JobIx; 4]>;
@@ -282,19 +282,10 @@ impl Plan {
 
     /// Sets all of a job's bits from scratch, lowest level first.
     pub(crate) fn fill_open(&mut self, job: JobIx) {
-        let forest = self.forest.clone();
         for level in (0..=self.jobs[job.index()].level()).rev() {
-            if self.tasks.has_column(job) {
-                for node in forest.level(level) {
-                    let node = NodeIx(node as u32);
-                    let open = self.should_be_open(job, level, node);
-                    self.tasks.set_open(job, level, node, open);
-                }
-            } else {
-                for node in self.tasks.listed(job, level) {
-                    let open = self.should_be_open(job, level, node);
-                    self.tasks.set_open(job, level, node, open);
-                }
+            for node in self.tasks.nodes(job, level) {
+                let open = self.should_be_open(job, level, node);
+                self.tasks.set_open(job, level, node, open);
             }
         }
         self.refresh_ready(job);
@@ -326,17 +317,6 @@ impl Plan {
     pub(crate) fn awaited(&self, job: JobIx) -> Option<usize> {
         let mut awaited = self.jobs[job.index()].after_all().iter();
         awaited.position(|awaited| awaited.is_none_or(|awaited| !self.is_complete(awaited)))
-    }
-
-    /// Opens or closes the gate of a task that depends on others; returns whether that is a change.
-    pub(crate) fn refresh_blocked(&mut self, task: TaskIx) -> bool {
-        let cell = self.cell(task);
-        // What else shuts it does so for as long as there is this plan.
-        if cell.has(Gate::Avoided) || cell.has(Gate::Disabled) {
-            return false;
-        }
-        let blocked = self.missing_dependency(task).is_some();
-        self.set_cell(task, cell.with_gate(Gate::Blocked, blocked))
     }
 
     /// A way down, from the instance to a node on which the job, whose root is open, can start. In

@@ -1,5 +1,8 @@
-//! How many nodes of each level are in each condition, for one job (reference, section 6.11).
+//! What the original's API asks for: jobs, what runs, and how many nodes of each level are in each
+//! condition (reference, section 6.11).
 
+use bistro_common::config::Settings;
+use bistro_common::ids::{AttemptId, TaskName};
 use bistro_common::status::bits;
 
 use crate::Core;
@@ -79,7 +82,7 @@ impl Core {
     }
 
     /// Every open attempt: job, node, when it was started, and by which worker it runs.
-    pub fn running(&self) -> impl Iterator<Item = (bistro_common::ids::TaskName, u64, &str)> {
+    pub fn running(&self) -> impl Iterator<Item = (TaskName, u64, &str)> {
         self.attempts.iter().map(|attempt| {
             let worker = self.worker(attempt.worker).name.as_str();
             (attempt.name(&self.plan), attempt.started_ms, worker)
@@ -91,11 +94,11 @@ impl Core {
     }
 
     /// The open attempt of a task.
-    pub fn attempt_on(&self, job: &str, node: &str) -> Option<bistro_common::ids::AttemptId> {
+    pub fn attempt_on(&self, job: &str, node: &str) -> Option<AttemptId> {
         Some(self.attempt_of(self.plan.find_task(job, node)?)?.id)
     }
 
-    pub fn settings(&self) -> &bistro_common::config::Settings {
+    pub fn settings(&self) -> &Settings {
         &self.plan.config.settings
     }
 }

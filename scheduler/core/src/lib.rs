@@ -88,6 +88,7 @@ pub struct Core {
     compiling: bool,
     /// What of the last plan's is not entered in the new one yet.
     entering: Option<Box<Entering>>,
+    /// So is true within the step that enters a part of it, too.
     half_entered: bool,
 
     /// Jobs that were defined or overridden from outside.

@@ -1,6 +1,7 @@
 //! What operators may do with workers.
 
 use bistro_common::Millis;
+use bistro_common::ids::WorkerName;
 use bistro_common::protocol::api::{
     ApiError, ErrorCode, WorkerDrainRequest, WorkerForgetRequest, WorkerHealth, WorkerReply,
 };
@@ -20,8 +21,7 @@ impl Core {
         request: &WorkerDrainRequest,
         out: &mut Vec<Effect>,
     ) -> Result<WorkerReply, ApiError> {
-        self.now = self.now.max(now);
-        self.enter_all(out);
+        self.begin(now, out);
         let worker = self.named_worker(&request.worker)?;
         let state = &mut self.workers[worker.index()];
         state.drained = request.on;
@@ -41,8 +41,7 @@ impl Core {
         request: &WorkerForgetRequest,
         out: &mut Vec<Effect>,
     ) -> Result<WorkerReply, ApiError> {
-        self.now = self.now.max(now);
-        self.enter_all(out);
+        self.begin(now, out);
         let worker = self.named_worker(&request.worker)?;
         if !request.fenced {
             let message = "a worker is forgotten only by somebody who has made sure that nothing of it runs any more";
@@ -65,9 +64,8 @@ impl Core {
     }
 
     fn named_worker(&self, name: &str) -> Result<WorkerIx, ApiError> {
-        let mut all = self.workers.iter().zip(0..);
-        let found = all.find(|(worker, _)| worker.name.as_str() == name);
-        found.map(|(_, at)| WorkerIx(at)).ok_or_else(|| {
+        let known = WorkerName::new(name).ok().and_then(|name| self.worker_names.get(&name));
+        known.copied().ok_or_else(|| {
             ApiError::new(ErrorCode::NotFound, format!("there is no worker {name:?}"))
                 .hint("`bistro workers` lists them")
         })

@@ -152,19 +152,8 @@ impl BitMatrix {
 
     /// The least member of `range`.
     pub fn first_in(&self, column: usize, range: Range<usize>) -> Option<usize> {
-        if range.is_empty() {
-            return None;
-        }
-        let first = range.start / WORD;
-        let word = |at: usize| self.words[at * self.stride + column];
-        let masked = word(first) & (!0 << (range.start % WORD));
-        let found = if masked != 0 {
-            first * WORD + masked.trailing_zeros() as usize
-        } else {
-            let at = self.next_word(column, first + 1, (range.end - 1) / WORD)?;
-            at * WORD + word(at).trailing_zeros() as usize
-        };
-        (found < range.end).then_some(found)
+        let (words, summary, len) = (&self.words, &self.summary, self.len);
+        Column { words, summary, len, stride: self.stride, column }.first_in(range)
     }
 
     /// The least member of `range` at or after `from`, or else the least before it.
@@ -172,20 +161,50 @@ impl BitMatrix {
         let after = self.first_in(column, from..range.end);
         after.or_else(|| self.first_in(column, range.start..from))
     }
+}
+
+/// A set to be searched, among the words of others.
+pub struct Column<'a> {
+    pub words: &'a [u64],
+    pub summary: &'a [u64],
+    /// Words of each column.
+    pub len: usize,
+    pub stride: usize,
+    pub column: usize,
+}
+
+impl Column<'_> {
+    /// The least member of `range`, which may end beyond what the set can hold.
+    pub fn first_in(&self, range: Range<usize>) -> Option<usize> {
+        let first = range.start / WORD;
+        if range.is_empty() || first >= self.len {
+            return None;
+        }
+        let word = |at: usize| self.words[at * self.stride + self.column];
+        let masked = word(first) & (!0 << (range.start % WORD));
+        let found = if masked != 0 {
+            first * WORD + masked.trailing_zeros() as usize
+        } else {
+            let last = ((range.end - 1) / WORD).min(self.len - 1);
+            let at = self.next_word(first + 1, last)?;
+            at * WORD + word(at).trailing_zeros() as usize
+        };
+        (found < range.end).then_some(found)
+    }
 
     /// The first word from `first` to `last` that is not zero.
-    fn next_word(&self, column: usize, first: usize, last: usize) -> Option<usize> {
+    pub fn next_word(&self, first: usize, last: usize) -> Option<usize> {
         if first > last {
             return None;
         }
         let mut at = first / WORD;
-        let mut summary = self.summary[at * self.stride + column] & (!0 << (first % WORD));
+        let mut summary = self.summary[at * self.stride + self.column] & (!0 << (first % WORD));
         while summary == 0 {
             at += 1;
             if at > last / WORD {
                 return None;
             }
-            summary = self.summary[at * self.stride + column];
+            summary = self.summary[at * self.stride + self.column];
         }
         Some(at * WORD + summary.trailing_zeros() as usize)
     }

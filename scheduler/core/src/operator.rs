@@ -23,8 +23,7 @@ impl Core {
         request: &KillRequest,
         out: &mut Vec<Effect>,
     ) -> Result<KillReply, ApiError> {
-        self.now = self.now.max(now);
-        self.enter_all(out);
+        self.begin(now, out);
         let Some(attempt) = self.attempts.get(request.attempt) else {
             let message = format!("attempt {} is not running any more", request.attempt);
             return Err(ApiError::new(ErrorCode::Gone, message)
@@ -72,8 +71,7 @@ impl Core {
         request: &ForgiveRequest,
         out: &mut Vec<Effect>,
     ) -> Result<ForgiveReply, ApiError> {
-        self.now = self.now.max(now);
-        self.enter_all(out);
+        self.begin(now, out);
         let Some(job) = self.plan.job(&request.job) else {
             return Err(self.no_such_job(&request.job));
         };

@@ -226,16 +226,16 @@ impl Policy {
     /// are drawn, all alike, only when no other can start anything.
     fn draw(&self, rng: &mut Rng) -> Option<JobIx> {
         let shelves = || self.open_lanes().flat_map(Lane::by_rank).filter(|(_, r)| !r.is_empty());
-        let by_priority = |rank: u64, count: f64| priority(rank).max(0.0) * count;
-        let total: f64 =
-            shelves().map(|(rank, ready)| by_priority(rank, ready.count() as f64)).sum();
-        // Shelves count by their jobs if no priority is positive.
-        let weight = |rank, count| if total > 0.0 { by_priority(rank, count) } else { count };
-        let all: f64 = shelves().map(|(rank, ready)| weight(rank, ready.count() as f64)).sum();
+        let any_positive = shelves().any(|(rank, _)| priority(rank) > 0.0);
+        let weight = |rank: u64, ready: &Bits| {
+            let each = if any_positive { priority(rank).max(0.0) } else { 1.0 };
+            each * ready.count() as f64
+        };
+        let all: f64 = shelves().map(|(rank, ready)| weight(rank, ready)).sum();
         let mut left = rng.unit() * all;
         let mut chosen = None;
         for (rank, ready) in shelves() {
-            let weight = weight(rank, ready.count() as f64);
+            let weight = weight(rank, ready);
             if weight > 0.0 {
                 chosen = Some((rank, ready));
                 left -= weight;

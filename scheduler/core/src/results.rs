@@ -34,9 +34,9 @@ impl Core {
             false => self.conclude(&mut record, &name.job, &result),
         };
         let text = describe(&result, &record, self.now);
-        out.push(Effect::Persist(Record::Task { task: name.clone(), record: record.clone() }));
-        out.push(self.attempt_event_of(kind, &attempt, &name, text));
-        self.keep(attempt.task(), name, record);
+        let event = self.attempt_event_of(kind, &attempt, &name, text);
+        self.keep(attempt.task(), name, record, out);
+        out.push(event);
     }
 
     /// The real result of an attempt whose worker had been given up replaces the guess.
@@ -52,17 +52,16 @@ impl Core {
         };
         record.lost = None;
         let kind = self.conclude(&mut record, &result.task.job, &result);
-        let kept = Record::Task { task: result.task.clone(), record: record.clone() };
-        out.push(Effect::Persist(kept));
-        out.push(Effect::Publish(Event {
+        let event = Event {
             job: Some(result.task.job.clone()),
             node: Some(result.task.node.clone()),
             attempt: Some(result.attempt),
             attempt_no: Some(result.attempt_no),
             text: format!("late: {}", describe(&result, &record, self.now)),
             ..self.event(kind)
-        }));
-        self.keep(task, result.task, record);
+        };
+        self.keep(task, result.task, record, out);
+        out.push(Effect::Publish(event));
     }
 
     /// Of a task of the present plan, or one that is not in it.
@@ -73,7 +72,15 @@ impl Core {
         }
     }
 
-    fn keep(&mut self, task: Option<TaskIx>, name: TaskName, record: TaskRecord) {
+    /// Records what is known of a task now, and enters it.
+    fn keep(
+        &mut self,
+        task: Option<TaskIx>,
+        name: TaskName,
+        record: TaskRecord,
+        out: &mut Vec<Effect>,
+    ) {
+        out.push(Effect::Persist(Record::Task { task: name.clone(), record: record.clone() }));
         match task {
             Some(task) => self.settle_task(task, record),
             None => drop(self.parked.entry(name.job).or_default().insert(name.node, record)),

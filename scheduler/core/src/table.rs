@@ -204,10 +204,6 @@ impl TaskTable {
         self.rows.push(Row::List(List::new(level, all, &size, forest)));
     }
 
-    pub fn has_column(&self, job: JobIx) -> bool {
-        matches!(self.rows[job.index()], Row::Column(_))
-    }
-
     /// Something of what is kept of a node for the first columns.
     pub fn fetch(&self, level: LevelIx, node: NodeIx) -> u64 {
         let of_level = &self.levels[level];
@@ -221,12 +217,14 @@ impl TaskTable {
         self.at.get(&node).map_or(&[], SmallVec::as_slice)
     }
 
-    /// The nodes of a level on a job's list; none for a job with a column.
-    pub fn listed(&self, job: JobIx, level: LevelIx) -> Vec<NodeIx> {
-        match &self.rows[job.index()] {
-            Row::Column(_) => Vec::new(),
-            Row::List(list) => list.nodes(self.levels[level].range()).collect(),
-        }
+    /// The nodes of a level where a job may have anything open: all, or those on its list.
+    pub fn nodes(&self, job: JobIx, level: LevelIx) -> impl Iterator<Item = NodeIx> + use<> {
+        let range = self.levels[level].range();
+        let (all, listed) = match &self.rows[job.index()] {
+            Row::Column(_) => (range, Vec::new()),
+            Row::List(list) => (0..0, list.nodes(range).collect()),
+        };
+        all.map(|node| NodeIx(node as u32)).chain(listed)
     }
 
     pub fn cell(&self, forest: &Forest, task: TaskIx) -> TaskCell {

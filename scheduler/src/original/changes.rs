@@ -10,8 +10,21 @@ use super::{Context, text, texts};
 
 const REASON: &str = "by the HTTP API of the original";
 
-fn audit(context: &Context<'_>) -> Audit {
-    Audit { actor: context.actor.to_owned(), reason: REASON.to_owned() }
+/// `None`: the handler is none that changes something.
+pub fn answer(
+    core: &mut Core,
+    context: &Context<'_>,
+    query: &Value,
+    out: &mut Vec<Effect>,
+) -> Option<Result<Value, String>> {
+    let mut change = Change { core, context, query, out };
+    Some(match query["handler"].as_str()? {
+        "save_job" => change.save(),
+        "delete_job" => change.delete(),
+        "forgive_jobs" => change.forgive(),
+        "kill_task" => change.kill(),
+        _ => return None,
+    })
 }
 
 fn refused(error: ApiError) -> String {
@@ -21,68 +34,62 @@ fn refused(error: ApiError) -> String {
     }
 }
 
-pub fn save(
-    core: &mut Core,
-    context: &Context<'_>,
-    query: &Value,
-    out: &mut Vec<Effect>,
-) -> Result<Value, String> {
-    let job = text(query, "job_id")?.to_owned();
-    let definition = query["job"].as_object().cloned().ok_or("\"job\" must be an object")?;
-    let known = core.job_document(&job).is_ok();
-    let request = JobPutRequest {
-        job,
-        definition,
-        mode: if known { PutMode::Replace } else { PutMode::Create },
-        version_id: None,
-        audit: audit(context),
-    };
-    core.job_put(context.now, &request, out).map_err(refused)?;
-    Ok(json!("saved"))
+struct Change<'a> {
+    core: &'a mut Core,
+    context: &'a Context<'a>,
+    query: &'a Value,
+    out: &'a mut Vec<Effect>,
 }
 
-pub fn delete(
-    core: &mut Core,
-    context: &Context<'_>,
-    query: &Value,
-    out: &mut Vec<Effect>,
-) -> Result<Value, String> {
-    let job = text(query, "job_id")?.to_owned();
-    let request = JobDeleteRequest { job, version_id: None, audit: audit(context) };
-    core.job_delete(context.now, &request, out).map_err(refused)?;
-    Ok(json!("deleted"))
-}
-
-/// One that is not known ends it; those before are forgiven.
-pub fn forgive(
-    core: &mut Core,
-    context: &Context<'_>,
-    query: &Value,
-    out: &mut Vec<Effect>,
-) -> Result<Value, String> {
-    for job in texts(query, "jobs")? {
-        let Audit { actor, reason } = audit(context);
-        let request = ForgiveRequest { job, node: None, actor, reason };
-        core.forgive(context.now, &request, out).map_err(refused)?;
+impl Change<'_> {
+    fn actor(&self) -> String {
+        self.context.actor.to_owned()
     }
-    Ok(json!("forgiven"))
-}
 
-pub fn kill(
-    core: &mut Core,
-    context: &Context<'_>,
-    query: &Value,
-    out: &mut Vec<Effect>,
-) -> Result<Value, String> {
-    let (job, node) = (text(query, "job_id")?, text(query, "node_id")?);
-    let Some(attempt) = core.attempt_on(job, node) else {
-        return Err(match core.task_count(job) {
-            Some(_) => format!("Unknown running task {job}, {node}"),
-            None => format!("Unknown job {job}"),
-        });
-    };
-    let Audit { actor, reason } = audit(context);
-    let request = KillRequest { attempt, kill: None, actor, reason };
-    core.kill(context.now, &request, out).map_err(refused)?;
-    Ok(json!("signaled"))
+    fn audit(&self) -> Audit {
+        Audit { actor: self.actor(), reason: REASON.to_owned() }
+    }
+
+    fn save(&mut self) -> Result<Value, String> {
+        let job = text(self.query, "job_id")?.to_owned();
+        let definition =
+            self.query["job"].as_object().cloned().ok_or("\"job\" must be an object")?;
+        let known = self.core.job_document(&job).is_ok();
+        let mode = if known { PutMode::Replace } else { PutMode::Create };
+        let audit = self.audit();
+        let request = JobPutRequest { job, definition, mode, version_id: None, audit };
+        self.core.job_put(self.context.now, &request, self.out).map_err(refused)?;
+        Ok(json!("saved"))
+    }
+
+    fn delete(&mut self) -> Result<Value, String> {
+        let job = text(self.query, "job_id")?.to_owned();
+        let request = JobDeleteRequest { job, version_id: None, audit: self.audit() };
+        self.core.job_delete(self.context.now, &request, self.out).map_err(refused)?;
+        Ok(json!("deleted"))
+    }
+
+    /// One that is not known ends it; those before are forgiven.
+    fn forgive(&mut self) -> Result<Value, String> {
+        for job in texts(self.query, "jobs")? {
+            let (actor, reason) = (self.actor(), REASON.to_owned());
+            let request = ForgiveRequest { job, node: None, actor, reason };
+            self.core.forgive(self.context.now, &request, self.out).map_err(refused)?;
+        }
+        Ok(json!("forgiven"))
+    }
+
+    fn kill(&mut self) -> Result<Value, String> {
+        let (job, node) = (text(self.query, "job_id")?, text(self.query, "node_id")?);
+        let Some(attempt) = self.core.attempt_on(job, node) else {
+            return Err(match self.core.task_count(job) {
+                Some(_) => format!("Unknown running task {job}, {node}"),
+                None => format!("Unknown job {job}"),
+            });
+        };
+        let (actor, reason) = (self.actor(), REASON.to_owned());
+        let request = KillRequest { attempt, kill: None, actor, reason };
+        self.core.kill(self.context.now, &request, self.out).map_err(refused)?;
+        Ok(json!("signaled"))
+    }
 }
