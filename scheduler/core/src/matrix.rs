@@ -175,6 +175,7 @@ pub struct Column<'a> {
 
 impl Column<'_> {
     /// The least member of `range`, which may end beyond what the set can hold.
+    #[inline]
     pub fn first_in(&self, range: Range<usize>) -> Option<usize> {
         let first = range.start / WORD;
         if range.is_empty() || first >= self.len {
