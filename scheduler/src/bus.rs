@@ -61,12 +61,11 @@ pub async fn consume(bus: Bus, cell: Cell, out: mpsc::Sender<Delivery>) {
     }
 }
 
-async fn consume_once(
-    bus: &Bus,
+/// The streams of events and of results, as they must be.
+pub async fn make_streams(
+    context: &jetstream::Context,
     cell: &Cell,
-    out: &mpsc::Sender<Delivery>,
 ) -> Result<(), async_nats::Error> {
-    let context = jetstream::new(bus.client().clone());
     let of_stream = |name: String, subject: String, days: u32| stream::Config {
         name,
         subjects: vec![subject],
@@ -77,6 +76,16 @@ async fn consume_once(
     context.create_or_update_stream(of_stream(cell.events_stream(), cell.events(), 3)).await?;
     let done = of_stream(cell.done_stream(), cell.dones(), 7);
     context.create_or_update_stream(done).await?;
+    Ok(())
+}
+
+async fn consume_once(
+    bus: &Bus,
+    cell: &Cell,
+    out: &mpsc::Sender<Delivery>,
+) -> Result<(), async_nats::Error> {
+    let context = jetstream::new(bus.client().clone());
+    make_streams(&context, cell).await?;
     let stream = context.get_stream(cell.done_stream()).await?;
     let consumer = stream
         .create_consumer(consumer::pull::Config {

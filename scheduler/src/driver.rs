@@ -17,9 +17,10 @@ use bistro_common::protocol::event::Event;
 use bistro_common::protocol::heartbeat::{Heartbeat, SchedulerBeacon};
 use bistro_common::protocol::{VERSION, decode, encode};
 use bistro_common::subject::Cell;
-use bistro_core::{Core, Effect, Identity, Input, Plan, Record};
+use bistro_core::{AuditId, Core, Effect, Identity, Input, Plan, Record, UNTOLD_MAX};
 
 use crate::api::{self, Facts};
+use crate::audit_trail;
 use crate::bus::{self, Delivery};
 use crate::committer::Committer;
 use crate::config_files::Location;
@@ -78,6 +79,7 @@ struct Driver {
     barrier: Barrier<Effect>,
     committer: Committer,
     inputs: mpsc::Sender<Input>,
+    audits: mpsc::Sender<(AuditId, Event)>,
     compiled: mpsc::Sender<Result<Box<Plan>, JoinError>>,
     problems: Vec<ProblemReport>,
     grid_watch: GridWatch,
@@ -97,6 +99,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     let identity = Identity { cell: opened.cell, scheduler, epoch: opened.epoch };
     let started = clock.now();
     let seed = scheduler.0.as_u128() as u64;
+    let untold = opened.snapshot.audits.clone();
     let core = Core::new(identity, options.terms, seed, started, opened.snapshot);
     let mut heartbeats = bus.client().subscribe(options.cell.heartbeats()).await?;
     let service = bus::api_service(&bus, &options.cell, scheduler).await;
@@ -118,6 +121,11 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
             questions_out.clone(),
         ));
     }
+    let (audits, trail) = mpsc::channel(UNTOLD_MAX + untold.len());
+    for audit in untold {
+        audits.try_send(audit).expect("the channel has room for them");
+    }
+    tasks.spawn(audit_trail::tell(bus.clone(), options.cell.clone(), trail, inputs.clone()));
     tasks.spawn(bus::consume(bus.clone(), options.cell.clone(), done_out));
     let mut connections = bus.connections();
     let mut driver = Driver {
@@ -130,6 +138,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
         core,
         barrier: Barrier::default(),
         inputs,
+        audits,
         compiled: compiled_out,
         problems: Vec::new(),
         grid_watch: GridWatch::default(),
@@ -372,6 +381,10 @@ impl Driver {
                     // One that gets lost means a second delivery, which changes nothing.
                     tokio::spawn(async move { message.ack().await });
                 }
+            }
+            Effect::Audit { id, event } => {
+                let queued = self.audits.try_send((id, event));
+                queued.expect("there is room for all that the core lets wait");
             }
             Effect::Publish(event) => {
                 self.publish(cell.event(&event.kind), encode(&event)).await;

@@ -4,6 +4,7 @@
 //! core one at a time; effects come out and are carried out in order, behind the store's commits.
 
 mod api;
+mod audit_trail;
 mod bus;
 mod committer;
 pub mod config_files;

@@ -177,6 +177,9 @@ impl Store {
                 Record::AttemptClosed { .. } => {}
                 Record::Worker { worker } => snapshot.workers.push(worker),
                 Record::Fenced { incarnation } => snapshot.fenced.push(incarnation),
+                Record::Audit { id, event } => {
+                    snapshot.audits.extend(event.map(|event| (id, event)));
+                }
                 Record::Job { job, definition } => {
                     snapshot.definitions.extend(definition.map(|definition| (job, definition)));
                 }
@@ -196,12 +199,19 @@ fn key_of(record: &Record) -> String {
         Record::Worker { worker } => format!("w{}", worker.name),
         Record::Fenced { incarnation } => format!("f{incarnation}"),
         Record::Job { job, .. } => format!("j{job}"),
+        // In the order in which they happened.
+        Record::Audit { id, .. } => format!("u{:020}{:020}", id.epoch.0, id.number),
     }
 }
 
 /// What was kept under the record's key is gone.
 fn is_removal(record: &Record) -> bool {
-    matches!(record, Record::AttemptClosed { .. } | Record::Job { definition: None, .. })
+    match record {
+        Record::AttemptClosed { .. } => true,
+        Record::Job { definition, .. } => definition.is_none(),
+        Record::Audit { event, .. } => event.is_none(),
+        _ => false,
+    }
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {

@@ -111,6 +111,16 @@ impl Cell {
         }
     }
 
+    /// As a stream that takes all audit events at once.
+    pub fn tell_audits(&mut self) {
+        let ids = self.out.iter().filter_map(|effect| match effect {
+            Effect::Audit { id, .. } => Some(*id),
+            _ => None,
+        });
+        let told = Input::AuditsTold(ids.collect());
+        self.step(told);
+    }
+
     /// Steps until nothing more can start.
     fn settle(&mut self) {
         while self.core.next_wake().is_some_and(|at| at <= NOW) {

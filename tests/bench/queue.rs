@@ -35,6 +35,7 @@ pub fn run(jobs: usize, policy: &str) -> anyhow::Result<Value> {
         let request = put(n);
         let started = Instant::now();
         let answer = cell.core.job_put(NOW, &request, &mut cell.out);
+        cell.tell_audits();
         cell.step(Input::Tick);
         puts.push(started.elapsed().as_secs_f64() * 1e6);
         answer.map_err(|error: ApiError| anyhow::anyhow!(error.message))?;

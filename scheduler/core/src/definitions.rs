@@ -344,7 +344,7 @@ impl Core {
     }
 
     fn begin_change(&mut self, now: Millis, out: &mut Vec<Effect>) -> Result<(), ApiError> {
-        self.begin(now, out);
+        self.begin(now, out)?;
         self.check_planned()
     }
 
@@ -422,7 +422,7 @@ impl Core {
     }
 
     fn record_definition(
-        &self,
+        &mut self,
         job: &str,
         kind: &'static str,
         audit: &Audit,
@@ -431,11 +431,12 @@ impl Core {
     ) {
         let definition = self.definitions.get(job).map(|defined| defined.definition.clone());
         out.push(Effect::Persist(Record::Job { job: job.to_owned(), definition }));
-        out.push(Effect::Publish(Event {
+        let event = Event {
             job: Some(job.into()),
             actor: Some(audit.actor.clone()),
             text,
             ..self.event(kind)
-        }));
+        };
+        self.audit(event, out);
     }
 }

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use bistro_common::Millis;
 use bistro_common::config::{Config, Job};
-use bistro_common::protocol::api::WorkerHealth;
+use bistro_common::protocol::api::{ApiError, WorkerHealth};
 
 use crate::Core;
 use crate::attempts::{Attempt, Stage};
@@ -313,9 +313,11 @@ impl Core {
         self.set_cell(task, cell.with_gate(Gate::Blocked, blocked));
     }
 
-    /// Before something is asked of the core from outside: what was known is entered as a whole.
-    pub(crate) fn begin(&mut self, now: Millis, out: &mut Vec<Effect>) {
+    /// Before something is changed from outside: what was known is entered as a whole.
+    pub(crate) fn begin(&mut self, now: Millis, out: &mut Vec<Effect>) -> Result<(), ApiError> {
         self.now = self.now.max(now);
+        self.check_audits()?;
         self.enter_all(out);
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use bistro_common::protocol::event::Event;
 use bistro_common::protocol::heartbeat::{Heartbeat, HeartbeatReply};
 use bistro_common::protocol::{Fence, VERSION};
 
+use crate::audit::AuditId;
 use crate::forest::Forest;
 use crate::plan::{Draft, Plan};
 use crate::record::Record;
@@ -69,6 +70,8 @@ pub enum Input {
     },
     /// `token` comes back in [`Effect::AckDone`].
     Done { token: u64, done: Done },
+    /// The event stream has these.
+    AuditsTold(Vec<AuditId>),
     /// The time of [`crate::Core::next_wake`] has come.
     Tick,
 }
@@ -100,5 +103,12 @@ pub enum Effect {
         token: u64,
         answer: Vec<u8>,
     },
+    /// To be put into the event stream, however long it takes; answered with
+    /// [`Input::AuditsTold`].
+    Audit {
+        id: AuditId,
+        event: Event,
+    },
+    /// What may be lost.
     Publish(Event),
 }

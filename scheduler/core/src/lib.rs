@@ -6,6 +6,7 @@
 //! what follows an [`Effect::Persist`] before that record is safely on disk.
 
 mod attempts;
+mod audit;
 pub mod bits;
 mod condemned;
 mod definitions;
@@ -48,6 +49,7 @@ use bistro_common::protocol::heartbeat::Heartbeat;
 use bistro_common::protocol::task::{Kill, KillMethod};
 use bistro_common::status::Backoff;
 
+pub use audit::{AuditId, UNTOLD_MAX};
 pub use forest::{Forest, ForestBuilder, ForestError, NodeIx};
 pub use histogram::Histogram;
 pub use io::{Effect, Identity, Input, SendFailure};
@@ -129,6 +131,7 @@ pub struct Core {
     held_heartbeats: Vec<(u64, Box<Heartbeat>)>,
     fenced: BTreeSet<Incarnation>,
 
+    audits: audit::Audits,
     /// Assignments of the present step, to be sent in batches.
     outbox: Vec<(WorkerIx, Assignment)>,
     /// A way down that was just picked; kept for its memory.
@@ -192,6 +195,7 @@ impl Core {
             worker_checks: BTreeSet::new(),
             held_heartbeats: Vec::new(),
             fenced: snapshot.fenced.into_iter().collect(),
+            audits: audit::Audits { made: 0, untold: snapshot.audits.len() },
             outbox: Vec::new(),
             path: Vec::new(),
             more: false,
@@ -219,6 +223,7 @@ impl Core {
             Input::ProbeReply { worker, incarnation, reply } => {
                 self.on_probe_reply(&worker, incarnation, reply, out);
             }
+            Input::AuditsTold(ids) => self.on_audits_told(&ids, out),
             Input::Done { token, done } => {
                 for result in done.results {
                     self.apply_result(result, out);

@@ -21,7 +21,7 @@ impl Core {
         request: &WorkerDrainRequest,
         out: &mut Vec<Effect>,
     ) -> Result<WorkerReply, ApiError> {
-        self.begin(now, out);
+        self.begin(now, out)?;
         let worker = self.named_worker(&request.worker)?;
         let state = &mut self.workers[worker.index()];
         state.drained = request.on;
@@ -41,7 +41,7 @@ impl Core {
         request: &WorkerForgetRequest,
         out: &mut Vec<Effect>,
     ) -> Result<WorkerReply, ApiError> {
-        self.begin(now, out);
+        self.begin(now, out)?;
         let worker = self.named_worker(&request.worker)?;
         if !request.fenced {
             let message = "a worker is forgotten only by somebody who has made sure that nothing of it runs any more";
@@ -72,17 +72,18 @@ impl Core {
     }
 
     fn audit_worker(
-        &self,
+        &mut self,
         worker: WorkerIx,
         kind: &'static str,
         audit: &Audit,
         out: &mut Vec<Effect>,
     ) {
-        out.push(Effect::Publish(Event {
+        let event = Event {
             worker: Some(self.worker(worker).name.shared()),
             actor: Some(audit.actor.clone()),
             text: audit.reason.clone(),
             ..self.event(kind)
-        }));
+        };
+        self.audit(event, out);
     }
 }

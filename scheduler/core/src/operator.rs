@@ -23,7 +23,7 @@ impl Core {
         request: &KillRequest,
         out: &mut Vec<Effect>,
     ) -> Result<KillReply, ApiError> {
-        self.begin(now, out);
+        self.begin(now, out)?;
         let Some(attempt) = self.attempts.get(request.attempt) else {
             let message = format!("attempt {} is not running any more", request.attempt);
             return Err(ApiError::new(ErrorCode::Gone, message)
@@ -37,8 +37,8 @@ impl Core {
             attempt_no: attempt.attempt_no,
             worker: worker.name.to_string(),
         };
-        out.push(self.kill_order(attempt, request.kill));
-        out.push(Effect::Publish(Event {
+        let order = self.kill_order(attempt, request.kill);
+        let event = Event {
             job: Some(task.job),
             node: Some(task.node),
             attempt: Some(request.attempt),
@@ -47,7 +47,9 @@ impl Core {
             actor: Some(request.actor.clone()),
             text: request.reason.clone(),
             ..self.event("audit.kill")
-        }));
+        };
+        self.audit(event, out);
+        out.push(order);
         Ok(reply)
     }
 
@@ -71,7 +73,7 @@ impl Core {
         request: &ForgiveRequest,
         out: &mut Vec<Effect>,
     ) -> Result<ForgiveReply, ApiError> {
-        self.begin(now, out);
+        self.begin(now, out)?;
         let Some(job) = self.plan.job(&request.job) else {
             return Err(self.no_such_job(&request.job));
         };
@@ -89,13 +91,14 @@ impl Core {
                 forgiven += 1;
             }
         }
-        out.push(Effect::Publish(Event {
+        let event = Event {
             job: Some(request.job.as_str().into()),
             node: request.node.as_deref().map(Into::into),
             actor: Some(request.actor.clone()),
             text: format!("{forgiven} tasks forgiven; {}", request.reason),
             ..self.event("audit.forgive")
-        }));
+        };
+        self.audit(event, out);
         Ok(ForgiveReply { forgiven })
     }
 

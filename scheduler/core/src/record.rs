@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use bistro_common::Millis;
 use bistro_common::ids::{AttemptId, Incarnation, LedgerId, Seq, TaskName, WorkerName};
+use bistro_common::protocol::event::Event;
 use bistro_common::protocol::job::Overrides;
 use bistro_common::protocol::task::{OpenAttempt, Outcome};
 
+use crate::audit::AuditId;
 use crate::tasks::TaskRecord;
 
 /// One change of the durable state. Records are applied in order; each replaces what was kept
@@ -34,6 +36,11 @@ pub enum Record {
     Job {
         job: String,
         definition: Option<Definition>,
+    },
+    /// An audit event; `None`: the event stream has it.
+    Audit {
+        id: AuditId,
+        event: Option<Event>,
     },
     /// This incarnation was given up: it gets neither lease nor work again.
     Fenced {
@@ -85,6 +92,8 @@ pub struct Snapshot {
     pub workers: Vec<WorkerRecord>,
     pub fenced: Vec<Incarnation>,
     pub definitions: Vec<(String, Definition)>,
+    /// Those that the event stream may not have.
+    pub audits: Vec<(AuditId, Event)>,
 }
 
 /// Why a task is to be requeued without a wait, as an outcome.

@@ -206,6 +206,7 @@ fn fold(records: &[Record]) -> Snapshot {
     let mut workers = BTreeMap::new();
     let mut fenced = BTreeSet::new();
     let mut definitions = BTreeMap::new();
+    let mut audits = BTreeMap::new();
     for record in records.iter().cloned() {
         match record {
             Record::Task { task, record } => drop(tasks.insert(task, record)),
@@ -219,6 +220,8 @@ fn fold(records: &[Record]) -> Snapshot {
                 definitions.insert(job, definition);
             }
             Record::Job { job, definition: None } => drop(definitions.remove(&job)),
+            Record::Audit { id, event: Some(event) } => drop(audits.insert(id, event)),
+            Record::Audit { id, event: None } => drop(audits.remove(&id)),
         }
     }
     Snapshot {
@@ -227,6 +230,7 @@ fn fold(records: &[Record]) -> Snapshot {
         workers: workers.into_values().collect(),
         fenced: fenced.into_iter().collect(),
         definitions: definitions.into_iter().collect(),
+        audits: audits.into_iter().collect(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Workers that are drained, resumed and forgotten.
 
 use super::*;
+use crate::UNTOLD_MAX;
 use bistro_common::protocol::api::{ErrorCode, WorkerDrainRequest, WorkerForgetRequest};
 use bistro_common::protocol::job::Audit;
 
@@ -52,4 +53,34 @@ fn a_silent_worker_is_forgotten_at_once_by_somebody_who_vouches_for_it() {
     assert!(!cell.assigned().is_empty(), "its slots are free long before its lease is over");
     let refused = cell.heartbeat("w1", 1);
     assert!(matches!(refused, HeartbeatAnswer::Refused { .. }), "it is fenced: {refused:?}");
+}
+
+#[test]
+fn an_audit_event_is_kept_until_it_is_told() {
+    let mut cell = Cell::new(two_levels(LIMITS, ONE_JOB), forest(1, 6));
+    cell.heartbeat("w1", 1);
+    assert!(drain(&mut cell, "w1", true).is_ok());
+    let untold = fold(&cell.store).audits;
+    assert_eq!(
+        untold.iter().map(|(_, event)| &*event.kind).collect::<Vec<_>>(),
+        ["audit.worker_drain"]
+    );
+    assert_eq!(untold[0].1.worker.as_deref(), Some("w1"));
+    cell.restart();
+    cell.step(Input::AuditsTold(vec![untold[0].0]));
+    assert_eq!(fold(&cell.store).audits, []);
+}
+
+#[test]
+fn nothing_is_changed_while_too_many_audit_events_wait() {
+    let mut cell = Cell::new(two_levels(LIMITS, ONE_JOB), forest(1, 6));
+    cell.heartbeat("w1", 1);
+    for on in (0..UNTOLD_MAX).map(|n| n % 2 == 0) {
+        assert!(drain(&mut cell, "w1", on).is_ok());
+    }
+    assert_eq!(drain(&mut cell, "w1", true), Err(ErrorCode::Unavailable));
+    let told: Vec<_> = fold(&cell.store).audits.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(told.len(), UNTOLD_MAX);
+    cell.step(Input::AuditsTold(told));
+    assert!(drain(&mut cell, "w1", true).is_ok());
 }
