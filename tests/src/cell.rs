@@ -130,12 +130,17 @@ impl Cell {
         Process::start(&bistro(), &args, &self.nats.url())
     }
 
-    /// Runs a command of the CLI to its end; the lines of its output, or of its errors.
-    pub async fn cli(&self, args: &[&str]) -> Result<Vec<String>, Vec<String>> {
+    /// A command of the CLI that is about this cell.
+    pub fn cli_command(&self, args: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(bistro());
         command.args(args).env("BISTRO_NATS_URL", self.nats.url());
         command.env("BISTRO_CELL", self.name.name());
-        let ran = tokio::time::timeout(PATIENCE, command.output());
+        command
+    }
+
+    /// Runs a command of the CLI to its end; the lines of its output, or of its errors.
+    pub async fn cli(&self, args: &[&str]) -> Result<Vec<String>, Vec<String>> {
+        let ran = tokio::time::timeout(PATIENCE, self.cli_command(args).output());
         let output = ran.await.expect("it ends").expect("it can be started");
         let lines = |bytes: &[u8]| {
             String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect::<Vec<_>>()

@@ -1,5 +1,10 @@
 //! Jobs from the command line: submitted, made, changed, overridden; and what survives.
 
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::time::timeout;
+
 use bistro_common::protocol::api::TaskState;
 use bistro_tests::{Cell, Worker};
 
@@ -66,6 +71,21 @@ async fn jobs_and_overrides_outlive_the_scheduler() {
     }
     let said = cell.cli(&["job", "reset", "from_file"]).await;
     assert!(said.is_ok_and(|lines| lines[0].contains("is disabled")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_what_cannot_start_is_told_why() {
+    let (cell, _worker) = with_worker().await;
+    cell.cli(&["worker", "drain", "w1"]).await.expect("it drains");
+    let mut command = cell.cli_command(&["submit", "--wait", "--", "true"]);
+    let mut waiting = command.stderr(Stdio::piped()).spawn().expect("it can be started");
+    let mut said = BufReader::new(waiting.stderr.take().expect("it is piped")).lines();
+    let patience = Duration::from_secs(30);
+    let line = timeout(patience, said.next_line()).await.expect("it says why").expect("UTF-8");
+    assert!(line.as_ref().is_some_and(|line| line.contains("draining")), "{line:?}");
+    cell.cli(&["worker", "resume", "w1"]).await.expect("it resumes");
+    let ended = timeout(patience, waiting.wait()).await.expect("it ends").expect("it was started");
+    assert!(ended.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

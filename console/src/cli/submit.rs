@@ -2,9 +2,12 @@
 
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use bistro_common::ids::AttemptId;
-use bistro_common::protocol::api::{CellStatus, Listing, TaskRow, TaskState, TasksRequest, verb};
+use bistro_common::protocol::api::{
+    CellStatus, ExplainRequest, Explanation, Listing, TaskRow, TaskState, TasksRequest, verb,
+};
 use bistro_common::protocol::job::{Audit, JobDocument, JobPutRequest, PutMode};
 
 use super::print::say;
@@ -15,6 +18,9 @@ use crate::text::safe;
 
 /// The first wait after an error; each one is twice the one before.
 const FIRST_RETRY_SEC: u64 = 5;
+
+/// Who waits longer wants to know what for.
+const QUIET: Duration = Duration::from_secs(2);
 
 pub async fn run(client: &Client, args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let wait = args.wait;
@@ -77,8 +83,20 @@ async fn planned(client: &Client) -> bool {
     status.is_ok_and(|status| status.nodes > 0 && status.enabled)
 }
 
+/// What keeps a task from starting, if that is anything but its run.
+async fn reason_to_wait(client: &Client, task: &TaskRow) -> Option<String> {
+    if matches!(task.state, TaskState::Running | TaskState::Unsure) {
+        return None;
+    }
+    let request = ExplainRequest { job: task.job.clone(), node: task.node.clone() };
+    let explained: anyhow::Result<Explanation> = client.ask(verb::EXPLAIN, &request).await;
+    Some(explained.ok()?.reasons.into_iter().next()?.text)
+}
+
 async fn wait_for(client: &Client, job: String) -> anyhow::Result<ExitCode> {
     let request = TasksRequest { job: Some(job), ..TasksRequest::default() };
+    let started = Instant::now();
+    let mut said = None;
     loop {
         let tasks: anyhow::Result<Listing<TaskRow>> = client.ask(verb::TASKS, &request).await;
         match tasks.as_ref().map(|tasks| tasks.items.first()) {
@@ -87,6 +105,13 @@ async fn wait_for(client: &Client, job: String) -> anyhow::Result<ExitCode> {
                 let why = task.last.as_ref().and_then(|status| status.exception());
                 eprintln!("failed: {}", safe(why.unwrap_or("it says no more")));
                 return Ok(ExitCode::from(1));
+            }
+            Ok(Some(task)) if started.elapsed() > QUIET => {
+                let reason = reason_to_wait(client, task).await;
+                if let Some(reason) = reason.filter(|reason| said.as_ref() != Some(reason)) {
+                    eprintln!("waiting: {}", safe(&reason));
+                    said = Some(reason);
+                }
             }
             Ok(None) if planned(client).await => anyhow::bail!("the job was deleted meanwhile"),
             Ok(_) => {}
