@@ -54,7 +54,7 @@ pub use forest::{Forest, ForestBuilder, ForestError, NodeIx};
 pub use histogram::Histogram;
 pub use io::{Effect, Identity, Input, SendFailure};
 pub use plan::{Draft, Plan};
-pub use record::{AttemptRecord, Definition, Record, Snapshot, WorkerRecord};
+pub use record::{AttemptRecord, Definition, Kept, Record, Snapshot, WorkerRecord};
 pub use tasks::{Phase, TaskRecord};
 
 use attempts::Attempts;

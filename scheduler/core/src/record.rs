@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bistro_common::Millis;
@@ -94,6 +95,48 @@ pub struct Snapshot {
     pub definitions: Vec<(String, Definition)>,
     /// Those that the event stream may not have.
     pub audits: Vec<(AuditId, Event)>,
+}
+
+/// Records as a store keeps them: each replaces what was kept under its key.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    tasks: BTreeMap<TaskName, TaskRecord>,
+    attempts: BTreeMap<AttemptId, AttemptRecord>,
+    workers: BTreeMap<WorkerName, WorkerRecord>,
+    fenced: BTreeSet<Incarnation>,
+    definitions: BTreeMap<String, Definition>,
+    audits: BTreeMap<AuditId, Event>,
+}
+
+impl Kept {
+    pub fn keep(&mut self, record: Record) {
+        match record {
+            Record::Task { task, record } => drop(self.tasks.insert(task, record)),
+            Record::AttemptOpened { attempt } => {
+                self.attempts.insert(attempt.open.attempt, attempt);
+            }
+            Record::AttemptClosed { attempt } => drop(self.attempts.remove(&attempt)),
+            Record::Worker { worker } => drop(self.workers.insert(worker.name.clone(), worker)),
+            Record::Fenced { incarnation } => drop(self.fenced.insert(incarnation)),
+            Record::Job { job, definition: Some(definition) } => {
+                self.definitions.insert(job, definition);
+            }
+            Record::Job { job, definition: None } => drop(self.definitions.remove(&job)),
+            Record::Audit { id, event: Some(event) } => drop(self.audits.insert(id, event)),
+            Record::Audit { id, event: None } => drop(self.audits.remove(&id)),
+        }
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            tasks: self.tasks.iter().map(|(task, record)| (task.clone(), record.clone())).collect(),
+            attempts: self.attempts.values().cloned().collect(),
+            workers: self.workers.values().cloned().collect(),
+            fenced: self.fenced.iter().copied().collect(),
+            definitions: self.definitions.clone().into_iter().collect(),
+            audits: self.audits.clone().into_iter().collect(),
+        }
+    }
 }
 
 /// Why a task is to be requeued without a wait, as an outcome.

@@ -201,37 +201,9 @@ fn new_core(epoch: u64, now: Millis, snapshot: Snapshot) -> Core {
 
 /// What a store makes of records.
 fn fold(records: &[Record]) -> Snapshot {
-    let mut tasks = BTreeMap::new();
-    let mut attempts = BTreeMap::new();
-    let mut workers = BTreeMap::new();
-    let mut fenced = BTreeSet::new();
-    let mut definitions = BTreeMap::new();
-    let mut audits = BTreeMap::new();
-    for record in records.iter().cloned() {
-        match record {
-            Record::Task { task, record } => drop(tasks.insert(task, record)),
-            Record::AttemptOpened { attempt } => {
-                attempts.insert(attempt.open.attempt, attempt);
-            }
-            Record::AttemptClosed { attempt } => drop(attempts.remove(&attempt)),
-            Record::Worker { worker } => drop(workers.insert(worker.name.clone(), worker)),
-            Record::Fenced { incarnation } => drop(fenced.insert(incarnation)),
-            Record::Job { job, definition: Some(definition) } => {
-                definitions.insert(job, definition);
-            }
-            Record::Job { job, definition: None } => drop(definitions.remove(&job)),
-            Record::Audit { id, event: Some(event) } => drop(audits.insert(id, event)),
-            Record::Audit { id, event: None } => drop(audits.remove(&id)),
-        }
-    }
-    Snapshot {
-        tasks: tasks.into_iter().collect(),
-        attempts: attempts.into_values().collect(),
-        workers: workers.into_values().collect(),
-        fenced: fenced.into_iter().collect(),
-        definitions: definitions.into_iter().collect(),
-        audits: audits.into_iter().collect(),
-    }
+    let mut kept = Kept::default();
+    records.iter().cloned().for_each(|record| kept.keep(record));
+    kept.snapshot()
 }
 
 fn name(worker: &str) -> WorkerName {

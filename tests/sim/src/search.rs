@@ -1,0 +1,115 @@
+//! Many seeds, one seed in words, and the fewest faults that still do harm.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::faults::{self, Fault};
+use crate::rules::Rule;
+use crate::world;
+
+/// The first of these seeds that breaks a promise, and how.
+pub fn first_violation(seeds: std::ops::Range<u64>, off: Option<Rule>) -> Option<(u64, String)> {
+    let mut broken = violations(seeds, off, true).0;
+    broken.sort();
+    broken.into_iter().next()
+}
+
+/// The seeds that break a promise, or (`first`) some of them with the first; and how many steps
+/// that took. On all cores.
+fn violations(
+    seeds: std::ops::Range<u64>,
+    off: Option<Rule>,
+    first: bool,
+) -> (Vec<(u64, String)>, u64) {
+    let (next, end) = (AtomicU64::new(seeds.start), AtomicU64::new(seeds.end));
+    let search = || {
+        let (mut broken, mut steps) = (Vec::new(), 0);
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end.load(Ordering::Relaxed) {
+                return (broken, steps);
+            }
+            let outcome = world::run(seed, faults::draw(seed), off, false);
+            steps += outcome.steps;
+            if let Some(violation) = outcome.violation {
+                broken.push((seed, violation));
+                if first {
+                    end.fetch_min(seed, Ordering::Relaxed);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores()).map(|_| scope.spawn(search)).collect();
+        let mut all = (Vec::new(), 0);
+        for thread in threads {
+            let (broken, steps) = thread.join().expect("a run that panics has broken a promise");
+            all.0.extend(broken);
+            all.1 += steps;
+        }
+        all
+    })
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+pub fn run(from: u64, seeds: u64) -> ExitCode {
+    let started = Instant::now();
+    let (mut broken, steps) = violations(from..from + seeds, None, false);
+    broken.sort();
+    for (seed, violation) in &broken {
+        println!("seed {seed}: {violation}");
+    }
+    if let Some((seed, _)) = broken.first() {
+        println!("next: `bistro-sim shrink {seed}`");
+    }
+    let per_s = steps as f64 / started.elapsed().as_secs_f64() / cores() as f64;
+    println!(
+        "{seeds} seeds, {} violations, {steps} steps, {per_s:.0} steps/s on each of {} cores",
+        broken.len(),
+        cores()
+    );
+    if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+pub fn replay(seed: u64, faults: Vec<Fault>, off: Option<Rule>) -> ExitCode {
+    let outcome = world::run(seed, faults, off, true);
+    for line in outcome.trace.lines.iter().flatten() {
+        println!("{line}");
+    }
+    let hash = outcome.trace.hash;
+    match outcome.violation {
+        Some(violation) => {
+            println!("{violation}\ntrace {hash:016x}");
+            ExitCode::FAILURE
+        }
+        None => {
+            println!("all promises were kept\ntrace {hash:016x}");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Takes away one fault at a time for as long as a promise is still broken.
+pub fn shrink(seed: u64, off: Option<Rule>) -> ExitCode {
+    let breaks =
+        |faults: &[Fault]| world::run(seed, faults.to_vec(), off, false).violation.is_some();
+    let mut faults = faults::draw(seed);
+    if !breaks(&faults) {
+        println!("seed {seed} keeps all promises");
+        return ExitCode::SUCCESS;
+    }
+    let mut at = 0;
+    while at < faults.len() {
+        let mut fewer = faults.clone();
+        fewer.remove(at);
+        match breaks(&fewer) {
+            true => (faults, at) = (fewer, 0),
+            false => at += 1,
+        }
+    }
+    replay(seed, faults, off)
+}
