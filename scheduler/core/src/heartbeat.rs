@@ -252,7 +252,7 @@ impl Core {
     }
 
     /// The open attempt of a task that is not in the plan.
-    fn homeless_rival(&self, task: &TaskName) -> Option<AttemptId> {
+    pub(crate) fn homeless_rival(&self, task: &TaskName) -> Option<AttemptId> {
         self.homeless.get(&task.job)?;
         let mut homeless = self.attempts.iter().filter(|attempt| attempt.task().is_none());
         homeless.find(|attempt| attempt.name(&self.plan) == *task).map(|attempt| attempt.id)

@@ -28,6 +28,8 @@ impl Core {
         let name = attempt.name(&self.plan);
         let mut record = self.record_of(attempt.task(), &name).cloned().unwrap_or_default();
         record.attempt_no = record.attempt_no.max(attempt.attempt_no);
+        // The stored record may be of an attempt before this one: its guess is over.
+        record.lost = None;
         let result = self.pardon(&attempt, result);
         let kind = match attempt.disowned {
             true => "task.disowned",
@@ -50,6 +52,9 @@ impl Core {
         let Some(mut record) = waited_for.cloned() else {
             return;
         };
+        if task.is_none() && self.homeless_rival(&result.task).is_some() {
+            return;
+        }
         record.lost = None;
         let kind = self.conclude(&mut record, &result.task.job, &result);
         let event = Event {

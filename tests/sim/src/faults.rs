@@ -35,6 +35,9 @@ pub enum FaultKind {
     StreamLoss,
     /// The stream delivers again what it has delivered.
     Redelivery,
+    /// The scheduler's machine is isolated, and replaced by one whose disk is as it was before. What
+    /// the old one has sent meanwhile comes when the new one reigns.
+    Replaced,
     /// An operator kills something that runs there.
     Kill,
     /// An operator drains the worker for a while.
@@ -59,8 +62,7 @@ pub fn draw(seed: u64) -> Vec<Fault> {
 }
 
 fn draw_one(rng: &mut Rng) -> Fault {
-    let of = rng.usize(0..=WORKERS);
-    let kind = match rng.u8(0..14) {
+    let kind = match rng.u8(0..15) {
         0 => FaultKind::Crash,
         1 | 2 => {
             let effects = rng.bool().then(|| rng.u8(0..4));
@@ -79,8 +81,10 @@ fn draw_one(rng: &mut Rng) -> Fault {
         11 if rng.bool() => FaultKind::StreamLoss,
         11 => FaultKind::Redelivery,
         12 => FaultKind::Kill,
-        _ => FaultKind::Drain,
+        13 => FaultKind::Drain,
+        _ => FaultKind::Replaced,
     };
+    let of = if kind == FaultKind::Replaced { SCHEDULER } else { rng.usize(0..=WORKERS) };
     // Short ones are blinks, long ones outlast every lease.
     let lasts = match rng.u8(0..3) {
         0 => rng.u64(0..500 * MS),

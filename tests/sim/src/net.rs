@@ -9,7 +9,7 @@ use bistro_common::protocol::control::{Control, ControlReply};
 use bistro_common::protocol::done::Done;
 use bistro_common::protocol::heartbeat::{Heartbeat, HeartbeatReply};
 
-use crate::faults::Node;
+use crate::faults::{Node, SCHEDULER};
 use crate::queue::{MS, SEC, Us};
 use crate::world::{Event, World};
 
@@ -93,6 +93,15 @@ pub struct Waiting {
     pub life: u64,
 }
 
+impl Link {
+    /// A new process connects, if it can.
+    pub fn renew(&mut self) {
+        self.connected = !self.out_cut && !self.in_cut;
+        // What was still to be noticed was of the connection before.
+        self.cuts += 1;
+    }
+}
+
 #[derive(Default)]
 pub struct Net {
     pub waiting: FxHashMap<u64, Waiting>,
@@ -128,6 +137,11 @@ impl World {
         if from == NATS {
             return self.forward(envelope);
         }
+        if from == SCHEDULER
+            && let Some(isolated) = &mut self.scheduler.isolated
+        {
+            return isolated.sent.push(envelope);
+        }
         let link = &mut self.hosts[from].link;
         if !link.connected {
             return;
@@ -149,8 +163,9 @@ impl World {
         if to == NATS {
             return self.at_stream(envelope);
         }
+        let isolated = to == SCHEDULER && self.scheduler.isolated.is_some();
         let link = &mut self.hosts[to].link;
-        if !link.connected {
+        if !link.connected || isolated {
             if let Body::Request { id, .. } = envelope.body {
                 self.reply(NATS, id, Reply::NoResponders);
             }

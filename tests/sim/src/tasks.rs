@@ -43,8 +43,8 @@ impl World {
     /// It ends by itself.
     pub fn task_exits(&mut self, task: usize) {
         let bits = match self.rng.u8(0..10) {
-            0 => bits::INCOMPLETE,
-            1 => bits::ERROR_BACKOFF,
+            0..4 => bits::INCOMPLETE,
+            4 => bits::ERROR_BACKOFF,
             _ => bits::DONE,
         };
         self.end_task(task, TaskStatus::new(bits));

@@ -1,4 +1,4 @@
-//! What there is to do: three jobs, one after another, on two hosts of three databases each.
+//! What there is to do: five jobs, some after others, on two hosts of three databases each.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,7 +20,9 @@ const CONFIG: &str = r#"{
   },
   "bistro_job->a": {"owner": "sim"},
   "bistro_job->b": {"owner": "sim", "priority": 2},
-  "bistro_job->c": {"owner": "sim", "depends_on": ["a"]}
+  "bistro_job->c": {"owner": "sim", "depends_on": ["a"]},
+  "bistro_job->d": {"owner": "sim", "depends_on": ["b"]},
+  "bistro_job->e": {"owner": "sim", "priority": 0.5}
 }"#;
 
 /// Every run has the same.

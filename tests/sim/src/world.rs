@@ -231,6 +231,9 @@ impl World {
 
     fn arrives(&mut self, envelope: Envelope) {
         let Envelope { to, body, .. } = envelope;
+        if to == SCHEDULER && self.scheduler.isolated.is_some() {
+            return;
+        }
         if let Body::Reply { id, .. } = &body
             && self.net.waiting.remove(id).is_none()
         {
@@ -282,7 +285,7 @@ impl World {
         host.life += 1;
         host.paused_until = 0;
         host.wake_at = 0;
-        host.link.connected = true;
+        host.link.renew();
         let (now, life, trace) = (self.now, host.life, &mut self.trace);
         trace.say(now, || format!("{} boots, life {life}", called(node)));
         match node {
@@ -316,7 +319,7 @@ impl World {
         }
     }
 
-    fn kill(&mut self, node: Node, abruptly: bool) {
+    pub fn kill(&mut self, node: Node, abruptly: bool) {
         if !self.hosts[node].alive {
             return;
         }
@@ -358,6 +361,7 @@ impl World {
             FaultKind::SlowDisk => host.slow_disk_until = until,
             FaultKind::StreamLoss => self.lose_stream(),
             FaultKind::Redelivery => self.deliver_again(),
+            FaultKind::Replaced => self.isolate(),
             FaultKind::Kill => {
                 if let Some(attempt) = self.checks.running_on(node) {
                     self.operate(Operation::Kill(attempt));
@@ -371,6 +375,7 @@ impl World {
         let Fault { of: node, kind, .. } = self.faults[number];
         match kind {
             FaultKind::Cut { .. } => self.heal(node),
+            FaultKind::Replaced => self.replace_scheduler(),
             FaultKind::Drain => self.drain(node, false),
             _ => {}
         }
