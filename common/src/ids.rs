@@ -82,6 +82,13 @@ impl AttemptId {
         Self::from_parts(now, bits)
     }
 
+    /// When it was made, and the last 42 bits of its number.
+    pub fn origin(self) -> (Millis, u64) {
+        let bits = self.0.as_u128();
+        let (high, low) = (bits >> 64 & 0x0fff, bits >> 32 & 0x3fff_ffff);
+        ((bits >> 80) as Millis, (high << 30 | low) as u64)
+    }
+
     /// The last 32 bits.
     pub fn rest(self) -> u32 {
         self.0.as_u128() as u32
@@ -230,6 +237,14 @@ mod tests {
         assert!(serde_json::from_str::<WorkerName>("\"\"").is_err());
         let name: WorkerName = serde_json::from_str("\"db1.example.com\"").expect("valid name");
         assert_eq!(name.as_str(), "db1.example.com");
+    }
+
+    #[test]
+    fn a_growing_id_tells_its_origin() {
+        let number = 0xfff << 30 | 0x3fff_fffe;
+        let id = AttemptId::growing(1_700_000_000_123, number, 0xffff_ffff);
+        assert_eq!(id.origin(), (1_700_000_000_123, number));
+        assert_eq!(AttemptId::growing(5, 7, 0).origin(), (5, 7));
     }
 
     #[test]

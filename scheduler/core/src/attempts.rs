@@ -271,10 +271,23 @@ impl Core {
         }
     }
 
+    /// It was open in this reign, and is not any more (an attempt of this reign that is not open).
+    pub(crate) fn has_ended(&self, id: AttemptId) -> bool {
+        self.is_of_this_reign(id) || self.ended_of_before.contains(&id)
+    }
+
+    fn is_of_this_reign(&self, id: AttemptId) -> bool {
+        let (made_at, number) = id.origin();
+        made_at >= self.reigns_since && number >> 30 == self.identity.epoch.0 & 0xfff
+    }
+
     /// Forgets an attempt and gives its slots back. The caller sets the task's new phase.
     pub(crate) fn close_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
         let at = self.attempts.find(id);
         let attempt = self.attempts.remove(id)?;
+        if !self.is_of_this_reign(id) {
+            self.ended_of_before.insert(id);
+        }
         if let Held::Planned { task, path } = &attempt.held {
             let record = self.record(*task).map_or(0, |record| record.attempt_no);
             std::hint::black_box(self.plan.fetch(path) ^ u64::from(record));

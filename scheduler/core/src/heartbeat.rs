@@ -160,6 +160,8 @@ impl Core {
             self.refresh_host(&old_host);
         }
         let full_sync = match heartbeat.open_attempts {
+            // One that was not asked for by this reign may be about another time.
+            Some(_) if heartbeat.epoch_seen != self.identity.epoch => false,
             Some(open) => {
                 self.adopt_unknown(worker, heartbeat.incarnation, open, out);
                 false
@@ -207,7 +209,7 @@ impl Core {
     }
 
     /// Attempts that the worker has and we do not know: our disk lost them. They run, so they
-    /// count.
+    /// count. Unless the list is late: what has ended since it was made must not come back.
     fn adopt_unknown(
         &mut self,
         worker: WorkerIx,
@@ -217,7 +219,7 @@ impl Core {
     ) {
         let known = self.attempts.len();
         for attempt in open {
-            if self.attempts.contains(attempt.attempt) {
+            if self.attempts.contains(attempt.attempt) || self.has_ended(attempt.attempt) {
                 continue;
             }
             let task = self.plan.find_task(&attempt.task.job, &attempt.task.node);

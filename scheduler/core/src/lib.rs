@@ -36,7 +36,7 @@ mod timers;
 mod view;
 mod workers;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -114,6 +114,9 @@ pub struct Core {
     attempts: Attempts,
     /// How many of a job's attempts have no task in the plan.
     homeless: FxHashMap<Arc<str>, u32>,
+    /// When this reign began, and which attempts of former ones have ended since then.
+    reigns_since: Millis,
+    ended_of_before: FxHashSet<AttemptId>,
     /// How many this reign has made.
     attempts_made: u64,
 
@@ -186,6 +189,8 @@ impl Core {
             backoffs: BTreeSet::new(),
             attempts: Attempts::new(Rng::new(seed).next_u64() as u32),
             homeless: FxHashMap::default(),
+            reigns_since: now,
+            ended_of_before: FxHashSet::default(),
             attempts_made: 0,
             condemned: BTreeMap::new(),
             executions: BTreeSet::new(),

@@ -172,12 +172,16 @@ impl Cell {
 
     /// A new scheduler process on the same store.
     fn restart(&mut self) {
+        self.restart_without_plan();
+        self.replan();
+        self.compile();
+    }
+
+    fn restart_without_plan(&mut self) {
         self.epoch += 1;
         self.core = new_core(self.epoch, self.now, fold(&self.store));
         self.out.clear();
         self.drafts.clear();
-        self.replan();
-        self.compile();
     }
 
     fn states(&self) -> BTreeMap<TaskState, u64> {
@@ -511,10 +515,9 @@ fn the_fullest_worker_is_chosen_if_that_is_wanted() {
 }
 
 mod condemned;
-
 mod definitions;
+mod late;
 mod maintenance;
-
 mod paths;
 mod plans;
 mod promises;

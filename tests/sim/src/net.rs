@@ -220,7 +220,11 @@ impl World {
         let (out, into) =
             (std::mem::take(&mut link.parked_out), std::mem::take(&mut link.parked_in));
         for envelope in out {
-            let at = self.arrival(node, NATS);
+            // What lay in the buffers of an old connection may come after what the new one sends.
+            let at = match self.rng.bool() {
+                true => self.arrival(node, NATS),
+                false => self.now + self.rng.u64(0..10 * SEC),
+            };
             self.queue.plan(at, Event::AtNats(Box::new(envelope)));
         }
         for envelope in into {

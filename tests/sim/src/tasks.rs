@@ -43,6 +43,8 @@ impl World {
     /// It ends by itself.
     pub fn task_exits(&mut self, task: usize) {
         let bits = match self.rng.u8(0..10) {
+            // At last everything is to be done.
+            _ if self.now > self.whole_at => bits::DONE,
             0..4 => bits::INCOMPLETE,
             4 => bits::ERROR_BACKOFF,
             _ => bits::DONE,

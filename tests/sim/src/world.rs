@@ -81,6 +81,8 @@ pub struct World {
     /// Inputs that cores have taken.
     pub steps: u64,
     faults: Vec<Fault>,
+    /// When the last fault is over.
+    pub whole_at: Us,
     off: Option<Rule>,
 }
 
@@ -129,6 +131,7 @@ impl World {
             checks: Checks::default(),
             trace: Trace::default(),
             steps: 0,
+            whole_at: faults.iter().map(|f| f.at + f.lasts).max().unwrap_or(0),
             faults,
             off,
         }
@@ -139,14 +142,13 @@ impl World {
     }
 
     fn run(&mut self) {
-        let whole_at = self.faults.iter().map(|f| f.at + f.lasts).max().unwrap_or(0);
         while let Some((at, event)) = self.queue.next() {
             self.now = at;
             self.handle(event);
-            if self.checks.violation.is_some() || self.now > whole_at && self.has_settled() {
+            if self.checks.violation.is_some() || self.now > self.whole_at && self.has_settled() {
                 return;
             }
-            if self.now > whole_at + SETTLES_WITHIN {
+            if self.now > self.whole_at + SETTLES_WITHIN {
                 let why = self.scheduler.core().map(Core::counts);
                 self.checks.violation = Some(format!("G4: it does not settle: {why:?}"));
                 return;
@@ -353,7 +355,7 @@ impl World {
                     worker => self.worker(worker).doom = doom,
                 }
             }
-            FaultKind::Pause => host.paused_until = until,
+            FaultKind::Pause => host.paused_until = until.max(host.paused_until),
             FaultKind::Stop if node != SCHEDULER && host.alive => self.stop_worker(node),
             FaultKind::Stop => self.kill(node, false),
             FaultKind::Cut { out, into } => self.cut(node, out, into),

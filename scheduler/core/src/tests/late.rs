@@ -1,0 +1,69 @@
+//! Messages that come when what they say is over. Each was found by the simulation.
+
+use super::*;
+use bistro_common::protocol::task::OpenAttempt;
+
+const ONE_JOB: &str = r#""bistro_job->a": {"owner": "o"}"#;
+
+fn opened(assignment: &Assignment) -> OpenAttempt {
+    (*assignment.open).clone()
+}
+
+/// A heartbeat of `w1` that lists what it runs.
+fn listing(cell: &Cell, open: Vec<OpenAttempt>, epoch_seen: u64) -> Heartbeat {
+    let heartbeat = heartbeat("w1", 1, &cell.core);
+    Heartbeat { open_attempts: Some(open), epoch_seen: Epoch(epoch_seen), ..heartbeat }
+}
+
+#[test]
+fn a_list_of_open_attempts_that_comes_late_brings_nothing_back() {
+    let mut cell = Cell::new(two_levels(LIMITS, ONE_JOB), forest(1, 6));
+    cell.heartbeat("w1", 1);
+    let running = cell.assigned();
+    cell.done(vec![result(&running[0], Some("done"))]);
+    let before = cell.core.counts();
+    let late = listing(&cell, vec![opened(&running[0])], 1);
+    cell.step(Input::Heartbeat { token: 9, heartbeat: Box::new(late) });
+    assert_eq!(cell.core.counts(), before, "it has ended in this reign");
+
+    let inherited = opened(&running[1]);
+    cell.restart();
+    cell.heartbeat("w1", 1);
+    cell.done(vec![result(&running[1], Some("done"))]);
+    let before = cell.core.counts();
+    let late = listing(&cell, vec![inherited], 2);
+    cell.step(Input::Heartbeat { token: 9, heartbeat: Box::new(late) });
+    assert_eq!(cell.core.counts(), before, "it was of the reign before, and has ended in this");
+}
+
+#[test]
+fn a_list_that_another_reign_asked_for_is_not_believed() {
+    let mut cell = Cell::new(two_levels(LIMITS, ONE_JOB), forest(1, 6));
+    cell.heartbeat("w1", 1);
+    let running = cell.assigned();
+    cell.done(vec![result(&running[0], Some("done"))]);
+    cell.restart();
+    cell.heartbeat("w1", 1);
+    let before = cell.core.counts();
+    let late = listing(&cell, vec![opened(&running[0])], 1);
+    cell.step(Input::Heartbeat { token: 9, heartbeat: Box::new(late) });
+    assert_eq!(cell.core.counts(), before);
+}
+
+#[test]
+fn a_late_result_of_a_lost_attempt_does_not_replace_that_of_its_successor() {
+    let mut cell = Cell::new(two_levels(LIMITS, ONE_JOB), forest(1, 1));
+    cell.heartbeat("w1", 1);
+    let lost = cell.assigned();
+    cell.advance(LeaseTerms::DEVELOPMENT.scheduler_end(0));
+    cell.advance(60_000);
+    cell.heartbeat("w2", 1);
+    let again = cell.assigned();
+    assert_eq!(again.len(), 1, "it runs again");
+    // The store knows that the first was lost, and that the second is open.
+    cell.restart_without_plan();
+    cell.done(vec![result(&again[0], Some("done"))]);
+    cell.done(vec![result(&lost[0], Some("incomplete"))]);
+    cell.replan();
+    assert_eq!(cell.core.counts().get(&TaskState::Done), Some(&1), "{:?}", cell.core.counts());
+}
