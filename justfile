@@ -30,6 +30,14 @@ docs-update:
 screens-update:
     INSTA_UPDATE=always cargo test --quiet -p bistro every_view
 
+# The protocol through faults: `just sim run --seeds 20000`, `just sim mutants`.
+sim *args:
+    scripts/sim {{args}}
+
+# Fuzzes what is parsed from outside: `just fuzz config 60`.
+fuzz *args:
+    scripts/fuzz {{args}}
+
 # Measures what docs/performance.md says, on this machine.
 bench *args:
     scripts/bench {{args}}

@@ -154,10 +154,10 @@ impl World {
         match self.scheduler.doom.take() {
             Some(Doom { effects: None }) => self.crash_soon_back(SCHEDULER),
             Some(Doom { effects: Some(count) }) => {
-                let effects = self.scheduler.barrier.committed();
+                let mut effects = self.scheduler.barrier.committed();
                 self.commit_records(&effects);
-                let (head, _) = split(effects, count.into());
-                head.into_iter().for_each(|effect| self.perform(effect));
+                effects.truncate(count.into());
+                effects.into_iter().for_each(|effect| self.perform(effect));
                 self.crash_soon_back(SCHEDULER);
             }
             None => self.release(),
@@ -354,11 +354,6 @@ impl World {
 pub enum Operation {
     Kill(AttemptId),
     Drain { worker: WorkerName, on: bool },
-}
-
-fn split(mut effects: Vec<Effect>, at: usize) -> (Vec<Effect>, Vec<Effect>) {
-    let tail = effects.split_off(at.min(effects.len()));
-    (effects, tail)
 }
 
 /// What is sent to workers, which must not happen before its record is on disk.

@@ -113,3 +113,28 @@ pub fn shrink(seed: u64, off: Option<Rule>) -> ExitCode {
     }
     replay(seed, faults, off)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_always_the_same_run() {
+        let trace = |seed| {
+            let outcome = world::run(seed, faults::draw(seed), None, true);
+            (outcome.trace.hash, outcome.trace.lines, outcome.steps)
+        };
+        assert_eq!(trace(7), trace(7));
+        assert_ne!(trace(7).0, trace(8).0);
+    }
+
+    #[test]
+    fn promises_hold_in_the_first_seeds() {
+        assert_eq!(first_violation(0..200, None), None);
+    }
+
+    #[test]
+    fn a_rule_that_is_off_is_seen() {
+        assert!(first_violation(0..200, Some(Rule::LedgerBeforeSpawn)).is_some());
+    }
+}

@@ -63,7 +63,7 @@ pub struct Worker {
 
 /// Workers are called after their nodes.
 pub fn name(node: Node) -> WorkerName {
-    WorkerName::new(&format!("w{node}")).expect("a valid name")
+    WorkerName::new(format!("w{node}")).expect("a valid name")
 }
 
 pub fn node(name: &WorkerName) -> Node {

@@ -172,10 +172,10 @@ impl World {
             Event::Begins(fault) => self.fault_begins(fault),
             Event::Ends(fault) => self.fault_ends(fault),
             Event::Boots(node) => self.boot(node),
-            Event::Wakes(node, life) if self.lives(node, life) => {
-                if self.hosts[node].wake_at == self.now {
-                    self.wake(node);
-                }
+            Event::Wakes(node, life)
+                if self.lives(node, life) && self.hosts[node].wake_at == self.now =>
+            {
+                self.wake(node);
             }
             Event::Configured(life) if self.lives(SCHEDULER, life) => self.configure(),
             Event::Commit(life) if self.lives(SCHEDULER, life) => self.committed(),
@@ -187,10 +187,8 @@ impl World {
             }
             Event::Exits(task) => self.task_exits(task),
             Event::Dies(task) => self.task_dies(task),
-            Event::Deadline(node, deadline) => {
-                if self.worker(node).deadline == deadline {
-                    self.kill_tasks_of(node);
-                }
+            Event::Deadline(node, deadline) if self.worker(node).deadline == deadline => {
+                self.kill_tasks_of(node);
             }
             Event::AtNats(envelope) => self.forward(*envelope),
             Event::Arrives(life, envelope) if self.lives(envelope.to, life) => {

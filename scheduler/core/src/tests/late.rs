@@ -57,7 +57,7 @@ fn a_late_result_of_a_lost_attempt_does_not_replace_that_of_its_successor() {
     let lost = cell.assigned();
     cell.advance(LeaseTerms::DEVELOPMENT.scheduler_end(0));
     cell.advance(60_000);
-    cell.heartbeat("w2", 1);
+    cell.heartbeat("w2", 2);
     let again = cell.assigned();
     assert_eq!(again.len(), 1, "it runs again");
     // The store knows that the first was lost, and that the second is open.
