@@ -34,6 +34,10 @@ screens-update:
 sim *args:
     scripts/sim {{args}}
 
+# A real cell through faults: `just chaos --seconds 60 --seed 1`, `just chaos --matrix`.
+chaos *args:
+    scripts/chaos {{args}}
+
 # Fuzzes what is parsed from outside: `just fuzz config 60`.
 fuzz *args:
     scripts/fuzz {{args}}

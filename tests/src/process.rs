@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Process(Child);
 
 impl Process {
-    pub(crate) fn start(program: &Path, args: &[&str], url: &str) -> Self {
+    pub fn start(program: &Path, args: &[&str], url: &str) -> Self {
         let child = Command::new(program)
             .args(args)
             .env("BISTRO_NATS_URL", url)

@@ -1,0 +1,159 @@
+//! `bistro-chaos`: a real cell with its processes killed, stopped and cut off, on a schedule that a
+//! seed makes; then what its tasks have seen is looked at.
+
+mod evidence;
+mod parts;
+mod proxy;
+
+use clap::Parser;
+use fastrand::Rng;
+use futures_util::StreamExt;
+use serde_json::json;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bistro_common::nats::{Address, Bus, Patience};
+use bistro_common::protocol::api::{ApiReply, CellStatus, TaskState, verb};
+use bistro_common::protocol::decode;
+use bistro_common::protocol::event::Event;
+use bistro_common::subject::Cell;
+
+use evidence::{Evidence, HOST_LIMIT};
+use parts::{Fault, Parts, WORKERS};
+
+const HOSTS: u64 = 6;
+/// Tasks per second of chaos: what a cell that nobody disturbs gets done.
+const TASKS_PER_S: u64 = 10;
+const JOBS: u64 = 3;
+const ALL_DONE_WITHIN: Duration = Duration::from_secs(180);
+
+#[derive(Parser)]
+#[command(about = "Kills, stops and cuts off the parts of a real cell, and checks its promises")]
+struct Args {
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    let directory = tempfile::tempdir()?;
+    let evidence = Evidence::new(directory.path());
+    let config = directory.path().join("bistro.json");
+    let tasks = write_config(&config, args.seconds)?;
+    let mut parts = Parts::start(directory.path(), config, evidence.task()).await;
+    let cell = Cell::new("chaos")?;
+    let bus =
+        Bus::connect(&Address::parse(&parts.url())?, &cell, "chaos", Patience::KeepTrying).await?;
+    let mut done = bus.client().subscribe(cell.event("task.done")).await?;
+    let mut rng = Rng::with_seed(args.seed);
+    let end = Instant::now() + Duration::from_secs(args.seconds);
+    let mut next = Instant::now() + Duration::from_secs(2);
+    let (mut faults, mut give_up) = (0, end + ALL_DONE_WITHIN);
+    let mut calm = false;
+    let left = loop {
+        tokio::select! {
+            Some(message) = done.next() => {
+                let event: Event = decode(&message.payload)?;
+                if let (Some(job), Some(node)) = (&event.job, &event.node) {
+                    evidence.reported_done(job, node);
+                }
+                continue;
+            }
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+        }
+        parts.attend();
+        if Instant::now() < end {
+            if Instant::now() >= next {
+                inflict(&mut parts, &mut rng);
+                faults += 1;
+                next = Instant::now() + Duration::from_millis(rng.u64(200..1_500));
+            }
+            continue;
+        }
+        if !std::mem::replace(&mut calm, true) {
+            parts.mend();
+            give_up = Instant::now() + ALL_DONE_WITHIN;
+        }
+        let left = tasks - finished(&bus, &cell).await.unwrap_or(0);
+        if left == 0 || Instant::now() >= give_up {
+            break left;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    drop(parts);
+    let found = evidence.findings();
+    let lost = found.lost_results as u64 + left;
+    println!("seed {}: {tasks} tasks, {} starts, {faults} faults", args.seed, found.starts);
+    println!(
+        "{} double starts, {} overlaps, {lost} lost results, {} over limit",
+        found.double_starts, found.overlaps, found.over_limit
+    );
+    let broken = found.double_starts + found.overlaps + found.over_limit;
+    Ok(if broken == 0 && lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Returns how many tasks there are.
+fn write_config(path: &std::path::Path, seconds: u64) -> anyhow::Result<u64> {
+    let per_host = (seconds * TASKS_PER_S).div_ceil(HOSTS * JOBS);
+    let host = |h| {
+        let databases: Vec<_> = (0..per_host).map(|db| format!("h{h}-{db}")).collect();
+        (format!("h{h}"), json!(databases))
+    };
+    let hosts: serde_json::Map<_, _> = (0..HOSTS).map(host).collect();
+    let config = json!({
+        "bistro_settings": {
+            "enabled": true,
+            "nodes": {
+                "levels": ["host", "db"],
+                "node_sources": [{"source": "manual", "prefs": hosts}]
+            },
+            "resources": {
+                "host": {"slots": {"limit": HOST_LIMIT, "default": 1}},
+                "worker": {"cpu": {"limit": 4, "default": 1}}
+            },
+            "backoff": [1, "repeat"]
+        },
+        "bistro_job->a": {"owner": "chaos"},
+        "bistro_job->b": {"owner": "chaos", "depends_on": ["a"]},
+        "bistro_job->c": {"owner": "chaos", "priority": 2}
+    });
+    std::fs::write(path, serde_json::to_vec_pretty(&config)?)?;
+    Ok(HOSTS * per_host * JOBS)
+}
+
+fn inflict(parts: &mut Parts, rng: &mut Rng) {
+    let on = rng.usize(0..=WORKERS);
+    let fault = match rng.u8(0..10) {
+        0 | 1 => Fault::Kill,
+        2 if on > 0 => Fault::KillWithGuard,
+        3 if on > 0 => Fault::KillGuard,
+        2..5 => Fault::Stop,
+        5 => Fault::Cut { out: true, into: false },
+        6 => Fault::Cut { out: false, into: true },
+        7 => Fault::Cut { out: true, into: true },
+        8 => Fault::Delay,
+        _ => Fault::KillNats,
+    };
+    // Short ones are blinks, long ones outlast a lease.
+    let lasts = match rng.u8(0..3) {
+        0 => rng.u64(10..300),
+        1 => rng.u64(300..3_000),
+        _ => rng.u64(3_000..12_000),
+    };
+    let lasts = Duration::from_millis(lasts);
+    println!(
+        "{fault:?} on {} for {lasts:?}",
+        if on == 0 { "the scheduler".into() } else { format!("w{on}") }
+    );
+    parts.inflict(fault, on, lasts);
+}
+
+/// How many tasks are done, as the scheduler says; none if it does not.
+async fn finished(bus: &Bus, cell: &Cell) -> Option<u64> {
+    let answer = bus.request(cell.api(verb::STATUS), b"{}".to_vec(), Duration::from_secs(2)).await;
+    let reply: ApiReply<CellStatus> = serde_json::from_slice(&answer.ok()?).ok()?;
+    reply.ok?.counts.get(&TaskState::Done).copied()
+}
