@@ -61,7 +61,10 @@ pub enum Command {
     Worker(WorkerArgs),
     /// The parent of a worker's tasks; only a worker starts it
     #[command(hide = true)]
-    Guard,
+    Guard {
+        #[arg(long)]
+        allow_setuid: bool,
+    },
     /// Say what is wrong with a config file, or a directory of them; exit 1 if it has errors
     #[command(after_help = "Example:\n  bistro validate bistro.json")]
     Validate {
@@ -201,6 +204,13 @@ pub struct WorkerHere {
     /// How much of task logs to keep
     #[arg(long, value_name = "MB", default_value_t = 1_024)]
     pub log_mb: u64,
+    /// Variables of the worker's environment that tasks get, too; by itself they get HOME, LANG,
+    /// LC_*, LOGNAME, PATH, SHELL, TMPDIR, TZ and USER
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub pass_env: Vec<String>,
+    /// Tasks may gain privileges, by sudo for one
+    #[arg(long)]
+    pub allow_setuid: bool,
     /// The program for jobs without a command of their own
     #[arg(long, value_name = "CMD")]
     pub worker_command: Option<String>,

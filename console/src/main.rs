@@ -30,9 +30,9 @@ use client::{Client, Unreachable, find_url};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if matches!(args.command, Command::Guard) {
+    if let Command::Guard { allow_setuid } = args.command {
         // Before any thread exists.
-        return bistro_worker::guard::run();
+        return bistro_worker::guard::run(allow_setuid);
     }
     let filter = tracing_subscriber::EnvFilter::try_from_env("BISTRO_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,async_nats=error"));
@@ -82,7 +82,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Worker(WorkerArgs { here, command: None }) => {
             run_worker(args.nats.as_deref(), cell, here).await
         }
-        Command::Guard => unreachable!("it runs before the runtime starts"),
+        Command::Guard { .. } => unreachable!("it runs before the runtime starts"),
         Command::Validate { file, strict } => cli::validate::run(&file, strict),
         Command::Simulate(simulate) => cli::simulate::run(simulate, host_name()).await,
         Command::Schema => cli::validate::schema(),
@@ -146,7 +146,12 @@ async fn run_worker(url: Option<&str>, cell: Cell, args: WorkerHere) -> anyhow::
         host: host_name(),
         guard: GuardCommand {
             program: std::env::current_exe().context("cannot find this program's own file")?,
-            args: vec!["guard".to_owned()],
+            args: ["guard"]
+                .into_iter()
+                .chain(args.allow_setuid.then_some("--allow-setuid"))
+                .map(str::to_owned)
+                .collect(),
+            pass_env: args.pass_env,
         },
         log_bytes: args.log_mb.saturating_mul(1 << 20),
     };

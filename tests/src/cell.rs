@@ -98,7 +98,11 @@ impl Cell {
             data_dir,
             command: vec![command.to_owned()],
             host: "localhost".to_owned(),
-            guard: GuardCommand { program: bistro(), args: vec!["guard".to_owned()] },
+            guard: GuardCommand {
+                program: bistro(),
+                args: vec!["guard".to_owned()],
+                pass_env: vec!["BISTRO_TEST_PASSED".to_owned()],
+            },
             log_bytes: 1 << 30,
         };
         let bus = connect(&self.nats, &self.name, name).await;
@@ -111,12 +115,17 @@ impl Cell {
 
     /// A worker as a process of its own.
     pub fn spawn_worker(&self, name: &str, command: &str) -> Process {
+        Process::spawn(self.worker_command(name, command))
+    }
+
+    /// The same before it is started.
+    pub fn worker_command(&self, name: &str, command: &str) -> std::process::Command {
         let data_dir = self.directory.path().join(format!("worker-{name}"));
-        let data_dir = data_dir.to_str().expect("a temporary path is UTF-8");
-        let cell = self.name.name();
-        let args = ["worker", "--cell", cell, "--name", name, "--data-dir", data_dir];
-        let args = [&args[..], &["--worker-command", command]].concat();
-        Process::start(&bistro(), &args, &self.nats.url())
+        let mut worker = std::process::Command::new(bistro());
+        worker.args(["worker", "--cell", self.name.name(), "--name", name, "--data-dir"]);
+        worker.arg(data_dir).args(["--worker-command", command]);
+        worker.env("BISTRO_NATS_URL", self.nats.url());
+        worker
     }
 
     /// A scheduler as a process of its own.

@@ -14,13 +14,14 @@ pub struct Process(Child);
 
 impl Process {
     pub fn start(program: &Path, args: &[&str], url: &str) -> Self {
-        let child = Command::new(program)
-            .args(args)
-            .env("BISTRO_NATS_URL", url)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
-        Self(child)
+        let mut command = Command::new(program);
+        command.args(args).env("BISTRO_NATS_URL", url);
+        Self::spawn(command)
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
+        let child = command.stdin(Stdio::null()).spawn();
+        Self(child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")))
     }
 
     pub fn pid(&self) -> i32 {

@@ -2,10 +2,15 @@
 //! that the tasks wrote, not from our own records.
 
 use nix::sys::signal::Signal;
+use std::time::{Duration, Instant};
 
 use bistro_common::lease::LeaseTerms;
-use bistro_common::protocol::api::TaskState;
-use bistro_tests::{Cell, children_of, is_running, wait_until};
+use bistro_common::protocol::api::{
+    KillReply, KillRequest, Listing, Page, TaskRow, TaskState, TasksRequest, WorkerRow, verb,
+};
+use bistro_common::protocol::heartbeat::Isolation;
+use bistro_common::protocol::task::{Kill, KillMethod};
+use bistro_tests::{Cell, Process, children_of, is_running, wait_until};
 
 const CONFIG: &str = r#"{
   "bistro_settings": {
@@ -172,4 +177,71 @@ async fn what_a_task_leaves_behind_keeps_it_running_and_is_killed_with_it() {
     assert_eq!(cell.status().await.counts.get(&TaskState::Running), Some(&3));
     worker.signal(Signal::SIGTERM);
     wait_until("the daemons to be killed", || log.running() == 0).await;
+}
+
+/// What the only worker has in force, once it has said so.
+async fn isolation(cell: &Cell) -> Isolation {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let rows: Listing<WorkerRow> =
+            cell.ask(verb::WORKERS, &Page::default()).await.expect("the workers");
+        if let Some(isolation) = rows.items.first().and_then(|row| row.capacity.isolation) {
+            return isolation;
+        }
+        assert!(Instant::now() < deadline, "the worker does not say it: {rows:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A process that nothing leads to any more, except its cgroup: another session, a scrubbed
+/// environment, and its parents are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_hides_from_its_guard_is_killed_with_it_where_there_are_cgroups() {
+    let cell = Cell::new().await;
+    cell.write_config(CONFIG);
+    let log = Log(cell.script(
+        "task",
+        r#"(env -i setsid sh -c 'echo "start $1 $$" >> "$0.log"; exec sleep 600' "$0" "$1" &) &
+        sleep 600"#,
+    ));
+    let _scheduler = cell.spawn_scheduler();
+    let _worker = cell.spawn_worker("w1", &log.0);
+    wait_until("three starts", || log.starts().len() == 3).await;
+    let isolation = isolation(&cell).await;
+    let tasks: Listing<TaskRow> =
+        cell.ask(verb::TASKS, &TasksRequest::default()).await.expect("the tasks");
+    let running =
+        tasks.items.iter().find_map(|task| task.running.clone()).expect("three of them run");
+    let kill = Kill { method: KillMethod::Kill, wait_ms: 0 };
+    let (actor, reason) = ("me".to_owned(), String::new());
+    let request = KillRequest { attempt: running.attempt, kill: Some(kill), actor, reason };
+    let killed: Result<KillReply, _> = cell.ask(verb::KILL, &request).await;
+    assert!(killed.is_ok(), "{killed:?}");
+    match isolation {
+        Isolation::Cgroup => wait_until("its hidden part to end", || log.running() <= 2).await,
+        // Nothing finds it before the lease or the worker ends, and that is what is reported.
+        Isolation::ProcessGroup => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_gets_nothing_of_its_workers_environment_but_what_is_passed() {
+    let cell = Cell::new().await;
+    cell.write_config(CONFIG);
+    let task =
+        cell.script("task", r#"env > "$0.env"; grep NoNewPrivs /proc/self/status >> "$0.env""#);
+    let _scheduler = cell.spawn_scheduler();
+    let mut worker = cell.worker_command("w1", &task);
+    worker.args(["--pass-env", "PASSED,ALSO"]);
+    worker.envs([("PASSED", "yes"), ("SECRET", "token"), ("LC_ALL", "C")]);
+    let _worker = Process::spawn(worker);
+    let written = || std::fs::read_to_string(format!("{task}.env")).unwrap_or_default();
+    wait_until("the task to say", || written().contains("NoNewPrivs")).await;
+    let said = written();
+    for there in ["PASSED=yes", "LC_ALL=C", "PATH=", "BISTRO_NODE=", "NoNewPrivs:\t1"] {
+        assert!(said.contains(there), "{there} is not in {said}");
+    }
+    for absent in ["SECRET", "BISTRO_NATS_URL"] {
+        assert!(!said.contains(absent), "{absent} is in {said}");
+    }
 }

@@ -11,6 +11,8 @@ pub fn read() -> Capacity {
         cpu_cores: cores(),
         ram_mb: ram_mb(&meminfo, &limit),
         gpus: gpus(Path::new("/proc/driver/nvidia/gpus")),
+        // The guard knows.
+        isolation: None,
     }
 }
 

@@ -313,6 +313,8 @@ impl Running {
                         journal.event("process_exited", &[("message", json!(message))]).await;
                         exit = Some(message);
                     }
+                    // It is the guard's word about itself, and is not passed on.
+                    Some(Report::Ready { .. }) => {}
                     None => reporting = false,
                 },
                 () = self.stdout.readable(), if open => {

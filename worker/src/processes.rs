@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use bistro_common::ids::LedgerId;
 
+use crate::guard::end_cgroups;
+
 /// In the environment of every task; its descendants inherit it.
 pub const LEDGER_VARIABLE: &str = "BISTRO_LEDGER";
 /// Likewise, one attempt's.
@@ -80,6 +82,8 @@ pub fn signal(pid: i32, signal: Signal) {
 pub fn end_leftovers(ledger: LedgerId) -> Vec<i32> {
     let mark = ledger.to_string();
     let deadline = Instant::now() + TIMEOUT;
+    // They may hold what bears no mark any more.
+    end_cgroups(ledger);
     loop {
         let left: Vec<i32> = pids().filter(|&pid| is_marked(pid, LEDGER_VARIABLE, &mark)).collect();
         if left.is_empty() || Instant::now() >= deadline {
@@ -88,6 +92,7 @@ pub fn end_leftovers(ledger: LedgerId) -> Vec<i32> {
         for &pid in &left {
             signal(pid, Signal::KILL);
         }
+        end_cgroups(ledger);
         std::thread::sleep(Duration::from_millis(10));
     }
 }

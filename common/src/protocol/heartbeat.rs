@@ -50,6 +50,26 @@ pub enum ClosedReason {
 }
 
 /// What the worker's machine has, cgroup limits included.
+/// How a worker can take down all that a task has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// Each task is in a cgroup of its own.
+    Cgroup,
+    /// By process group, descent, and a mark in the environment. A process that has lost all three
+    /// ends with the lease or the worker.
+    ProcessGroup,
+}
+
+impl Isolation {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cgroup => "cgroup",
+            Self::ProcessGroup => "process_group",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
     /// 0: unknown, as is `ram_mb` of 0.
@@ -58,6 +78,8 @@ pub struct Capacity {
     /// The models of its GPUs, one entry per card.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
 }
 
 /// The attempts a worker holds, in a few bytes: equal sets have equal digests.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use bistro_common::clock::boot_ms;
 use bistro_common::ids::Incarnation;
 use bistro_common::protocol::done::Done;
-use bistro_common::protocol::heartbeat::{ClosedReason, Heartbeat};
+use bistro_common::protocol::heartbeat::{Capacity, ClosedReason, Heartbeat};
 use bistro_common::protocol::{MESSAGE_BYTES_MAX, VERSION, encode};
 use bistro_worker_core::{Effect, Input};
 
@@ -89,7 +89,7 @@ impl Driver {
             pid: std::process::id(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             started_ms: self.started,
-            capacity: capacity::read(),
+            capacity: Capacity { isolation: self.here.guard.isolation(), ..capacity::read() },
             floor: self.core.floor(),
             open: self.core.digest(),
             open_attempts: self.core.take_full_sync(),

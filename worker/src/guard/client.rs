@@ -5,6 +5,7 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{ErrorKind, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use bistro_common::Millis;
 use bistro_common::ids::{AttemptId, LedgerId};
+use bistro_common::protocol::heartbeat::Isolation;
 
 use super::{Order, PACKET_BYTES_MAX, Report, Start, TaskSignal, receive_packet};
 use crate::processes::{LEDGER_VARIABLE, end_leftovers};
@@ -32,6 +34,22 @@ const RESTART_DELAY: Duration = Duration::from_millis(200);
 pub struct GuardCommand {
     pub program: PathBuf,
     pub args: Vec<String>,
+    /// Variables that tasks get beside [`TASK_VARIABLES`]; nothing else of the worker's reaches them.
+    pub pass_env: Vec<String>,
+}
+
+/// What a program may need to find its way, and no secret.
+const TASK_VARIABLES: &[&str] =
+    &["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER"];
+
+impl GuardCommand {
+    fn passes(&self, name: &OsStr) -> bool {
+        name.to_str().is_some_and(|name| {
+            name.starts_with("LC_")
+                || TASK_VARIABLES.contains(&name)
+                || self.pass_env.iter().any(|passed| passed == name)
+        })
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +80,7 @@ type Waiting = HashMap<AttemptId, mpsc::UnboundedSender<Report>>;
 pub struct Guard {
     orders: mpsc::Sender<Sent>,
     deadline: watch::Sender<Option<Millis>>,
+    isolation: watch::Receiver<Option<Isolation>>,
 }
 
 impl Guard {
@@ -70,8 +89,9 @@ impl Guard {
         let process = GuardProcess::start(&command, ledger)?;
         let (orders, incoming) = mpsc::channel(ORDERS_MAX);
         let (deadline, deadlines) = watch::channel(None);
-        tokio::spawn(tend(process, command, ledger, incoming, deadlines));
-        Ok(Self { orders, deadline })
+        let (known, isolation) = watch::channel(None);
+        tokio::spawn(tend(process, command, ledger, incoming, deadlines, known));
+        Ok(Self { orders, deadline, isolation })
     }
 
     /// Starts a task. Its reports end without an exit if the guard has died; everything that the
@@ -96,6 +116,11 @@ impl Guard {
         let order = Order::Signal { attempt, signal };
         // A guard that is gone has taken its tasks with it.
         let _ = self.orders.send(Sent { order, pipes: Vec::new(), reports: None }).await;
+    }
+
+    /// What is in force, once the guard has said it.
+    pub fn isolation(&self) -> Option<Isolation> {
+        *self.isolation.borrow()
     }
 
     /// Sets when everything must be dead.
@@ -123,9 +148,9 @@ impl GuardProcess {
                 socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
             let child = Command::new(&command.program)
                 .args(&command.args)
+                .env_clear()
+                .envs(std::env::vars_os().filter(|(name, _)| command.passes(name)))
                 .env(LEDGER_VARIABLE, ledger.to_string())
-                // A secret that tasks have no business with.
-                .env_remove("BISTRO_NATS_URL")
                 .stdin(Stdio::from(theirs))
                 .stdout(Stdio::null())
                 // Away from the terminal's ctrl-c.
@@ -175,6 +200,7 @@ impl GuardProcess {
         orders: &mut mpsc::Receiver<Sent>,
         deadlines: &mut watch::Receiver<Option<Millis>>,
         waiting: &mut Waiting,
+        isolation: &watch::Sender<Option<Isolation>>,
     ) -> bool {
         let mut buffer = vec![0; REPORT_BYTES_MAX];
         deadlines.mark_changed();
@@ -198,7 +224,12 @@ impl GuardProcess {
                 }
                 report = self.receive(&mut buffer) => {
                     let Some(report) = report else { return true };
-                    deliver(report, waiting);
+                    match report {
+                        Report::Ready { isolation: known } => {
+                            isolation.send_replace(Some(known));
+                        }
+                        report => deliver(report, waiting),
+                    }
                     Ok(())
                 }
             };
@@ -211,7 +242,7 @@ impl GuardProcess {
 }
 
 fn deliver(report: Report, waiting: &mut Waiting) {
-    let attempt = report.attempt();
+    let Some(attempt) = report.attempt() else { return };
     let more = matches!(report, Report::Started { .. });
     if let Some(sender) = waiting.get(&attempt) {
         // An attempt that waits no more has ended another way.
@@ -229,9 +260,10 @@ async fn tend(
     ledger: LedgerId,
     mut orders: mpsc::Receiver<Sent>,
     mut deadlines: watch::Receiver<Option<Millis>>,
+    isolation: watch::Sender<Option<Isolation>>,
 ) {
     let mut waiting = Waiting::new();
-    while process.serve(&mut orders, &mut deadlines, &mut waiting).await {
+    while process.serve(&mut orders, &mut deadlines, &mut waiting, &isolation).await {
         tracing::error!("the guard has ended: its tasks are killed, and it is started again");
         // Killed too: a guard that talks nonsense must not go on either.
         let _ = process.child.kill().await;

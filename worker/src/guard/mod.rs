@@ -8,6 +8,7 @@
 //! The two talk over a socket of packets (the guard's standard input), one JSON message each. An
 //! order to start comes with the task's pipes.
 
+mod cgroup;
 mod client;
 mod process;
 
@@ -18,7 +19,9 @@ use std::path::PathBuf;
 
 use bistro_common::Millis;
 use bistro_common::ids::AttemptId;
+use bistro_common::protocol::heartbeat::Isolation;
 
+pub use cgroup::end_leftovers as end_cgroups;
 pub use client::{Guard, GuardCommand, GuardError};
 pub use process::run;
 
@@ -72,17 +75,31 @@ pub enum TaskSignal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "snake_case")]
 pub enum Report {
-    Started { attempt: AttemptId, status_path: String },
-    NotStarted { attempt: AttemptId, error: String },
-    Exited { attempt: AttemptId, exit: String },
+    /// The first one: how it can take a task's tree down.
+    Ready {
+        isolation: Isolation,
+    },
+    Started {
+        attempt: AttemptId,
+        status_path: String,
+    },
+    NotStarted {
+        attempt: AttemptId,
+        error: String,
+    },
+    Exited {
+        attempt: AttemptId,
+        exit: String,
+    },
 }
 
 impl Report {
-    pub fn attempt(&self) -> AttemptId {
+    pub fn attempt(&self) -> Option<AttemptId> {
         match self {
+            Self::Ready { .. } => None,
             Self::Started { attempt, .. }
             | Self::NotStarted { attempt, .. }
-            | Self::Exited { attempt, .. } => *attempt,
+            | Self::Exited { attempt, .. } => Some(*attempt),
         }
     }
 }

@@ -14,13 +14,15 @@ use std::sync::atomic::AtomicBool;
 
 use bistro_common::Millis;
 use bistro_common::clock::boot_ms;
-use bistro_common::ids::AttemptId;
+use bistro_common::ids::{AttemptId, LedgerId};
+use bistro_common::protocol::heartbeat::Isolation;
 
+use super::cgroup::Cgroups;
 use super::{
     EXITED_WELL, Order, PACKET_BYTES_MAX, Report, STATUS_VARIABLE, Start, TaskSignal,
     receive_packet, send_packet,
 };
-use crate::processes::{ATTEMPT_VARIABLE, Tree, is_marked, signal};
+use crate::processes::{ATTEMPT_VARIABLE, LEDGER_VARIABLE, Tree, is_marked, signal};
 
 /// Between two looks at processes that are being killed.
 const SWEEP_MS: Millis = 20;
@@ -37,6 +39,8 @@ struct Guard<'a> {
     deadline: Option<Millis>,
     /// The deadline has passed: nothing is started until there is a new one.
     expired: bool,
+    /// Where the host has cgroups for us.
+    cgroups: Option<Cgroups>,
     /// Reports that the worker has not taken yet. At most two per attempt.
     reports: VecDeque<Report>,
     /// Attempts of which nothing may be left.
@@ -49,9 +53,10 @@ struct Guard<'a> {
 
 /// Runs until the worker is gone and everything below is dead. Call it before anything in the
 /// process has started a thread; standard input is the socket to the worker.
-pub fn run() -> ExitCode {
+/// `allow_setuid`: tasks may gain privileges by programs such as sudo.
+pub fn run(allow_setuid: bool) -> ExitCode {
     let stdin = std::io::stdin();
-    match serve(stdin.as_fd()) {
+    match restrict(allow_setuid).and_then(|()| serve(stdin.as_fd())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: the guard has failed: {error}; only a worker starts one");
@@ -60,16 +65,30 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// What holds for the guard holds for every task that it starts.
+fn restrict(allow_setuid: bool) -> std::io::Result<()> {
+    match allow_setuid {
+        true => Ok(()),
+        false => Ok(rustix::thread::set_no_new_privs(true)?),
+    }
+}
+
 fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
     set_child_subreaper(Some(getpid()))?;
     let mut exits = watch_signals()?;
+    let cgroups = ledger().and_then(Cgroups::open);
+    let isolation = match &cgroups {
+        Some(_) => Isolation::Cgroup,
+        None => Isolation::ProcessGroup,
+    };
     let mut guard = Guard {
         socket,
         roots: HashMap::new(),
         attempts: HashMap::new(),
         deadline: None,
         expired: false,
-        reports: VecDeque::new(),
+        reports: VecDeque::from([Report::Ready { isolation }]),
+        cgroups,
         sweep: BTreeSet::new(),
         sweep_all: false,
         orphaned: false,
@@ -81,10 +100,12 @@ fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
         while matches!(exits.read(&mut buffer), Ok(count) if count > 0) {}
         guard.take_orders(&mut buffer)?;
         guard.reap();
+        guard.cgroups.iter_mut().for_each(Cgroups::collect);
         guard.watch_deadline();
         guard.sweep();
         guard.send_reports();
         if guard.orphaned && !guard.sweep_all {
+            guard.cgroups.into_iter().for_each(Cgroups::close);
             return Ok(());
         }
     }
@@ -192,7 +213,10 @@ impl Guard<'_> {
         for inherited in [&status, &canary] {
             rustix::io::fcntl_setfd(inherited, rustix::io::FdFlags::empty())?;
         }
-        let child = Command::new(program)
+        if let Some(cgroups) = &mut self.cgroups {
+            cgroups.enter(start.attempt)?;
+        }
+        let spawned = Command::new(program)
             .args(argv)
             .args(start.status_argument.then_some(&status_path))
             .args(&start.after)
@@ -203,7 +227,11 @@ impl Guard<'_> {
             .stdout(stdout)
             .stderr(stderr)
             .process_group(0)
-            .spawn()?;
+            .spawn();
+        if spawned.is_err() {
+            self.cgroups.iter_mut().for_each(|cgroups| cgroups.ended(start.attempt));
+        }
+        let child = spawned?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| std::io::Error::other("the child has no pid"))?;
         self.roots.insert(start.attempt, pid);
@@ -225,6 +253,7 @@ impl Guard<'_> {
             }
         }
         if wanted == TaskSignal::Kill {
+            self.cgroups.iter_mut().for_each(|cgroups| cgroups.kill(attempt));
             self.sweep.insert(attempt);
         }
     }
@@ -249,6 +278,7 @@ impl Guard<'_> {
         let tree = Tree::read();
         let us = getpid().as_raw_nonzero().get();
         if self.sweep_all {
+            self.cgroups.iter_mut().for_each(Cgroups::kill_all);
             let left = tree.with_descendants(us).split_off(1);
             left.iter().for_each(|&pid| signal(pid, Signal::KILL));
             self.sweep_all = !left.is_empty();
@@ -257,7 +287,9 @@ impl Guard<'_> {
         for attempt in std::mem::take(&mut self.sweep) {
             let left = self.members(&tree, attempt);
             left.iter().for_each(|&pid| signal(pid, Signal::KILL));
-            if !left.is_empty() {
+            let empty = self.cgroups.as_ref().is_none_or(|cgroups| cgroups.is_empty(attempt));
+            if !left.is_empty() || !empty {
+                self.cgroups.iter_mut().for_each(|cgroups| cgroups.kill(attempt));
                 self.sweep.insert(attempt);
             }
         }
@@ -267,6 +299,7 @@ impl Guard<'_> {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if let Some(attempt) = self.attempts.remove(&pid) {
                 self.roots.remove(&attempt);
+                self.cgroups.iter_mut().for_each(|cgroups| cgroups.ended(attempt));
                 self.reports.push_back(Report::Exited { attempt, exit: describe(status) });
             }
         }
@@ -281,6 +314,11 @@ impl Guard<'_> {
             self.reports.pop_front();
         }
     }
+}
+
+/// Whose guard this is.
+fn ledger() -> Option<LedgerId> {
+    std::env::var(LEDGER_VARIABLE).ok()?.parse().ok()
 }
 
 fn describe(status: WaitStatus) -> String {

@@ -104,7 +104,7 @@ fn a_worker_has_what_it_measures_or_what_the_config_says_of_it() {
     let forest = Arc::new(builder.build(NodeOrder::Original).unwrap());
     let mut cell = Cell::new(config(text), forest);
     let mut heartbeat = heartbeat("w1", 1, &cell.core);
-    heartbeat.capacity = Capacity { cpu_cores: 4, ram_mb: 0, gpus: Vec::new() };
+    heartbeat.capacity = Capacity { cpu_cores: 4, ..Capacity::default() };
     cell.step(Input::Heartbeat { token: 7, heartbeat: Box::new(heartbeat) });
     assert_eq!(cell.assigned().len(), 3, "four cores, one of them reserved");
     cell.heartbeat("w2", 2);
@@ -123,7 +123,7 @@ fn a_worker_that_has_not_said_what_it_has_is_not_over_used() {
     let mut cell = Cell::new(config(text), forest(1, 4));
     let with_cores = |cell: &Cell, cpu_cores| {
         let mut heartbeat = heartbeat("w1", 1, &cell.core);
-        heartbeat.capacity = Capacity { cpu_cores, ram_mb: 0, gpus: Vec::new() };
+        heartbeat.capacity = Capacity { cpu_cores, ..Capacity::default() };
         Input::Heartbeat { token: 7, heartbeat: Box::new(heartbeat) }
     };
     cell.step(with_cores(&cell, 4));
