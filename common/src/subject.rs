@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::ids::{NameError, WorkerName};
+use crate::ids::{AttemptId, NameError, WorkerName};
 
 /// A text as one subject token (also safe as a file name and as a stream name).
 ///
@@ -128,6 +128,16 @@ impl Cell {
 
     pub fn events(&self) -> String {
         self.under("event.>")
+    }
+
+    /// Where a responder says how far it is.
+    pub fn run_progress(&self, attempt: AttemptId) -> String {
+        self.under(&format!("run.progress.{attempt}"))
+    }
+
+    /// Where a responder is told to stop.
+    pub fn run_cancel(&self, attempt: AttemptId) -> String {
+        self.under(&format!("run.cancel.{attempt}"))
     }
 
     pub fn view_grid(&self) -> String {

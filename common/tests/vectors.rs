@@ -51,7 +51,7 @@ where
 #[test]
 fn every_message_is_as_it_was() {
     type Check = (&'static str, fn(&str));
-    let checks: [Check; 12] = [
+    let checks: [Check; 13] = [
         ("heartbeat", check::<heartbeat::Heartbeat>),
         ("heartbeat_reply", check::<heartbeat::HeartbeatReply>),
         ("scheduler_beacon", check::<heartbeat::SchedulerBeacon>),
@@ -63,6 +63,7 @@ fn every_message_is_as_it_was() {
         ("event", check::<event::Event>),
         ("log_read", check::<log::LogRead>),
         ("log_read_reply", check::<log::LogReadReply>),
+        ("run_request", check::<run::RunRequest>),
         ("grid_delta", check::<view::GridDelta>),
     ];
     checks.iter().for_each(|(name, check)| check(name));

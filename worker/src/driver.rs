@@ -27,6 +27,7 @@ use crate::guard::{Guard, GuardCommand, GuardError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::logs::{self, Logs, LogsError};
 use crate::processes;
+use crate::responder::Voice;
 
 /// Results and answers on their way to the loop.
 const NEWS_MAX: usize = 1_024;
@@ -146,6 +147,7 @@ pub async fn run(
             clock,
             guard,
             logs,
+            voice: Voice { bus: bus.clone(), cell: options.cell.clone() },
         },
         context: async_nats::jetstream::new(client),
         options,

@@ -16,8 +16,10 @@ use bistro_common::status::{TaskStatus, bits};
 use bistro_common::subject::Token;
 
 use crate::guard::{EXITED_WELL, Guard, Report, Start, TaskSignal};
-use crate::logs::{Capture, LineQuota, Lines, Logs, Printer, Source};
+use crate::journal::Journal;
+use crate::logs::{Capture, LineQuota, Lines, Logs, Source};
 use crate::processes::ATTEMPT_VARIABLE;
+use crate::responder::{self, Voice};
 
 /// A status line may be so long; what is longer cannot be parsed, and says so.
 const STATUS_BYTES_MAX: usize = 64 << 10;
@@ -35,9 +37,11 @@ pub struct Surroundings {
     pub clock: Clock,
     pub guard: Guard,
     pub logs: Logs,
+    pub voice: Voice,
 }
 
-/// Runs an attempt until its first process has ended and every holder of its pipes is gone.
+/// Runs an attempt: until its first process has ended and every holder of its pipes is gone, or
+/// until its responder has answered.
 pub async fn run(
     here: Surroundings,
     assignment: Assignment,
@@ -58,9 +62,14 @@ pub async fn run(
         printer: here.logs.begin(source).await,
         raw_status: None,
     };
-    let ended = match start(&here, &assignment).await {
-        Ok(running) => running.watch(&mut kills, &mut journal).await,
-        Err(reason) => Ended::not_started(&reason),
+    let ended = match &assignment.spec.responder {
+        Some(responder) => {
+            responder::ask(&here, &assignment, responder, &mut kills, &mut journal).await
+        }
+        None => match start(&here, &assignment).await {
+            Ok(running) => running.watch(&mut kills, &mut journal).await,
+            Err(reason) => Ended::not_started(&reason),
+        },
     };
     let outcome = match ended.how {
         How::Interrupted(reason) => Outcome::Interrupted { reason },
@@ -91,12 +100,12 @@ pub async fn run(
     }
 }
 
-struct Ended {
-    how: How,
-    exit: Option<String>,
+pub struct Ended {
+    pub how: How,
+    pub exit: Option<String>,
 }
 
-enum How {
+pub enum How {
     Status(TaskStatus),
     NotStarted(TaskStatus),
     /// No line, or a blank last one.
@@ -108,45 +117,10 @@ enum How {
 }
 
 impl Ended {
-    fn not_started(reason: &dyn std::fmt::Display) -> Self {
+    pub fn not_started(reason: &dyn std::fmt::Display) -> Self {
         let text = format!("Failed to start task: {reason}");
         let status = TaskStatus::with_exception(bits::ERROR_BACKOFF, text);
         Self { how: How::NotStarted(status), exit: None }
-    }
-}
-
-/// What happens to an attempt, as lines of its `statuses` log (reference, section 7.3).
-struct Journal {
-    clock: Clock,
-    host: String,
-    started_ms: u64,
-    source: Source,
-    printer: Printer,
-    raw_status: Option<String>,
-}
-
-impl Journal {
-    async fn event(&self, event: &str, more: &[(&str, Value)]) {
-        let mut object = json!({
-            "event": event,
-            "attempt": self.source.attempt,
-            "invocation_start_time": self.started_ms / 1_000,
-            "invocation_rand": (self.source.attempt.0.as_u128() as u64) >> 1,
-            "worker_host": self.host,
-        });
-        for (key, value) in more {
-            object[*key] = value.clone();
-        }
-        if let Some(raw) = &self.raw_status {
-            object["raw_status"] = json!(raw);
-        }
-        let mut lines = Lines::default();
-        lines.push(Stream::Statuses, object.to_string().as_bytes(), false, 0);
-        self.print(lines).await;
-    }
-
-    async fn print(&self, lines: Lines) {
-        self.printer.print(self.clock.now(), lines).await;
     }
 }
 

@@ -5,9 +5,11 @@ pub mod capacity;
 mod driver;
 pub mod exec;
 pub mod guard;
+mod journal;
 mod ledger;
 pub mod logs;
 mod processes;
+mod responder;
 
 pub use driver::{Options, WorkerError, run};
 pub use guard::GuardCommand;

@@ -65,6 +65,11 @@ impl Job {
                 put(key, json!(list));
             }
         }
+        if let Some(responder) = &self.spec.responder {
+            put("runner", json!("nats"));
+            put("subject", json!(responder.subject));
+            put("responder_timeout_sec", json!(responder.silence_ms as f64 / 1_000.0));
+        }
         if self.spec.plain_command {
             put("plain_command", json!(true));
         }

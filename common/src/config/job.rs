@@ -9,7 +9,8 @@ use super::model::{Job, LevelIx, Placement, Settings};
 use super::reader::{ObjectReader, Reader};
 use super::settings::{find_level, not_negative, read_backoff, unknown_identifier};
 use super::subprocess::{read_kill, read_orphan_delay, read_subprocess};
-use crate::protocol::assign::TaskSpec;
+use crate::protocol::assign::{Responder, TaskSpec};
+use crate::protocol::run::check_subject;
 
 /// `None` only if the entry is not an object at all.
 pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job> {
@@ -28,6 +29,7 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
         resources: object.get("resources").map(|r| read_slots(&r, settings)).unwrap_or_default(),
         spec: Arc::new(TaskSpec {
             command: object.get("command").and_then(|r| r.strings()).unwrap_or_default(),
+            responder: read_responder(&object),
             plain_command: object.get("plain_command").and_then(|r| r.bool()).unwrap_or(false),
             config: read_config(&object),
             kill: object
@@ -80,6 +82,43 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
         job.errors_object = Some(Box::new(errors_object(&job.errors, &reader.json())));
     }
     Some(job)
+}
+
+/// `runner`, `subject` and `responder_timeout_sec`.
+fn read_responder(object: &ObjectReader<'_>) -> Option<Responder> {
+    let runner = object.get("runner");
+    let on_nats = runner.as_ref().and_then(|r| r.word(&[("process", false), ("nats", true)]));
+    let subject = object.get("subject");
+    let timeout = object.get("responder_timeout_sec");
+    let seconds = timeout.as_ref().and_then(Reader::float);
+    if let (Some(timeout), Some(seconds)) = (&timeout, seconds)
+        && !(0.001..=86_400.0).contains(&seconds)
+    {
+        timeout.error("expected a time from 0.001 to 86400 seconds", None);
+    }
+    if on_nats != Some(true) {
+        for useless in [&subject, &timeout].into_iter().flatten() {
+            useless.warn_key("it has no effect without \"runner\": \"nats\"", None);
+        }
+        return None;
+    }
+    for key in ["command", "plain_command"] {
+        if let Some(command) = object.get(key) {
+            command.warn_key("it has no effect with \"runner\": \"nats\"", None);
+        }
+    }
+    let runner = runner.expect("it was just read");
+    let Some(subject) = subject else {
+        runner.error("the runner \"nats\" needs a \"subject\" to ask on", None);
+        return None;
+    };
+    let name = subject.string()?;
+    if let Err(expected) = check_subject(&name) {
+        subject.error(format!("expected {expected}"), None);
+        return None;
+    }
+    let silence_ms = seconds.map_or(Responder::SILENCE_MS, |seconds| (seconds * 1_000.0) as u64);
+    Some(Responder { subject: name, silence_ms })
 }
 
 fn read_number(object: &ObjectReader<'_>, key: &'static str) -> Option<i64> {

@@ -300,6 +300,27 @@ pub const KEYS: &[Key] = &[
         "false",
         "The command gets none of these arguments; it is done if it exits with 0, and in error otherwise, unless it has written a status to the file that `BISTRO_STATUS` names.",
     ),
+    key(
+        JOB,
+        "runner",
+        "`process` or `nats`",
+        "`process`",
+        "`nats`: its tasks are done by whoever answers on `subject`.",
+    ),
+    key(
+        JOB,
+        "subject",
+        "text",
+        "none",
+        "Where the worker asks for a task to be done, with `runner` `nats`.",
+    ),
+    key(
+        JOB,
+        "responder_timeout_sec",
+        "seconds",
+        "300",
+        "Without an answer and without progress for so long, a responder is given up, and the task is in error.",
+    ),
     key(JOB, "config", "object", "{}", "Handed to the task as it is."),
     key(JOB, "priority", "number", "1.0", "For the policies that rank jobs."),
     key(

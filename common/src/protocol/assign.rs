@@ -37,6 +37,9 @@ pub struct TaskSpec {
     /// The command gets no more arguments, and its exit says how it went.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub plain_command: bool,
+    /// Who does it instead of a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub responder: Option<Responder>,
     /// The job's `config`, verbatim.
     pub config: Map<String, Value>,
     /// What to do when the worker has to end the task on its own.
@@ -44,6 +47,14 @@ pub struct TaskSpec {
     /// Lines per 10 ms that the task may print before it has to wait; none: as fast as it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_lines_per_10_ms: Option<u32>,
+}
+
+/// Somebody on NATS who does tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Responder {
+    pub subject: String,
+    /// How long it may say nothing.
+    pub silence_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

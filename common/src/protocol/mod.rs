@@ -12,6 +12,7 @@ pub mod event;
 pub mod heartbeat;
 pub mod job;
 pub mod log;
+pub mod run;
 pub mod task;
 pub mod view;
 
@@ -83,6 +84,7 @@ versioned! {
     control::Control: fence.v;
     control::ControlReply: v;
     done::Done: v;
+    run::RunRequest: v;
     event::Event: v;
     log::LogRead: v;
     log::LogReadReply: v;

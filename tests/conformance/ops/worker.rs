@@ -30,6 +30,7 @@ fn assignment(node: &str, command: Vec<String>, prev_status: Option<Value>) -> A
         spec: Arc::new(TaskSpec {
             command,
             plain_command: false,
+            responder: None,
             config: Default::default(),
             kill: Kill { method: KillMethod::Term, wait_ms: 0 },
             log_lines_per_10_ms: None,

@@ -85,6 +85,7 @@ fn assignment(n: u8) -> Assignment {
         spec: Arc::new(TaskSpec {
             command: Vec::new(),
             plain_command: false,
+            responder: None,
             config: Default::default(),
             kill: Kill { method: KillMethod::Term, wait_ms: 0 },
             log_lines_per_10_ms: None,
