@@ -12,7 +12,7 @@ use std::path::Path;
 
 use bistro_common::protocol::{
     DecodeError, VERSION, Versioned, assign, control, decode, done, encode, event, heartbeat, log,
-    view,
+    run, view,
 };
 
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors");
