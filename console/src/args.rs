@@ -124,6 +124,9 @@ pub struct UpArgs {
     /// The program for jobs without a command of their own
     #[arg(long, value_name = "CMD")]
     pub worker_command: Option<String>,
+    /// Variables of the environment that tasks get, too (see `bistro worker --help`)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub pass_env: Vec<String>,
     /// Where everything is kept
     #[arg(long, value_name = "DIR", default_value = ".bistro/up")]
     pub data_dir: PathBuf,

@@ -216,6 +216,9 @@ fn start_worker(
     if let Some(command) = &args.worker_command {
         arguments.extend(["--worker-command".to_owned(), absolute(command)?]);
     }
+    if !args.pass_env.is_empty() {
+        arguments.extend(["--pass-env".to_owned(), args.pass_env.join(",")]);
+    }
     parts.push(Part::start(&name, this_program()?, arguments, url, Signal::SIGTERM)?);
     Ok(())
 }
