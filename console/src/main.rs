@@ -129,6 +129,8 @@ async fn run_scheduler(cell: Cell, bus: Bus, args: SchedulerArgs) -> anyhow::Res
 }
 
 async fn run_worker(url: Option<&str>, cell: Cell, args: WorkerHere) -> anyhow::Result<ExitCode> {
+    // Its environment has the password of NATS, and tasks may be of the same user.
+    nix::sys::prctl::set_dumpable(false).context("this process cannot be closed to others")?;
     let name = match args.name {
         Some(name) => name,
         None => host_name().parse().context("the host's name; give --name")?,

@@ -11,7 +11,7 @@ use bistro_common::nats::Bus;
 use bistro_common::protocol::encode;
 use bistro_common::protocol::event::Event;
 use bistro_common::subject::Cell;
-use bistro_core::{AuditId, Input};
+use bistro_core::AuditId;
 
 use crate::bus::make_streams;
 
@@ -24,7 +24,7 @@ pub async fn tell(
     bus: Bus,
     cell: Cell,
     mut audits: mpsc::Receiver<(AuditId, Event)>,
-    out: mpsc::Sender<Input>,
+    out: mpsc::Sender<Vec<AuditId>>,
 ) {
     let context = jetstream::new(bus.client().clone());
     let mut waiting = Vec::new();
@@ -32,7 +32,7 @@ pub async fn tell(
         while !waiting.is_empty() {
             let (told, error) = publish(&context, &cell, &waiting).await;
             let ids = waiting.drain(..told).map(|(id, _)| id).collect();
-            if out.send(Input::AuditsTold(ids)).await.is_err() {
+            if out.send(ids).await.is_err() {
                 return;
             }
             if let Some(error) = error {
@@ -52,13 +52,16 @@ async fn publish(
     cell: &Cell,
     audits: &[(AuditId, Event)],
 ) -> (usize, Option<async_nats::Error>) {
-    let mut answers = Vec::new();
+    let (mut answers, mut failed) = (Vec::new(), None);
     for (id, event) in audits {
         let message =
             PublishMessage::build().payload(encode(event).into()).message_id(format!("audit-{id}"));
         match context.send_publish(cell.event(&event.kind), message).await {
             Ok(answer) => answers.push(answer),
-            Err(error) => return (0, Some(error.into())),
+            Err(error) => {
+                failed = Some(error.into());
+                break;
+            }
         }
     }
     let mut told = 0;
@@ -68,5 +71,5 @@ async fn publish(
             Err(error) => return (told, Some(error.into())),
         }
     }
-    (told, None)
+    (told, failed)
 }

@@ -73,7 +73,10 @@ pub async fn make_streams(
         max_bytes: STREAM_BYTES,
         ..stream::Config::default()
     };
-    context.create_or_update_stream(of_stream(cell.events_stream(), cell.events(), 3)).await?;
+    let events = of_stream(cell.events_stream(), cell.events(), 3);
+    // An audit event that is sent again, however late, is known by its id.
+    let events = stream::Config { duplicate_window: events.max_age, ..events };
+    context.create_or_update_stream(events).await?;
     let done = of_stream(cell.done_stream(), cell.dones(), 7);
     context.create_or_update_stream(done).await?;
     Ok(())

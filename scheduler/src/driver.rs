@@ -125,7 +125,8 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     for audit in untold {
         audits.try_send(audit).expect("the channel has room for them");
     }
-    tasks.spawn(audit_trail::tell(bus.clone(), options.cell.clone(), trail, inputs.clone()));
+    let (told_out, mut told) = mpsc::channel(INPUTS_MAX);
+    tasks.spawn(audit_trail::tell(bus.clone(), options.cell.clone(), trail, told_out));
     tasks.spawn(bus::consume(bus.clone(), options.cell.clone(), done_out));
     let mut connections = bus.connections();
     let mut driver = Driver {
@@ -165,6 +166,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
             Some(asked) = questions.recv(), if whole => driver.on_question(asked).await,
             Some(delivery) = dones.recv(), if judge => driver.on_delivery(delivery),
             Some(input) = incoming.recv(), if judge => driver.step(input),
+            Some(ids) = told.recv() => driver.step(Input::AuditsTold(ids)),
             Some(plan) = compiled.recv() => driver.step(Input::Compiled(plan?)),
             Some(loaded) = plans.recv(), if whole => driver.on_loaded(loaded).await,
             Ok(()) = connections.changed() => driver.announce().await,

@@ -193,6 +193,22 @@ async fn isolation(cell: &Cell) -> Isolation {
     }
 }
 
+/// Tried out, without regard to what the worker thinks.
+fn cgroups_can_be_made() -> bool {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).map(str::to_owned);
+    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    let (Some(mount), Some(own)) = (mount.and_then(|line| line.split(' ').nth(1)), own) else {
+        return false;
+    };
+    let probe = std::path::Path::new(mount).join(own).join(format!("probe-{}", std::process::id()));
+    let made = std::fs::create_dir(&probe).is_ok() && probe.join("cgroup.kill").exists();
+    // It may not be there.
+    let _ = std::fs::remove_dir(&probe);
+    made
+}
+
 /// A process that nothing leads to any more, except its cgroup: another session, a scrubbed
 /// environment, and its parents are gone.
 #[tokio::test(flavor = "multi_thread")]
@@ -208,6 +224,8 @@ async fn what_a_task_hides_from_its_guard_is_killed_with_it_where_there_are_cgro
     let _worker = cell.spawn_worker("w1", &log.0);
     wait_until("three starts", || log.starts().len() == 3).await;
     let isolation = isolation(&cell).await;
+    let expected = if cgroups_can_be_made() { Isolation::Cgroup } else { Isolation::ProcessGroup };
+    assert_eq!(isolation, expected);
     let tasks: Listing<TaskRow> =
         cell.ask(verb::TASKS, &TasksRequest::default()).await.expect("the tasks");
     let task = tasks.items.iter().find(|task| task.running.is_some()).expect("three of them run");

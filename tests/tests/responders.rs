@@ -119,6 +119,36 @@ async fn a_kill_reaches_the_responder_and_what_it_answers_counts() {
     cell.wait_for_count(TaskState::Failed, 1).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_orders_to_end_the_earliest_holds() {
+    let cell = cell("").await;
+    let client = client(&cell).await;
+    let mut asked = subscribe(&client, "do.it").await;
+    let _worker = cell.start_worker("w1", "/bin/false").await;
+    asked.next().await.expect("it is asked, and does not answer");
+    cell.wait_for_count(TaskState::Running, 1).await;
+    let attempt = task(&cell).await.running.expect("it runs").attempt;
+    for wait_ms in [300, 300_000] {
+        let kill = Some(Kill { method: KillMethod::TermWaitKill, wait_ms });
+        let kill = KillRequest { attempt, kill, actor: "me".to_owned(), reason: String::new() };
+        let _: KillReply = cell.ask(verb::KILL, &kill).await.expect("it is asked to end");
+    }
+    cell.wait_for("its end", |status| !status.counts.contains_key(&TaskState::Running)).await;
+}
+
+/// A status that would not fit into a result's message is cut, as a process's is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_too_long_costs_nothing_but_its_task() {
+    let cell = cell(r#", "backoff": ["fail"]"#).await;
+    let client = client(&cell).await;
+    let mut asked = subscribe(&client, "do.it").await;
+    let _worker = cell.start_worker("w1", "/bin/false").await;
+    let message = asked.next().await.expect("it is asked");
+    let long = vec![1; 900_000];
+    client.publish(message.reply.expect("a reply"), long.into()).await.expect("published");
+    cell.wait_for_count(TaskState::Failed, 1).await;
+}
+
 /// configs/examples/responder.py does configs/examples/responder.json.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_in_python_does_its_job() {

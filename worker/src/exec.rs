@@ -360,13 +360,13 @@ fn status_of_exit(exit: &str) -> TaskStatus {
 
 /// The last line of a stream, in bounded memory.
 #[derive(Default)]
-struct LastLine {
+pub struct LastLine {
     line: Vec<u8>,
     ended: bool,
 }
 
 impl LastLine {
-    fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             if std::mem::take(&mut self.ended) {
                 self.line.clear();
@@ -380,7 +380,7 @@ impl LastLine {
     }
 
     /// `None` if there is no line, or the last one is blank.
-    fn line(&self) -> Option<String> {
+    pub fn line(&self) -> Option<String> {
         let line = String::from_utf8_lossy(&self.line).into_owned();
         (!line.trim().is_empty()).then_some(line)
     }

@@ -82,17 +82,16 @@ pub fn signal(pid: i32, signal: Signal) {
 pub fn end_leftovers(ledger: LedgerId) -> Vec<i32> {
     let mark = ledger.to_string();
     let deadline = Instant::now() + TIMEOUT;
-    // They may hold what bears no mark any more.
-    end_cgroups(ledger);
     loop {
         let left: Vec<i32> = pids().filter(|&pid| is_marked(pid, LEDGER_VARIABLE, &mark)).collect();
-        if left.is_empty() || Instant::now() >= deadline {
+        // They may hold what bears no mark any more.
+        let empty = end_cgroups(ledger);
+        if left.is_empty() && empty || Instant::now() >= deadline {
             return left;
         }
         for &pid in &left {
             signal(pid, Signal::KILL);
         }
-        end_cgroups(ledger);
         std::thread::sleep(Duration::from_millis(10));
     }
 }

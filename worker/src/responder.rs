@@ -7,7 +7,7 @@
 
 use async_nats::client::RequestErrorKind;
 use async_nats::{Message, Request, RequestError};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -23,7 +23,7 @@ use bistro_common::protocol::{MESSAGE_BYTES_MAX, VERSION, encode};
 use bistro_common::status::{TaskStatus, bits};
 use bistro_common::subject::Cell;
 
-use crate::exec::{Ended, How, Surroundings, argument};
+use crate::exec::{Ended, How, LastLine, Surroundings, argument};
 use crate::journal::Journal;
 use crate::logs::{Capture, Lines};
 
@@ -33,6 +33,9 @@ pub struct Voice {
     pub bus: Bus,
     pub cell: Cell,
 }
+
+/// Of one message of progress; the rest is left out.
+const PROGRESS_BYTES_MAX: usize = 64 << 10;
 
 /// No request lasts longer, whatever progress is made.
 const REQUEST_MAX: Duration = Duration::from_secs(30 * 86_400);
@@ -83,13 +86,14 @@ pub async fn ask(
                 signalled = true;
                 // One that is cut off hears nothing, and is given up all the same.
                 let _ = bus.publish(cancel.clone(), Vec::new()).await;
-                give_up_at = match kill.method {
-                    KillMethod::Term => give_up_at,
-                    KillMethod::Kill => Some(Instant::now()),
-                    KillMethod::TermWaitKill => {
-                        Some(Instant::now() + Duration::from_millis(kill.wait_ms))
-                    }
+                let wait = match kill.method {
+                    KillMethod::Term => None,
+                    KillMethod::Kill => Some(Duration::ZERO),
+                    KillMethod::TermWaitKill => Some(Duration::from_millis(kill.wait_ms)),
                 };
+                // Of several deadlines the earliest holds.
+                let at = wait.map(|wait| Instant::now() + wait);
+                give_up_at = [give_up_at, at].into_iter().flatten().min();
             }
             () = sleep_until(give_up_at) => break How::Silent { signalled },
             () = tokio::time::sleep_until(silent_at) => {
@@ -103,8 +107,10 @@ pub async fn ask(
             }
         }
     };
-    // What was said before the answer is here already: the server keeps its order.
-    while let Ok(Some(message)) = tokio::time::timeout(Duration::ZERO, said.next()).await {
+    // What was said before the answer is here already: the server keeps its order. It ends, since
+    // nothing more comes.
+    let _ = said.unsubscribe().await;
+    while let Some(Some(message)) = said.next().now_or_never() {
         print(&mut capture, &message, journal).await;
     }
     let mut lines = Lines::default();
@@ -121,11 +127,13 @@ fn heard(
 ) -> How {
     match answer {
         Ok(message) => {
-            let line = String::from_utf8_lossy(&message.payload).trim().to_owned();
-            journal.raw_status = Some(line.clone());
-            match line.is_empty() {
-                true => How::Silent { signalled },
-                false => How::Status(TaskStatus::of_attempt(Some(&line), signalled)),
+            // The same bounds as for a process: what is longer would not fit into a result.
+            let mut last = LastLine::default();
+            last.push(&message.payload);
+            journal.raw_status = last.line();
+            match last.line() {
+                None => How::Silent { signalled },
+                Some(line) => How::Status(TaskStatus::of_attempt(Some(&line), signalled)),
             }
         }
         Err(error) if error.kind() == RequestErrorKind::NoResponders => {
@@ -141,8 +149,9 @@ fn heard(
 /// Each message is a line, or several.
 async fn print(capture: &mut Capture, message: &Message, journal: &Journal) {
     let mut lines = Lines::default();
-    capture.push(Stream::Stdout, &message.payload, &mut lines);
-    if !message.payload.ends_with(b"\n") {
+    let text = &message.payload[..message.payload.len().min(PROGRESS_BYTES_MAX)];
+    capture.push(Stream::Stdout, text, &mut lines);
+    if !text.ends_with(b"\n") {
         capture.push(Stream::Stdout, b"\n", &mut lines);
     }
     journal.print(lines).await;

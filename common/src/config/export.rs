@@ -61,7 +61,8 @@ impl Job {
             ("run_only_after_all_nodes_are_done_for", &self.after_all),
             ("command", &self.spec.command),
         ] {
-            if !list.is_empty() {
+            let of_runner = key == "command" && self.spec.responder.is_some();
+            if !list.is_empty() && !of_runner {
                 put(key, json!(list));
             }
         }

@@ -12,6 +12,9 @@ use super::subprocess::{read_kill, read_orphan_delay, read_subprocess};
 use crate::protocol::assign::{Responder, TaskSpec};
 use crate::protocol::run::check_subject;
 
+/// What a worker from before responders tries to run for a job that has one.
+const TOO_OLD: &str = "this-worker-is-too-old-for-the-runner-nats";
+
 /// `None` only if the entry is not an object at all.
 pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job> {
     let errors = reader.problems().error_count();
@@ -20,6 +23,7 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
         Some(reader) => Arc::new(read_subprocess(&reader, &settings.subprocess)),
         None => settings.subprocess.clone(),
     };
+    let responder = read_responder(&object);
     let mut job = Job {
         name: name.into(),
         owner: object.required("owner").and_then(|r| r.string()).unwrap_or_default(),
@@ -28,8 +32,12 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
         priority: object.get("priority").and_then(|r| r.float()).unwrap_or(1.0),
         resources: object.get("resources").map(|r| read_slots(&r, settings)).unwrap_or_default(),
         spec: Arc::new(TaskSpec {
-            command: object.get("command").and_then(|r| r.strings()).unwrap_or_default(),
-            responder: read_responder(&object),
+            // A worker that knows no responders finds no such program.
+            command: match &responder {
+                Some(_) => vec![TOO_OLD.to_owned()],
+                None => object.get("command").and_then(|r| r.strings()).unwrap_or_default(),
+            },
+            responder,
             plain_command: object.get("plain_command").and_then(|r| r.bool()).unwrap_or(false),
             config: read_config(&object),
             kill: object

@@ -17,6 +17,9 @@ use crate::record::Record;
 /// While so many wait for the stream, nothing more is changed.
 pub const UNTOLD_MAX: usize = 10_000;
 
+/// Of who did something, and of why.
+const TEXT_BYTES_MAX: usize = 4 << 10;
+
 /// Of all audit events of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AuditId {
@@ -40,7 +43,11 @@ pub(crate) struct Audits {
 
 impl Core {
     /// Keeps an event of kind `audit.*` until it is told.
-    pub(crate) fn audit(&mut self, event: Event, out: &mut Vec<Effect>) {
+    pub(crate) fn audit(&mut self, mut event: Event, out: &mut Vec<Effect>) {
+        // One that the stream could never take would keep all later ones waiting.
+        for text in event.actor.iter_mut().chain([&mut event.text]) {
+            text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        }
         self.audits.made += 1;
         self.audits.untold += 1;
         let id = AuditId { epoch: self.identity.epoch, number: self.audits.made };

@@ -161,7 +161,7 @@ impl Core {
         }
         let full_sync = match heartbeat.open_attempts {
             // One that was not asked for by this reign may be about another time.
-            Some(_) if heartbeat.epoch_seen != self.identity.epoch => false,
+            Some(_) if heartbeat.epoch_seen != self.identity.epoch => true,
             Some(open) => {
                 self.adopt_unknown(worker, heartbeat.incarnation, open, out);
                 false

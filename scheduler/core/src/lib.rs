@@ -267,7 +267,7 @@ impl Core {
     /// keeps such inputs back.
     fn enter_for(&mut self, input: &Input, out: &mut Vec<Effect>) {
         match input {
-            Input::Tick | Input::Heartbeat { .. } => self.enter_some(out),
+            Input::Tick | Input::Heartbeat { .. } | Input::AuditsTold(_) => self.enter_some(out),
             _ => self.enter_all(out),
         }
     }

@@ -62,22 +62,26 @@ impl Cgroups {
 
     /// Goes into a cgroup that is the attempt's alone: what is started next is born there.
     pub fn enter(&mut self, attempt: AttemptId) -> std::io::Result<()> {
+        // One that cannot be entered is not tried again.
         let number = match self.free.pop() {
             Some(number) => number,
-            None => {
-                // One that is left over from a guard before this is not known to be empty.
-                self.made += 1;
-                std::fs::create_dir(self.path(self.made))?;
-                self.made
-            }
+            None => self.make()?,
         };
-        if let Err(error) = join(&self.path(number)) {
-            self.free.push(number);
-            return Err(error);
-        }
+        join(&self.path(number))?;
         self.here = Some(number);
         self.of.insert(attempt, number);
         Ok(())
+    }
+
+    fn make(&mut self) -> std::io::Result<u32> {
+        loop {
+            self.made += 1;
+            match std::fs::create_dir(self.path(self.made)) {
+                // Left over from a guard before this, and not known to be empty.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| self.made),
+            }
+        }
     }
 
     /// Goes home.
@@ -138,13 +142,12 @@ impl Cgroups {
 }
 
 /// Kills what is in the cgroups of an earlier guard of this worker, and removes those that are
-/// empty.
-pub fn end_leftovers(ledger: LedgerId) {
-    let Some(home) = own().map(|own| own.join(directory(ledger))) else { return };
-    for child in children(&home) {
-        kill(&child);
-    }
+/// empty. Returns whether none is left with anything in it.
+pub fn end_leftovers(ledger: LedgerId) -> bool {
+    let Some(home) = own().map(|own| own.join(directory(ledger))) else { return true };
+    children(&home).for_each(|child| kill(&child));
     remove(&home);
+    !children(&home).any(|child| is_populated(&child))
 }
 
 fn directory(ledger: LedgerId) -> String {
@@ -190,16 +193,59 @@ fn children(cgroup: &Path) -> impl Iterator<Item = PathBuf> {
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path())
 }
 
-fn remove(home: &Path) {
-    for child in children(home) {
-        let _ = std::fs::remove_dir(child);
-    }
-    let _ = std::fs::remove_dir(home);
+/// With all that is in it, as far as nothing runs there. Tasks may have made some of their own.
+fn remove(cgroup: &Path) {
+    children(cgroup).for_each(|child| remove(&child));
+    let _ = std::fs::remove_dir(cgroup);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn in_directory(home: &Path) -> Cgroups {
+        Cgroups {
+            home: home.to_owned(),
+            origin: home.to_owned(),
+            made: 0,
+            free: Vec::new(),
+            of: HashMap::new(),
+            here: None,
+            ended: VecDeque::new(),
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_guard_has_left_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("1")).unwrap();
+        let mut cgroups = in_directory(directory.path());
+        let attempt = AttemptId::generate();
+        cgroups.enter(attempt).unwrap();
+        assert_eq!(cgroups.of[&attempt], 2);
+    }
+
+    #[test]
+    fn one_that_is_empty_is_used_again_and_one_that_is_gone_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut cgroups = in_directory(directory.path());
+        let [first, second, third] = [0; 3].map(|_| AttemptId::generate());
+        cgroups.enter(first).unwrap();
+        cgroups.ended(first);
+        cgroups.collect();
+        assert!(cgroups.free.is_empty(), "the guard is in it itself");
+        cgroups.leave().unwrap();
+        cgroups.collect();
+        cgroups.enter(second).unwrap();
+        assert_eq!(cgroups.of[&second], 1);
+        cgroups.ended(second);
+        cgroups.leave().unwrap();
+        cgroups.collect();
+        std::fs::remove_dir_all(directory.path().join("1")).unwrap();
+        assert!(cgroups.enter(third).is_err());
+        cgroups.enter(third).unwrap();
+        assert_eq!(cgroups.of[&third], 2);
+    }
 
     #[test]
     fn the_cgroup_is_found_whatever_the_mounts_are() {

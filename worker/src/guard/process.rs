@@ -213,8 +213,12 @@ impl Guard<'_> {
         for inherited in [&status, &canary] {
             rustix::io::fcntl_setfd(inherited, rustix::io::FdFlags::empty())?;
         }
-        if let Some(cgroups) = &mut self.cgroups {
-            cgroups.enter(start.attempt)?;
+        if let Some(cgroups) = &mut self.cgroups
+            && let Err(error) = cgroups.enter(start.attempt)
+        {
+            // It is found by its group and its mark then, as where there are no cgroups.
+            eprintln!("warning: a task has no cgroup of its own: {error}");
+            cgroups.leave()?;
         }
         let spawned = Command::new(program)
             .args(argv)

@@ -48,6 +48,13 @@ fn a_list_that_another_reign_asked_for_is_not_believed() {
     let late = listing(&cell, vec![opened(&running[0])], 1);
     cell.step(Input::Heartbeat { token: 9, heartbeat: Box::new(late) });
     assert_eq!(cell.core.counts(), before);
+    let asked_again = cell.effects().into_iter().any(|effect| match effect {
+        Effect::Reply { token: 9, reply } => {
+            matches!(reply.answer, HeartbeatAnswer::Lease { full_sync: true, .. })
+        }
+        _ => false,
+    });
+    assert!(asked_again, "what it runs must be known soon");
 }
 
 #[test]

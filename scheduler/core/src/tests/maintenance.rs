@@ -84,3 +84,16 @@ fn nothing_is_changed_while_too_many_audit_events_wait() {
     cell.step(Input::AuditsTold(told));
     assert!(drain(&mut cell, "w1", true).is_ok());
 }
+
+#[test]
+fn an_audit_event_is_never_too_large_for_the_stream() {
+    let mut cell = Cell::new(two_levels(LIMITS, ONE_JOB), forest(1, 6));
+    cell.heartbeat("w1", 1);
+    let (actor, reason) = ("ä".repeat(500_000), "x".repeat(500_000));
+    let audit = Audit { actor, reason };
+    let request = WorkerDrainRequest { worker: "w1".to_owned(), on: true, audit };
+    let now = cell.now;
+    assert!(cell.apply(|core, out| core.worker_drain(now, &request, out)).is_ok());
+    let (_, event) = fold(&cell.store).audits.remove(0);
+    assert!(serde_json::to_vec(&event).unwrap().len() < 10_000);
+}
