@@ -58,6 +58,10 @@ impl Cell {
         Self { nats, directory, terms: LeaseTerms::DEVELOPMENT, http: None, name, client }
     }
 
+    pub fn name(&self) -> &CellName {
+        &self.name
+    }
+
     pub fn config_path(&self) -> PathBuf {
         self.directory.path().join("bistro.json")
     }

@@ -34,7 +34,8 @@ const RESTART_DELAY: Duration = Duration::from_millis(200);
 pub struct GuardCommand {
     pub program: PathBuf,
     pub args: Vec<String>,
-    /// Variables that tasks get beside [`TASK_VARIABLES`]; nothing else of the worker's reaches them.
+    /// Variables that tasks get beside those that every program may need; nothing else of the
+    /// worker's reaches them.
     pub pass_env: Vec<String>,
 }
 
