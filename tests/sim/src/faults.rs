@@ -3,7 +3,9 @@
 use fastrand::Rng;
 
 use crate::queue::{MS, SEC, Us};
-use crate::world::WORKERS;
+use crate::scheduler::Operation;
+use crate::worker;
+use crate::world::{Doom, Event, WORKERS, World, called};
 
 /// Faults begin within this time; then the world is whole again, and everything must settle.
 pub const FAULTS_UNTIL: Us = 40 * SEC;
@@ -92,4 +94,59 @@ fn draw_one(rng: &mut Rng) -> Fault {
         _ => rng.u64(0..40 * SEC),
     };
     Fault { at: rng.u64(0..FAULTS_UNTIL), of, kind, lasts }
+}
+
+impl World {
+    pub fn fault_begins(&mut self, number: usize) {
+        let Fault { of: node, kind, lasts, .. } = self.faults[number];
+        let (now, trace) = (self.now, &mut self.trace);
+        trace.say(now, || format!("FAULT of {}: {kind:?} for {} ms", called(node), lasts / MS));
+        let until = now + lasts;
+        self.queue.plan(until, Event::Ends(number));
+        let host = &mut self.hosts[node];
+        match kind {
+            FaultKind::Crash => self.kill(node, false),
+            FaultKind::PowerLoss => self.kill(node, true),
+            FaultKind::CrashAtCommit { effects } => {
+                let doom = Some(Doom { effects });
+                match node {
+                    SCHEDULER => self.scheduler.doom = doom,
+                    worker => self.worker(worker).doom = doom,
+                }
+            }
+            FaultKind::Pause => host.paused_until = until.max(host.paused_until),
+            FaultKind::Stop if node != SCHEDULER && host.alive => self.stop_worker(node),
+            FaultKind::Stop => self.kill(node, false),
+            FaultKind::Cut { out, into } => self.cut(node, out, into),
+            FaultKind::Slow => host.slow_until = until,
+            FaultKind::SlowDisk => host.slow_disk_until = until,
+            FaultKind::StreamLoss => self.lose_stream(),
+            FaultKind::Redelivery => self.deliver_again(),
+            FaultKind::Replaced => self.isolate(),
+            FaultKind::Kill => {
+                if let Some(attempt) = self.checks.running_on(node) {
+                    self.operate(Operation::Kill(attempt));
+                }
+            }
+            FaultKind::Drain => self.drain(node, true),
+        }
+    }
+
+    pub fn fault_ends(&mut self, number: usize) {
+        let Fault { of: node, kind, .. } = self.faults[number];
+        match kind {
+            FaultKind::Cut { .. } => self.heal(node),
+            FaultKind::Replaced => self.replace_scheduler(),
+            FaultKind::Drain => self.drain(node, false),
+            _ => {}
+        }
+        // Whatever has died meanwhile is started again.
+        self.queue.plan(self.now + self.rng.u64(MS..SEC), Event::Boots(node));
+    }
+
+    fn drain(&mut self, node: Node, on: bool) {
+        if node != SCHEDULER && self.hosts[SCHEDULER].alive {
+            self.operate(Operation::Drain { worker: worker::name(node), on });
+        }
+    }
 }

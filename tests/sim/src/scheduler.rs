@@ -7,7 +7,6 @@ use bistro_common::lease::LeaseTerms;
 use bistro_common::protocol::api::{KillRequest, WorkerDrainRequest};
 use bistro_common::protocol::assign::Assign;
 use bistro_common::protocol::control::{Control, ControlAnswer, Order};
-use bistro_common::protocol::done::Done;
 use bistro_common::protocol::job::Audit;
 use bistro_core::{Core, Effect, Identity, Input, Kept, Phase, Record, SendFailure};
 use rustc_hash::FxHashMap;
@@ -295,18 +294,6 @@ impl World {
         };
         let (worker, incarnation) = (worker::name(worker), control.fence.incarnation);
         self.scheduler_step(Input::ProbeReply { worker, incarnation, reply });
-    }
-
-    /// Without the rule a result counts for whatever attempt of its task is open.
-    fn undo_exactly_once(&self, mut done: Done) -> Done {
-        if self.off(Rule::ExactlyOnceApply) {
-            for result in &mut done.results {
-                if let Some(open) = self.checks.running(&result.task) {
-                    result.attempt = open;
-                }
-            }
-        }
-        done
     }
 
     pub fn isolate(&mut self) {

@@ -3,12 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use bistro_common::ids::Seq;
 use bistro_common::ids::{AttemptId, CellId, Incarnation, LedgerId, WorkerName};
-use bistro_common::protocol::Fence;
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::assign::Assignment;
-use bistro_common::protocol::control::{Control, Order};
 use bistro_common::protocol::done::Done;
 use bistro_common::protocol::heartbeat::{Capacity, ClosedReason, Heartbeat, HeartbeatAnswer};
 use bistro_common::protocol::task::{OpenAttempt, Outcome, TaskResult};
@@ -41,7 +38,7 @@ struct Ledger {
 
 #[derive(Default)]
 pub struct Worker {
-    core: Option<WorkerCore>,
+    pub core: Option<WorkerCore>,
     ledger: Ledger,
     asked: FxHashMap<u64, Asked>,
     /// Heartbeats that are not answered yet.
@@ -58,7 +55,7 @@ pub struct Worker {
     /// Records that a broken shell has not fsynced yet.
     unsynced: Vec<LedgerRecord>,
     /// The last lease, for worlds in which a rule is off.
-    lease: Option<(u64, HeartbeatAnswer)>,
+    pub lease: Option<(u64, HeartbeatAnswer)>,
 }
 
 /// Workers are called after their nodes.
@@ -385,39 +382,6 @@ impl World {
         }
         inputs.append(&mut worker.held);
         self.worker_step(node, inputs);
-    }
-
-    /// With a fence down every message seems to be meant for whoever gets it.
-    fn undo_fences(&mut self, node: Node, fence: &mut Fence) {
-        let worker = &self.workers[node - 1];
-        if self.off(Rule::IncarnationFence)
-            && let Some(core) = &worker.core
-        {
-            fence.incarnation = core.incarnation;
-        }
-        if self.off(Rule::EpochFence)
-            && let Some((_, HeartbeatAnswer::Lease { scheduler, epoch, .. })) = &worker.lease
-        {
-            (fence.scheduler, fence.epoch) = (*scheduler, *epoch);
-        }
-    }
-
-    fn undo_floor(&self, control: &mut Control) {
-        if self.off(Rule::Floor)
-            && let Order::Probe { floor, .. } = &mut control.order
-        {
-            *floor = Seq(0);
-        }
-    }
-
-    /// As if the scheduler had settled what the stream has only stored.
-    fn forget_at_once(&self, node: Node, attempts: Vec<AttemptId>) -> Option<Input> {
-        let (sent, mut answer) = self.workers[node - 1].lease.clone()?;
-        if let HeartbeatAnswer::Lease { settled, full_sync, .. } = &mut answer {
-            *settled = attempts;
-            *full_sync = false;
-        }
-        Some(Input::Heartbeat { sent, answer })
     }
 }
 

@@ -6,15 +6,15 @@ use fastrand::Rng;
 
 use crate::checks::Checks;
 use crate::clock::{Clock, PPM_MAX};
-use crate::faults::{Fault, FaultKind, Node, SCHEDULER};
+use crate::faults::{Fault, Node, SCHEDULER};
 use crate::net::{Body, Envelope, Link, NATS, Net, Reply};
 use crate::queue::{MS, Queue, SEC, Us};
 use crate::rules::Rule;
-use crate::scheduler::{Operation, Scheduler};
+use crate::scheduler::Scheduler;
 use crate::stream::Stream;
 use crate::tasks::Task;
 use crate::trace::Trace;
-use crate::worker::{self, Worker};
+use crate::worker::Worker;
 
 pub const WORKERS: usize = 3;
 
@@ -59,7 +59,7 @@ pub struct Host {
     pub clock: Clock,
     pub life: u64,
     pub alive: bool,
-    paused_until: Us,
+    pub paused_until: Us,
     pub slow_until: Us,
     pub slow_disk_until: Us,
     pub link: Link,
@@ -80,10 +80,10 @@ pub struct World {
     pub trace: Trace,
     /// Inputs that cores have taken.
     pub steps: u64,
-    faults: Vec<Fault>,
+    pub faults: Vec<Fault>,
     /// When the last fault is over.
     pub whole_at: Us,
-    off: Option<Rule>,
+    pub off: Option<Rule>,
 }
 
 /// How a run went.
@@ -135,10 +135,6 @@ impl World {
             faults,
             off,
         }
-    }
-
-    pub fn off(&self, rule: Rule) -> bool {
-        self.off == Some(rule)
     }
 
     fn run(&mut self) {
@@ -335,62 +331,9 @@ impl World {
         let at = self.now + self.rng.u64(10 * MS..3 * SEC);
         self.queue.plan(at, Event::Boots(node));
     }
-
-    fn fault_begins(&mut self, number: usize) {
-        let Fault { of: node, kind, lasts, .. } = self.faults[number];
-        let (now, trace) = (self.now, &mut self.trace);
-        trace.say(now, || format!("FAULT of {}: {kind:?} for {} ms", called(node), lasts / MS));
-        let until = now + lasts;
-        self.queue.plan(until, Event::Ends(number));
-        let host = &mut self.hosts[node];
-        match kind {
-            FaultKind::Crash => self.kill(node, false),
-            FaultKind::PowerLoss => self.kill(node, true),
-            FaultKind::CrashAtCommit { effects } => {
-                let doom = Some(Doom { effects });
-                match node {
-                    SCHEDULER => self.scheduler.doom = doom,
-                    worker => self.worker(worker).doom = doom,
-                }
-            }
-            FaultKind::Pause => host.paused_until = until.max(host.paused_until),
-            FaultKind::Stop if node != SCHEDULER && host.alive => self.stop_worker(node),
-            FaultKind::Stop => self.kill(node, false),
-            FaultKind::Cut { out, into } => self.cut(node, out, into),
-            FaultKind::Slow => host.slow_until = until,
-            FaultKind::SlowDisk => host.slow_disk_until = until,
-            FaultKind::StreamLoss => self.lose_stream(),
-            FaultKind::Redelivery => self.deliver_again(),
-            FaultKind::Replaced => self.isolate(),
-            FaultKind::Kill => {
-                if let Some(attempt) = self.checks.running_on(node) {
-                    self.operate(Operation::Kill(attempt));
-                }
-            }
-            FaultKind::Drain => self.drain(node, true),
-        }
-    }
-
-    fn fault_ends(&mut self, number: usize) {
-        let Fault { of: node, kind, .. } = self.faults[number];
-        match kind {
-            FaultKind::Cut { .. } => self.heal(node),
-            FaultKind::Replaced => self.replace_scheduler(),
-            FaultKind::Drain => self.drain(node, false),
-            _ => {}
-        }
-        // Whatever has died meanwhile is started again.
-        self.queue.plan(self.now + self.rng.u64(MS..SEC), Event::Boots(node));
-    }
-
-    fn drain(&mut self, node: Node, on: bool) {
-        if node != SCHEDULER && self.hosts[SCHEDULER].alive {
-            self.operate(Operation::Drain { worker: worker::name(node), on });
-        }
-    }
 }
 
-fn called(node: Node) -> String {
+pub fn called(node: Node) -> String {
     match node {
         SCHEDULER => "the scheduler".to_owned(),
         NATS => "NATS".to_owned(),
