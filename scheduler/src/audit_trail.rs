@@ -4,7 +4,6 @@
 //! died, has the same message id both times; the stream keeps one of them.
 
 use async_nats::jetstream::{self, Context, message::PublishMessage};
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 use bistro_common::nats::Bus;
@@ -13,11 +12,10 @@ use bistro_common::protocol::event::Event;
 use bistro_common::subject::Cell;
 use bistro_core::AuditId;
 
-use crate::bus::make_streams;
+use crate::bus::{RETRY, make_streams};
 
 /// On their way at a time.
 const BATCH_MAX: usize = 256;
-const RETRY: Duration = Duration::from_millis(300);
 
 /// Runs until nobody is left to hear what has been told.
 pub async fn tell(

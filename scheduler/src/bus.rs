@@ -18,7 +18,7 @@ use bistro_core::{Input, SendFailure};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Between two attempts to reach JetStream.
-const RETRY: Duration = Duration::from_millis(300);
+pub const RETRY: Duration = Duration::from_millis(300);
 const FETCH: Duration = Duration::from_secs(5);
 const FETCH_MAX: usize = 256;
 const DAY: Duration = Duration::from_secs(86_400);

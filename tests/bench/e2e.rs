@@ -7,7 +7,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bistro_common::lease::LeaseTerms;
-use bistro_common::nats::{Address, Bus, Patience};
 use bistro_common::protocol::api::{TaskState, verb};
 use bistro_common::protocol::job::JobDocument;
 use bistro_tests::{Cell, children_of};
@@ -94,7 +93,7 @@ async fn noop_tasks_per_s(tasks: u32) -> anyhow::Result<f64> {
     let mut cell = Cell::new().await;
     cell.terms = LeaseTerms::PRODUCTION;
     cell.write_config(&config_with(tasks, r#", "runner": "nats", "subject": "bench.noop""#));
-    let bus = connect(&cell).await?;
+    let bus = cell.connect("bench").await;
     let mut asked = bus.client().subscribe("bench.noop").await?;
     let answering = bus.client().clone();
     tokio::spawn(async move {
@@ -111,7 +110,7 @@ async fn noop_tasks_per_s(tasks: u32) -> anyhow::Result<f64> {
 
 /// Milliseconds from a request to do one task to the word that it is done, one after the other.
 async fn latencies(cell: &Cell) -> anyhow::Result<Vec<f64>> {
-    let bus = connect(cell).await?;
+    let bus = cell.connect("bench").await;
     let mut done = bus.client().subscribe(cell.name().event("task.done")).await?;
     bus.flush().await;
     let mut times = Vec::new();
@@ -129,11 +128,6 @@ async fn latencies(cell: &Cell) -> anyhow::Result<Vec<f64>> {
         times.push(started.elapsed().as_secs_f64() * 1e3);
     }
     Ok(times)
-}
-
-async fn connect(cell: &Cell) -> anyhow::Result<Bus> {
-    let address = Address::parse(&cell.nats.url())?;
-    Ok(Bus::connect(&address, cell.name(), "bench", Patience::FailFast).await?)
 }
 
 /// When at least so many tasks have ended, and how many.

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use bistro_common::ids::WorkerName;
+use bistro_common::ids::{AttemptId, WorkerName};
 use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::{Address, Bus, NatsError, Patience};
-use bistro_common::protocol::api::{ApiError, ApiReply, CellStatus, TaskState, verb};
+use bistro_common::protocol::api::{
+    ApiError, ApiReply, CellStatus, KillReply, KillRequest, TaskState, verb,
+};
 use bistro_common::protocol::log::{LogRead, LogReadReply};
+use bistro_common::protocol::task::{Kill, KillMethod};
 use bistro_common::protocol::{decode, encode};
 use bistro_common::subject::Cell as CellName;
 
@@ -87,7 +90,7 @@ impl Cell {
             terms: self.terms,
             http: self.http,
         };
-        let bus = connect(&self.nats, &self.name, "scheduler").await;
+        let bus = self.connect("scheduler").await;
         tokio::spawn(async move {
             bistro_scheduler::run(options, bus).await.expect("the scheduler runs");
         });
@@ -109,7 +112,7 @@ impl Cell {
             },
             log_bytes: 1 << 30,
         };
-        let bus = connect(&self.nats, &self.name, name).await;
+        let bus = self.connect(name).await;
         let (stop, stopped) = watch::channel(false);
         let ended = tokio::spawn(async move {
             bistro_worker::run(options, bus, stopped).await.expect("the worker runs");
@@ -212,6 +215,19 @@ impl Cell {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Asks for the end of an attempt that runs.
+    pub async fn kill(&self, attempt: AttemptId, method: KillMethod, wait_ms: u64) {
+        let kill = Some(Kill { method, wait_ms });
+        let (actor, reason) = ("me".to_owned(), String::new());
+        let request = KillRequest { attempt, kill, actor, reason };
+        let _: KillReply = self.ask(verb::KILL, &request).await.expect("it is asked to end");
+    }
+
+    /// Another connection of this cell.
+    pub async fn connect(&self, role: &str) -> Bus {
+        connect(&self.nats, &self.name, role).await
     }
 
     pub async fn status(&self) -> CellStatus {

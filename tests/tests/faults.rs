@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use bistro_common::lease::LeaseTerms;
 use bistro_common::protocol::api::{
-    KillReply, KillRequest, Listing, Page, TaskRow, TaskState, TasksRequest, WorkerRow, verb,
+    Listing, Page, TaskRow, TaskState, TasksRequest, WorkerRow, verb,
 };
 use bistro_common::protocol::heartbeat::Isolation;
-use bistro_common::protocol::task::{Kill, KillMethod};
+use bistro_common::protocol::task::KillMethod;
 use bistro_tests::{Cell, Process, children_of, is_running, wait_until};
 
 const CONFIG: &str = r#"{
@@ -232,11 +232,7 @@ async fn what_a_task_hides_from_its_guard_is_killed_with_it_where_there_are_cgro
     let running = task.running.as_ref().expect("it was just looked at");
     let starts = log.starts();
     let (_, hidden) = starts.iter().find(|(node, _)| *node == task.node).expect("it has started");
-    let kill = Kill { method: KillMethod::Kill, wait_ms: 0 };
-    let (actor, reason) = ("me".to_owned(), String::new());
-    let request = KillRequest { attempt: running.attempt, kill: Some(kill), actor, reason };
-    let killed: Result<KillReply, _> = cell.ask(verb::KILL, &request).await;
-    assert!(killed.is_ok(), "{killed:?}");
+    cell.kill(running.attempt, KillMethod::Kill, 0).await;
     match isolation {
         Isolation::Cgroup => wait_until("its hidden part to end", || !is_running(*hidden)).await,
         // Nothing finds it before the lease or the worker ends, and that is what is reported.

@@ -6,11 +6,9 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bistro_common::protocol::api::{
-    KillReply, KillRequest, Listing, TaskRow, TaskState, TasksRequest, verb,
-};
+use bistro_common::protocol::api::{Listing, TaskRow, TaskState, TasksRequest, verb};
 use bistro_common::protocol::log::{Direction, LineId, LogRead, Stream};
-use bistro_common::protocol::task::{Kill, KillMethod};
+use bistro_common::protocol::task::KillMethod;
 use bistro_tests::{Cell, Process, wait_until};
 
 fn config(more: &str) -> String {
@@ -111,9 +109,7 @@ async fn a_kill_reaches_the_responder_and_what_it_answers_counts() {
     let mut cancelled = subscribe(&client, &subject).await;
     cell.wait_for_count(TaskState::Running, 1).await;
     let attempt = task(&cell).await.running.expect("it runs").attempt;
-    let kill = Some(Kill { method: KillMethod::TermWaitKill, wait_ms: 20_000 });
-    let kill = KillRequest { attempt, kill, actor: "me".to_owned(), reason: String::new() };
-    let _: KillReply = cell.ask(verb::KILL, &kill).await.expect("it is asked to end");
+    cell.kill(attempt, KillMethod::TermWaitKill, 20_000).await;
     cancelled.next().await.expect("it is told to stop");
     client.publish(message.reply.expect("a reply"), "failed".into()).await.expect("published");
     cell.wait_for_count(TaskState::Failed, 1).await;
@@ -129,9 +125,7 @@ async fn of_several_orders_to_end_the_earliest_holds() {
     cell.wait_for_count(TaskState::Running, 1).await;
     let attempt = task(&cell).await.running.expect("it runs").attempt;
     for wait_ms in [300, 300_000] {
-        let kill = Some(Kill { method: KillMethod::TermWaitKill, wait_ms });
-        let kill = KillRequest { attempt, kill, actor: "me".to_owned(), reason: String::new() };
-        let _: KillReply = cell.ask(verb::KILL, &kill).await.expect("it is asked to end");
+        cell.kill(attempt, KillMethod::TermWaitKill, wait_ms).await;
     }
     cell.wait_for("its end", |status| !status.counts.contains_key(&TaskState::Running)).await;
 }

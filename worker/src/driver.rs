@@ -18,9 +18,9 @@ use bistro_common::nats::Bus;
 use bistro_common::protocol::assign::Assign;
 use bistro_common::protocol::decode;
 use bistro_common::protocol::heartbeat::HeartbeatAnswer;
-use bistro_common::protocol::task::{Kill, OpenAttempt, Outcome, TaskResult};
+use bistro_common::protocol::task::Kill;
 use bistro_common::subject::Cell;
-use bistro_worker_core::{Effect, Input, LedgerRecord, WorkerCore};
+use bistro_worker_core::{Input, LedgerRecord, WorkerCore, lost, records};
 
 use crate::exec::Surroundings;
 use crate::guard::{Guard, GuardCommand, GuardError};
@@ -200,19 +200,6 @@ pub async fn run(
     }
 }
 
-/// An attempt that the last process may have run, and whose end nobody saw.
-fn lost(open: OpenAttempt, now: u64) -> TaskResult {
-    TaskResult {
-        attempt: open.attempt,
-        task: open.task,
-        attempt_no: open.attempt_no,
-        outcome: Outcome::Lost { reason: "the worker was restarted".to_owned() },
-        started_ms: open.started_ms,
-        ended_ms: now,
-        exit: None,
-    }
-}
-
 /// A running task takes four descriptors. (After the guard was started: tasks keep the limit that
 /// they would have had.)
 fn raise_descriptor_limit() {
@@ -279,13 +266,7 @@ impl Driver {
             }
             self.core.step(self.clock.now(), input, &mut effects);
         }
-        let records: Vec<LedgerRecord> = effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Persist(record) => Some(record.clone()),
-                _ => None,
-            })
-            .collect();
+        let records = records(&effects);
         if !records.is_empty() {
             self.ledger.append(&records)?;
         }

@@ -57,6 +57,11 @@ pub struct Responder {
     pub silence_ms: u64,
 }
 
+impl Responder {
+    /// Where the job does not say.
+    pub const SILENCE_MS: u64 = 300_000;
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AssignReply {
     pub v: u32,

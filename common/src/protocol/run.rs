@@ -4,7 +4,6 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::assign::Responder;
 use crate::ids::{AttemptId, TaskName};
 
 /// What a responder is asked. It answers with what a task writes as its status, such as `done`.
@@ -38,10 +37,6 @@ pub fn check_subject(subject: &str) -> Result<(), &'static str> {
         true => Err("one that is not the server's own"),
         false => Ok(()),
     }
-}
-
-impl Responder {
-    pub const SILENCE_MS: u64 = 300_000;
 }
 
 #[cfg(test)]

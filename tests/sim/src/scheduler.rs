@@ -38,7 +38,6 @@ pub struct Scheduler {
     pub isolated: Option<Box<Isolated>>,
 }
 
-#[derive(Default)]
 pub struct Isolated {
     disk: Kept,
     epoch: u64,
@@ -129,16 +128,18 @@ impl World {
 
     /// As the driver does: one commit at a time, effects behind it.
     fn begin_commit(&mut self) {
+        let too_early = self.off(Rule::DurableBeforeSent);
         let Some(effects) = self.scheduler.barrier.begin() else { return };
         if !effects.iter().any(|effect| matches!(effect, Effect::Persist(_))) {
             return self.release();
         }
-        let early: Vec<Effect> = effects.iter().filter_map(unpersisted).collect();
+        let early: Vec<Effect> = match too_early {
+            true => effects.iter().filter_map(assignment).collect(),
+            false => Vec::new(),
+        };
         let at = self.now + self.commit_time(SCHEDULER);
         self.queue.plan(at, Event::Commit(self.hosts[SCHEDULER].life));
-        if self.off(Rule::DurableBeforeSent) {
-            early.into_iter().for_each(|effect| self.perform(effect));
-        }
+        early.into_iter().for_each(|effect| self.perform(effect));
     }
 
     pub fn commit_time(&mut self, node: Node) -> Us {
@@ -167,7 +168,8 @@ impl World {
         let effects = self.scheduler.barrier.committed();
         self.commit_records(&effects);
         for effect in effects {
-            if !self.off(Rule::DurableBeforeSent) || unpersisted(&effect).is_none() {
+            let is_out = self.off(Rule::DurableBeforeSent) && assignment(&effect).is_some();
+            if !is_out {
                 self.perform(effect);
             }
         }
@@ -344,7 +346,7 @@ pub enum Operation {
 }
 
 /// What is sent to workers, which must not happen before its record is on disk.
-fn unpersisted(effect: &Effect) -> Option<Effect> {
+fn assignment(effect: &Effect) -> Option<Effect> {
     match effect {
         Effect::Assign { worker, assign } => {
             Some(Effect::Assign { worker: worker.clone(), assign: assign.clone() })

@@ -7,9 +7,9 @@ use bistro_common::ids::{AttemptId, CellId, Incarnation, LedgerId, WorkerName};
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::assign::Assignment;
 use bistro_common::protocol::done::Done;
-use bistro_common::protocol::heartbeat::{Capacity, ClosedReason, Heartbeat, HeartbeatAnswer};
-use bistro_common::protocol::task::{OpenAttempt, Outcome, TaskResult};
-use bistro_worker_core::{Effect, Input, LedgerRecord, WorkerCore};
+use bistro_common::protocol::heartbeat::{Capacity, Heartbeat, HeartbeatAnswer};
+use bistro_common::protocol::task::{OpenAttempt, TaskResult};
+use bistro_worker_core::{Effect, Facts, Input, LedgerRecord, WorkerCore, lost, records};
 use rustc_hash::FxHashMap;
 
 use crate::faults::{Node, SCHEDULER};
@@ -80,18 +80,6 @@ impl Ledger {
             }
             LedgerRecord::Settled { attempt } => drop(self.finished.remove(&attempt)),
         }
-    }
-}
-
-fn lost(open: OpenAttempt, now: u64) -> TaskResult {
-    TaskResult {
-        attempt: open.attempt,
-        task: open.task,
-        attempt_no: open.attempt_no,
-        outcome: Outcome::Lost { reason: "the worker was restarted".to_owned() },
-        started_ms: open.started_ms,
-        ended_ms: now,
-        exit: None,
     }
 }
 
@@ -180,13 +168,7 @@ impl World {
             core.step(now, input, &mut effects);
             self.steps += 1;
         }
-        let records: Vec<_> = effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Persist(record) => Some(record.clone()),
-                _ => None,
-            })
-            .collect();
+        let records = records(&effects);
         let doom = if records.is_empty() { None } else { self.worker(node).doom.take() };
         if let Some(Doom { effects: None }) = doom {
             return self.crash_soon_back(node);
@@ -286,32 +268,16 @@ impl World {
         }
     }
 
-    fn heartbeat(&mut self, node: Node, goodbye: bool) -> Heartbeat {
-        let started_ms = self.hosts[node].clock.read(0);
-        let core = self.worker(node).core.as_mut().expect("it is alive");
-        let closed = match core.closed() {
-            Some(ClosedReason::Stopped) if !goodbye => Some(ClosedReason::Draining),
-            closed => closed,
-        };
-        Heartbeat {
-            v: VERSION,
-            worker: core.name.clone(),
-            incarnation: core.incarnation,
-            ledger: core.ledger,
-            cell: core.cell(),
-            epoch_seen: core.epoch_seen(),
+    fn heartbeat(&mut self, node: Node, last: bool) -> Heartbeat {
+        let facts = Facts {
             host: format!("host{node}"),
             boot: String::new(),
             pid: 1,
             build: String::new(),
-            started_ms,
+            started_ms: self.hosts[node].clock.read(0),
             capacity: Capacity::default(),
-            floor: core.floor(),
-            open: core.digest(),
-            open_attempts: core.take_full_sync(),
-            unsettled: core.unsettled(),
-            closed,
-        }
+        };
+        self.worker(node).core.as_mut().expect("it is alive").heartbeat(facts, last)
     }
 
     fn send_heartbeat(&mut self, node: Node) {

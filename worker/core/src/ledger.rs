@@ -8,7 +8,7 @@ use bistro_common::protocol::VERSION;
 use bistro_common::protocol::assign::{
     Assign, AssignAnswer, AssignReply, AssignResult, Assignment, RejectedReason,
 };
-use bistro_common::protocol::task::{OpenAttempt, TaskResult};
+use bistro_common::protocol::task::{OpenAttempt, Outcome, TaskResult};
 
 use crate::{Effect, OPEN_MAX, WorkerCore};
 
@@ -49,6 +49,28 @@ impl Entry {
     pub(crate) fn finished(result: TaskResult) -> Self {
         Self { state: LedgerState::Finished { result, published_ms: None } }
     }
+}
+
+/// The result of an attempt that the last process may have run, and whose end nobody saw.
+pub fn lost(open: OpenAttempt, now: Millis) -> TaskResult {
+    TaskResult {
+        attempt: open.attempt,
+        task: open.task,
+        attempt_no: open.attempt_no,
+        outcome: Outcome::Lost { reason: "the worker was restarted".to_owned() },
+        started_ms: open.started_ms,
+        ended_ms: now,
+        exit: None,
+    }
+}
+
+/// What is to be committed before these effects are carried out.
+pub fn records(effects: &[Effect]) -> Vec<LedgerRecord> {
+    let record = |effect: &Effect| match effect {
+        Effect::Persist(record) => Some(record.clone()),
+        _ => None,
+    };
+    effects.iter().filter_map(record).collect()
 }
 
 impl WorkerCore {
@@ -119,7 +141,7 @@ impl WorkerCore {
     }
 
     /// The attempts that are open, if the scheduler asked for them; for the next heartbeat.
-    pub fn take_full_sync(&mut self) -> Option<Vec<OpenAttempt>> {
+    pub(crate) fn take_full_sync(&mut self) -> Option<Vec<OpenAttempt>> {
         if !std::mem::take(&mut self.full_sync) {
             return None;
         }

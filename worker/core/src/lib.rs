@@ -5,6 +5,7 @@
 //! before its process exists, and a result before anyone hears of it.
 
 mod control;
+mod heartbeat;
 mod lease;
 mod ledger;
 mod outbox;
@@ -21,7 +22,8 @@ use bistro_common::protocol::control::{Control, ControlReply};
 use bistro_common::protocol::heartbeat::{ClosedReason, HeartbeatAnswer, OpenDigest};
 use bistro_common::protocol::task::{Kill, TaskResult};
 
-pub use ledger::{Entry, LedgerRecord, LedgerState};
+pub use heartbeat::Facts;
+pub use ledger::{Entry, LedgerRecord, LedgerState, lost, records};
 
 /// At most so many attempts may be open at once.
 pub const OPEN_MAX: usize = 10_000;
@@ -192,14 +194,6 @@ impl WorkerCore {
         self.master.map_or(1_000, |master| master.terms.heartbeat_ms)
     }
 
-    pub fn floor(&self) -> Seq {
-        self.floor
-    }
-
-    pub fn digest(&self) -> OpenDigest {
-        self.digest
-    }
-
     pub fn running(&self) -> usize {
         self.live.len()
     }
@@ -213,7 +207,7 @@ impl WorkerCore {
         self.stopping && self.live.is_empty() && self.unpublished.is_empty() && !self.publishing
     }
 
-    pub fn closed(&self) -> Option<ClosedReason> {
+    pub(crate) fn closed(&self) -> Option<ClosedReason> {
         if self.stopping && self.live.is_empty() {
             return Some(ClosedReason::Stopped);
         }

@@ -85,7 +85,7 @@ impl WorkerCore {
     }
 
     /// Results that the scheduler has not settled, oldest first, as many as a heartbeat takes.
-    pub fn unsettled(&self) -> Vec<AttemptId> {
+    pub(crate) fn unsettled(&self) -> Vec<AttemptId> {
         let finished = self.entries.iter().filter_map(|(id, entry)| {
             matches!(entry.state, LedgerState::Finished { published_ms: Some(_), .. })
                 .then_some(*id)

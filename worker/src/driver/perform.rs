@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use bistro_common::clock::boot_ms;
 use bistro_common::ids::Incarnation;
 use bistro_common::protocol::done::Done;
-use bistro_common::protocol::heartbeat::{Capacity, ClosedReason, Heartbeat};
+use bistro_common::protocol::heartbeat::{Capacity, Heartbeat};
 use bistro_common::protocol::{MESSAGE_BYTES_MAX, VERSION, encode};
-use bistro_worker_core::{Effect, Input};
+use bistro_worker_core::{Effect, Facts, Input};
 
 use super::{Driver, News, WorkerError};
 use crate::{bus, capacity, exec};
@@ -76,35 +76,22 @@ impl Driver {
         }
     }
 
-    fn heartbeat(&mut self) -> Heartbeat {
-        Heartbeat {
-            v: VERSION,
-            worker: self.options.name.clone(),
-            incarnation: self.core.incarnation,
-            ledger: self.core.ledger,
-            cell: self.core.cell(),
-            epoch_seen: self.core.epoch_seen(),
+    /// `last`: it is the worker's goodbye.
+    fn heartbeat(&mut self, last: bool) -> Heartbeat {
+        let facts = Facts {
             host: self.options.host.clone(),
             boot: self.boot.trim().to_owned(),
             pid: std::process::id(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             started_ms: self.started,
             capacity: Capacity { isolation: self.here.guard.isolation(), ..capacity::read() },
-            floor: self.core.floor(),
-            open: self.core.digest(),
-            open_attempts: self.core.take_full_sync(),
-            unsettled: self.core.unsettled(),
-            closed: self.core.closed(),
-        }
+        };
+        self.core.heartbeat(facts, last)
     }
 
     pub(super) fn send_heartbeat(&mut self) {
         self.heartbeat_at = Instant::now() + Duration::from_millis(self.core.heartbeat_ms());
-        // `Stopped` is said once, at the very end, when the results are with the stream.
-        let mut heartbeat = self.heartbeat();
-        if heartbeat.closed == Some(ClosedReason::Stopped) {
-            heartbeat.closed = Some(ClosedReason::Draining);
-        }
+        let mut heartbeat = self.heartbeat(false);
         if heartbeat.open_attempts.is_some() && encode(&heartbeat).len() > MESSAGE_BYTES_MAX {
             // The lease matters more; what became of attempts can be asked one by one.
             tracing::warn!("the list of open attempts is too long for a heartbeat");
@@ -121,7 +108,7 @@ impl Driver {
     }
 
     pub(super) async fn say_goodbye(&mut self) {
-        let heartbeat = self.heartbeat();
+        let heartbeat = self.heartbeat(true);
         bus::heartbeat(&self.bus, &self.options.cell, &heartbeat).await;
     }
 }

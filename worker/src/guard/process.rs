@@ -257,7 +257,7 @@ impl Guard<'_> {
             }
         }
         if wanted == TaskSignal::Kill {
-            self.cgroups.iter_mut().for_each(|cgroups| cgroups.kill(attempt));
+            // Its cgroup is killed by the sweep, which follows in this turn.
             self.sweep.insert(attempt);
         }
     }
