@@ -204,9 +204,12 @@ pub struct WorkerHere {
     /// [default: `.bistro/worker-NAME`]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// How much of task logs to keep
-    #[arg(long, value_name = "MB", default_value_t = 1_024)]
+    /// How much of task logs to keep on the disk, where they are packed
+    #[arg(long, value_name = "MB", default_value_t = 1_024, value_parser = clap::value_parser!(u64).range(64..))]
     pub log_mb: u64,
+    /// How long to keep task logs
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub log_days: u64,
     /// Variables of the worker's environment that tasks get, too; by itself they get HOME, LANG,
     /// LC_*, LOGNAME, PATH, SHELL, TMPDIR, TZ and USER
     #[arg(long, value_name = "NAME", value_delimiter = ',')]

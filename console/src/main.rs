@@ -24,6 +24,7 @@ use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::{Address, Bus, Patience};
 use bistro_common::subject::{Cell, Token};
 use bistro_worker::GuardCommand;
+use bistro_worker::logs::Budget;
 
 use args::{Args, Command, SchedulerArgs, WorkerArgs, WorkerHere};
 use client::{Client, Unreachable, find_url};
@@ -155,7 +156,10 @@ async fn run_worker(url: Option<&str>, cell: Cell, args: WorkerHere) -> anyhow::
                 .collect(),
             pass_env: args.pass_env,
         },
-        log_bytes: args.log_mb.saturating_mul(1 << 20),
+        log_budget: Budget {
+            bytes: args.log_mb.saturating_mul(1 << 20),
+            age: Duration::from_secs(args.log_days.saturating_mul(86_400)),
+        },
     };
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(async move {

@@ -20,7 +20,7 @@ use bistro_common::status::{TaskStatus, bits};
 use bistro_core::{Core, Effect, Forest, ForestBuilder, Input, Snapshot};
 use bistro_tests::bare_core::{NOW, cell_id, core, heartbeat, incarnation, worker};
 
-use crate::{percentile, round};
+use crate::{own_rss_kb, percentile, round};
 
 /// A stride that is prime to most sizes visits running tasks in no order.
 const STRIDE: usize = 7_919;
@@ -133,17 +133,17 @@ impl Cell {
 pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
     let (nodes, tasks) =
         (1 + args.hosts * (1 + args.databases), args.hosts * args.databases * args.jobs);
-    let empty_kb = rss_kb();
+    let empty_kb = own_rss_kb();
     let started = Instant::now();
     let forest = forest(args.shape(), 0)?;
     let load_s = started.elapsed().as_secs_f64();
-    let forest_kb = rss_kb();
+    let forest_kb = own_rss_kb();
     let config = config::parse(&config_text(args)).config.context("the config is sound")?;
     let mut cell = Cell::new(core(1, Snapshot::default()));
     let started = Instant::now();
     cell.step(Input::Plan { config: Arc::new(config), forest: forest.clone() });
     let plan_s = started.elapsed().as_secs_f64();
-    let plan_kb = rss_kb();
+    let plan_kb = own_rss_kb();
 
     cell.in_steps = Duration::ZERO;
     cell.step(Input::Heartbeat { token: 1, heartbeat: Box::new(heartbeat(OpenDigest::default())) });
@@ -155,7 +155,7 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
     let mut restarts = restarts(&mut cell, args.restarts.min(tasks / 2));
     restarts.sort_by(f64::total_cmp);
     // The plan that comes is another matter.
-    let rss_mb = rss_kb() / 1_024;
+    let rss_mb = own_rss_kb() / 1_024;
     let replacement = replace(&mut cell, args)?;
     let started = Instant::now();
     let brute_starts = brute_force_pass(args);
@@ -322,10 +322,4 @@ fn config_text(args: &CoreArgs) -> String {
         args.host_limit,
         jobs.join(", ")
     )
-}
-
-pub fn rss_kb() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("");
-    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
 }

@@ -4,6 +4,7 @@ mod core;
 mod e2e;
 mod figures;
 mod idle;
+mod logs;
 mod queue;
 mod start;
 
@@ -37,6 +38,12 @@ enum Bench {
         #[arg(long, default_value_t = 10_000)]
         tasks: u32,
     },
+    /// Task logs: one core takes them, and they are found again
+    Logs {
+        /// Size of the store that pages are read from
+        #[arg(long, default_value_t = 10)]
+        store_gb: u64,
+    },
     /// The scheduler's core alone, next to a pass over all tasks
     Core(core::CoreArgs),
     /// Throughput against what the resources allow, as in the paper's figures 4a to 4d
@@ -57,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Start { runs } => runtime.block_on(start::run(runs))?,
         Bench::Idle { seconds } => runtime.block_on(idle::run(seconds))?,
         Bench::E2e { tasks } => runtime.block_on(e2e::run(tasks))?,
+        Bench::Logs { store_gb } => logs::run(&runtime, store_gb)?,
         Bench::Core(args) => core::run(&args)?,
         Bench::Figures(args) => figures::run(&args)?,
         Bench::Queue { jobs, policy } => queue::run(jobs, &policy)?,
@@ -84,6 +92,17 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
 /// So many digits are honest.
 fn round(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
+}
+
+fn own_rss_kb() -> u64 {
+    rss_kb(std::process::id() as i32)
+}
+
+/// Memory of a process that is in use now.
+fn rss_kb(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("");
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
 }
 
 /// CPU time that a process has used so far, in seconds.

@@ -13,8 +13,8 @@ use bistro_common::protocol::job::{Audit, JobPutRequest, PutMode};
 use bistro_core::{Draft, Effect, Forest, ForestBuilder, Input, Snapshot};
 use bistro_tests::bare_core::{NOW, core, heartbeat};
 
-use crate::core::{Cell, restarts, rss_kb};
-use crate::{percentile, round};
+use crate::core::{Cell, restarts};
+use crate::{own_rss_kb, percentile, round};
 
 /// So many run at once.
 const LIMIT: usize = 64;
@@ -29,7 +29,7 @@ pub fn run(jobs: usize, policy: &str) -> anyhow::Result<Value> {
     let mut cell = Cell::new(core(1, Snapshot::default()));
     cell.step(Input::Plan { config: Arc::new(config), forest: forest.clone() });
     cell.step(Input::Heartbeat { token: 1, heartbeat: Box::new(heartbeat(OpenDigest::default())) });
-    let before_kb = rss_kb();
+    let before_kb = own_rss_kb();
     let mut puts = Vec::with_capacity(jobs);
     for n in 0..jobs {
         let request = put(n);
@@ -42,7 +42,7 @@ pub fn run(jobs: usize, policy: &str) -> anyhow::Result<Value> {
         cell.take_assignments();
     }
     let per_job = |kb: u64, times: usize| kb as f64 * 1_024.0 / (times * jobs.max(1)) as f64;
-    let with_definition = per_job(rss_kb().saturating_sub(before_kb), 1);
+    let with_definition = per_job(own_rss_kb().saturating_sub(before_kb), 1);
     puts.sort_by(f64::total_cmp);
     let mut ends = restarts(&mut cell, jobs / 2);
     ends.sort_by(f64::total_cmp);
@@ -73,9 +73,9 @@ fn plan_kb(jobs: usize, policy: &str, forest: Arc<Forest>) -> anyhow::Result<u64
     let draft = draft.context("a new config is compiled")?;
     let compile = || (0..PLANS).map(|_| draft.clone().compile()).collect::<Vec<_>>();
     let first = compile();
-    let before_kb = rss_kb();
+    let before_kb = own_rss_kb();
     let second = compile();
-    let kb = rss_kb().saturating_sub(before_kb);
+    let kb = own_rss_kb().saturating_sub(before_kb);
     drop((first, second));
     Ok(kb)
 }

@@ -20,6 +20,7 @@ use bistro_common::subject::Cell as CellName;
 
 use bistro_scheduler::config_files::Location;
 use bistro_worker::GuardCommand;
+use bistro_worker::logs::Budget;
 
 use crate::{NatsServer, Process};
 
@@ -110,7 +111,7 @@ impl Cell {
                 args: vec!["guard".to_owned()],
                 pass_env: vec!["BISTRO_TEST_PASSED".to_owned()],
             },
-            log_bytes: 1 << 30,
+            log_budget: Budget { bytes: 1 << 30, age: Duration::from_secs(86_400) },
         };
         let bus = self.connect(name).await;
         let (stop, stopped) = watch::channel(false);

@@ -25,7 +25,7 @@ use bistro_worker_core::{Input, LedgerRecord, WorkerCore, lost, records};
 use crate::exec::Surroundings;
 use crate::guard::{Guard, GuardCommand, GuardError};
 use crate::ledger::{Ledger, LedgerError};
-use crate::logs::{self, Logs, LogsError};
+use crate::logs::{self, Budget, Logs, LogsError};
 use crate::processes;
 use crate::responder::Voice;
 
@@ -48,8 +48,8 @@ pub struct Options {
     pub command: Vec<String>,
     pub host: String,
     pub guard: GuardCommand,
-    /// Task logs on disk take no more than about so much.
-    pub log_bytes: u64,
+    /// What task logs may take on the disk.
+    pub log_budget: Budget,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -126,12 +126,12 @@ pub async fn run(
     );
     let guard = Guard::start(options.guard.clone(), opened.id)?;
     raise_descriptor_limit();
-    let logs = Logs::open(options.data_dir.join("logs"), options.log_bytes)?;
+    let logs = Logs::open(options.data_dir.join("logs"), options.log_budget)?;
     let client = bus.client().clone();
     let log_requests = client.subscribe(options.cell.log_read(&options.name)).await?;
     // Ends with this function.
     let mut servers = tokio::task::JoinSet::new();
-    servers.spawn(logs::serve(bus.clone(), log_requests, logs.clone()));
+    servers.spawn(logs::serve(bus.clone(), log_requests, logs.clone(), clock));
     let mut assigns = client.subscribe(options.cell.assign(&options.name)).await?;
     let mut controls = client.subscribe(options.cell.control(&options.name)).await?;
     let mut beacons = client.subscribe(options.cell.scheduler_beacon()).await?;

@@ -249,16 +249,15 @@ impl Pipe {
         }
     }
 
-    /// What there is; empty if there is nothing right now, or nothing any more.
-    fn read<'a>(&mut self, buffer: &'a mut [u8]) -> &'a [u8] {
-        let Some(pipe) = &self.0 else { return &[] };
-        match pipe.try_read(buffer) {
-            Ok(count) if count > 0 => &buffer[..count],
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => &[],
-            Ok(_) | Err(_) => {
-                self.0 = None;
-                &[]
-            }
+    /// Takes what there is, if there is anything right now. (A buffer of its own would be most of
+    /// what an attempt takes of the worker's memory.)
+    fn read(&mut self, take: impl FnOnce(&[u8])) {
+        let Some(pipe) = &self.0 else { return };
+        let mut buffer = [0; READ_BYTES];
+        match pipe.try_read(&mut buffer) {
+            Ok(count) if count > 0 => take(&buffer[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(_) | Err(_) => self.0 = None,
         }
     }
 }
@@ -267,7 +266,6 @@ impl Running {
     async fn watch(mut self, kills: &mut mpsc::Receiver<Kill>, journal: &mut Journal) -> Ended {
         let mut quota = LineQuota::new(self.assignment.spec.log_lines_per_10_ms);
         let (mut capture, mut last) = (Capture::default(), LastLine::default());
-        let mut buffer = vec![0; READ_BYTES];
         let (mut exit, mut reporting) = (None, true);
         while reporting || self.pipes_are_open() {
             let mut lines = Lines::default();
@@ -292,18 +290,20 @@ impl Running {
                     None => reporting = false,
                 },
                 () = self.stdout.readable(), if open => {
-                    let bytes = self.stdout.read(&mut buffer);
-                    quota.take(capture.push(Stream::Stdout, bytes, &mut lines));
+                    self.stdout.read(|bytes| {
+                        quota.take(capture.push(Stream::Stdout, bytes, &mut lines));
+                    });
                 }
                 () = self.stderr.readable(), if open => {
-                    let bytes = self.stderr.read(&mut buffer);
-                    quota.take(capture.push(Stream::Stderr, bytes, &mut lines));
+                    self.stderr.read(|bytes| {
+                        quota.take(capture.push(Stream::Stderr, bytes, &mut lines));
+                    });
                 }
                 () = self.status.readable(), if open => {
-                    last.push(self.status.read(&mut buffer));
+                    self.status.read(|bytes| last.push(bytes));
                     journal.raw_status = last.line();
                 }
-                () = self.canary.readable(), if open => drop(self.canary.read(&mut buffer)),
+                () = self.canary.readable(), if open => self.canary.read(|_| ()),
                 () = tokio::time::sleep(LineQuota::PERIOD), if !open => {}
                 Some(kill) = kills.recv() => self.kill(kill).await,
                 () = sleep_until(self.kill_at) => {

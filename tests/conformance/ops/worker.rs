@@ -2,13 +2,14 @@
 
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bistro_common::ids::{AttemptId, Seq, TaskName};
 use bistro_common::protocol::assign::{Assignment, TaskSpec};
 use bistro_common::protocol::log::{Direction, LineId, LogRead, Stream};
 use bistro_common::protocol::task::{Kill, KillMethod, OpenAttempt};
 use bistro_worker::exec;
-use bistro_worker::logs::{Lines, Logs, Source};
+use bistro_worker::logs::{Budget, Lines, Logs, Source};
 
 use super::{Answer, field};
 
@@ -75,7 +76,8 @@ pub fn page_regex(given: &Value) -> Answer {
 /// Lines are stored at one a second, so that their ids are those of the case in other units.
 fn read_page(given: &Value, stored: Vec<(u64, String)>) -> Answer {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let logs = Logs::open(directory.path().to_owned(), 1 << 30).map_err(|e| e.to_string())?;
+    let budget = Budget { bytes: 1 << 30, age: Duration::MAX };
+    let logs = Logs::open(directory.path().to_owned(), budget).map_err(|e| e.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     runtime.block_on(async {

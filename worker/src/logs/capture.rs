@@ -11,7 +11,7 @@ use super::Lines;
 const LINE_BYTES_MAX: usize = 65_000;
 /// Of an attempt that prints more than the first, the first and the last so many bytes are kept.
 const HEAD_BYTES_MAX: usize = 8 << 20;
-const TAIL_BYTES_MAX: usize = 64 << 10;
+const TAIL_BYTES_MAX: usize = 16 << 10;
 
 /// The output of one attempt.
 #[derive(Default)]
@@ -32,7 +32,7 @@ impl Capture {
         let mut count = 0;
         loop {
             let room = LINE_BYTES_MAX - rest.len();
-            let end = bytes.iter().take(room + 1).position(|&byte| byte == b'\n');
+            let end = memchr::memchr(b'\n', &bytes[..bytes.len().min(room + 1)]);
             match end {
                 Some(end) if rest.is_empty() => self.keep(stream, &bytes[..end], false, out),
                 Some(end) => {

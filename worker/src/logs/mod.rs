@@ -2,26 +2,31 @@
 //!
 //! One thread writes; what it has written it makes visible to readers at once. Lines wait in a
 //! bounded queue, so a slow disk slows the tasks that print down rather than filling memory. What
-//! cannot be kept is counted and shown as a gap. Segments are removed, oldest first, to stay
-//! within the budget. Lines are not flushed to the disk one by one: a crash of the host may cost
-//! the last ones, a crash of the worker does not.
+//! cannot be kept is counted and shown as a gap. Segments are packed when they are full, and
+//! removed, oldest first, to stay within the budget. Lines are not flushed to the disk one by one:
+//! a crash of the host may cost the last ones, a crash of the worker does not.
 
+mod block;
 mod capture;
 mod read;
-mod record;
+mod search;
+mod segment;
 mod serve;
 mod write;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use bistro_common::Millis;
+use bistro_common::ids::{AttemptId, TaskName};
 use bistro_common::protocol::log::{LineId, Stream};
 
+use segment::Segment;
+
 pub use capture::{Capture, LineQuota};
-pub use record::Source;
 pub use serve::serve;
 
 /// Batches on their way to the disk.
@@ -33,6 +38,22 @@ pub struct LogsError {
     directory: PathBuf,
     #[source]
     source: std::io::Error,
+}
+
+/// What the logs may take on the disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    pub bytes: u64,
+    /// Lines are kept for so long at most, give or take a tenth.
+    pub age: Duration,
+}
+
+/// Who prints.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    pub attempt: AttemptId,
+    pub attempt_no: u32,
+    pub task: TaskName,
 }
 
 /// Lines of one source, back to back.
@@ -79,28 +100,24 @@ enum Message {
     },
     Begin {
         source: u64,
-        about: Source,
+        about: Arc<Source>,
     },
     /// Answered when everything before it can be read.
     End {
         source: u64,
         visible: oneshot::Sender<()>,
     },
+    /// It is this late: what is too old goes.
+    Tidy {
+        now: Millis,
+    },
 }
 
-#[derive(Clone, Debug)]
-struct Segment {
-    first: LineId,
-    path: PathBuf,
-    /// Whole records only.
-    bytes: u64,
-}
-
-/// What readers may see.
+/// What readers may see. A file goes only after it has left this.
 #[derive(Debug, Default)]
 struct Visible {
-    /// Oldest first.
-    segments: Vec<Segment>,
+    /// Oldest first. None is empty but one that has just been made.
+    segments: Vec<Arc<Segment>>,
     last: LineId,
     /// Segments have been removed before the first one.
     removed: bool,
@@ -129,13 +146,13 @@ pub struct Logs {
 
 impl Logs {
     /// Opens or makes the store in a directory. What an interrupted write has left is cut off.
-    pub fn open(directory: PathBuf, budget_bytes: u64) -> Result<Self, LogsError> {
+    pub fn open(directory: PathBuf, budget: Budget) -> Result<Self, LogsError> {
         let visible = write::open(&directory)
             .map_err(|source| LogsError { directory: directory.clone(), source })?;
         let last = watch::Sender::new(visible.last);
         let shared = Shared { visible: Arc::new(Mutex::new(visible)), last };
         let (messages, incoming) = mpsc::channel(BATCHES_MAX);
-        let writer = write::Writer::new(directory, budget_bytes, shared.clone());
+        let writer = write::Writer::new(directory, budget, shared.clone());
         std::thread::spawn(move || writer.run(incoming));
         Ok(Self { messages, shared, next_source: Arc::new(AtomicU64::new(0)) })
     }
@@ -143,8 +160,13 @@ impl Logs {
     /// A new source of lines: one attempt.
     pub async fn begin(&self, about: Source) -> Printer {
         let source = self.next_source.fetch_add(1, Ordering::Relaxed);
-        self.send(Message::Begin { source, about }).await;
+        self.send(Message::Begin { source, about: Arc::new(about) }).await;
         Printer { logs: self.clone(), source }
+    }
+
+    /// To be called now and then.
+    async fn tidy(&self, now: Millis) {
+        self.send(Message::Tidy { now }).await;
     }
 
     async fn send(&self, message: Message) {

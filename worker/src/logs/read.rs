@@ -1,20 +1,21 @@
 //! Pages of lines, read from the segment files.
 
-use regex::bytes::Regex;
-use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::ErrorKind;
+use std::sync::Arc;
 
 use bistro_common::protocol::log::{
     Direction, LineId, LogLine, LogRead, LogReadReply, PAGE_BYTES_MAX, PAGE_LINES_MAX,
 };
 use bistro_common::protocol::{VERSION, encode};
 
-use super::record::{LineRecord, Record, Records, Source};
-use super::{Logs, Segment};
+use super::block::{Block, Row};
+use super::search::Search;
+use super::segment::{BlockAt, Filter, Segment};
+use super::{Logs, Source};
 
 /// A page looks at no more than so much before it is returned, however few lines it has by then.
-const LOOKED_AT_BYTES_MAX: u64 = 64 << 20;
+const LOOKED_AT_BYTES_MAX: usize = 64 << 20;
 
 impl Logs {
     /// One page. Blocks on the disk.
@@ -27,8 +28,8 @@ impl Logs {
             removed_before: None,
             error: None,
         };
-        let regex = match request.regex.as_deref().map(Regex::new).transpose() {
-            Ok(regex) => regex,
+        let search = match request.regex.as_deref().map(Search::new).transpose() {
+            Ok(search) => search,
             Err(error) => {
                 reply.error = Some(format!("the regular expression is not valid: {error}"));
                 return reply;
@@ -36,101 +37,181 @@ impl Logs {
         };
         let (segments, last) = {
             let visible = self.shared.lock();
-            let first = visible.segments.first().map(|segment| segment.first);
+            let first = visible.segments.first().map(|segment| segment.first());
             reply.removed_before = first.filter(|_| visible.removed);
             (visible.segments.clone(), visible.last)
         };
-        let limit = request.limit.clamp(1, PAGE_LINES_MAX) as usize;
-        let mut page = Page { request, regex, limit, bytes: 0, looked_at: 0, tried: 0, reply };
-        match request.direction {
-            Direction::Ascending => page.ascend(&segments, last),
-            Direction::Descending => page.descend(&segments),
-        }
-        page.reply
+        let page = Page {
+            request,
+            search,
+            keys: keys(request),
+            limit: request.limit.clamp(1, PAGE_LINES_MAX) as usize,
+            bytes: 0,
+            looked_at: 0,
+            tried: 0,
+            buffer: Vec::new(),
+            body: Vec::new(),
+            reply,
+        };
+        page.read(&segments, last)
     }
+}
+
+/// What a segment's filter is asked.
+fn keys(request: &LogRead) -> Vec<u32> {
+    let LogRead { job, node, attempt, .. } = request;
+    let job = job.as_deref().map(Filter::job);
+    let node = node.as_deref().map(Filter::node);
+    let attempt = attempt.map(|attempt| Filter::attempt(attempt.0.as_bytes()));
+    job.into_iter().chain(node).chain(attempt).collect()
 }
 
 struct Page<'a> {
     request: &'a LogRead,
-    regex: Option<Regex>,
+    search: Option<Search>,
+    keys: Vec<u32>,
     limit: usize,
     bytes: usize,
-    looked_at: u64,
+    looked_at: usize,
     /// Lines that were tried against the regular expression.
     tried: u32,
+    /// A block as it lies in its file, and the last one unpacked.
+    buffer: Vec<u8>,
+    body: Vec<u8>,
     reply: LogReadReply,
 }
 
+/// The page ends before this line.
+struct Full(LineId);
+
 impl Page<'_> {
-    /// Is there room for a line of so many bytes? Always for one.
-    fn has_room(&self, bytes: usize) -> bool {
-        self.reply.lines.is_empty()
-            || (self.reply.lines.len() < self.limit && self.bytes + bytes <= PAGE_BYTES_MAX)
+    fn read(mut self, segments: &[Arc<Segment>], last: LineId) -> LogReadReply {
+        let (from, direction) = (self.request.from, self.request.direction);
+        let ended = match direction {
+            Direction::Ascending => {
+                let start = segments.partition_point(|segment| segment.last() < from);
+                segments[start..].iter().try_for_each(|segment| {
+                    let start = segment.blocks.partition_point(|block| block.last < from);
+                    self.look(segment, segment.blocks[start..].iter())
+                })
+            }
+            Direction::Descending => {
+                let end = segments.partition_point(|segment| segment.first() <= from);
+                segments[..end].iter().rev().try_for_each(|segment| {
+                    let end = segment.blocks.partition_point(|block| block.first <= from);
+                    self.look(segment, segment.blocks[..end].iter().rev())
+                })
+            }
+        };
+        match (ended, direction) {
+            (Err(Full(next)), _) => self.reply.next = Some(next),
+            (Ok(()), Direction::Ascending) => {
+                self.reply.next = Some(last.next().max(from));
+                self.reply.at_end = true;
+            }
+            (Ok(()), Direction::Descending) => self.reply.at_end = true,
+        }
+        self.reply
     }
 
-    fn ascend(&mut self, segments: &[Segment], last: LineId) {
-        let from = self.request.from;
-        let start = segments.partition_point(|segment| segment.first <= from).saturating_sub(1);
-        for segment in &segments[start.min(segments.len())..] {
+    /// Takes what is wanted of these blocks, in this order.
+    fn look<'b>(
+        &mut self,
+        segment: &Segment,
+        blocks: impl Iterator<Item = &'b BlockAt>,
+    ) -> Result<(), Full> {
+        let filter = segment.filter.as_ref();
+        if filter.is_some_and(|filter| !self.keys.iter().all(|&key| filter.may_have(key))) {
+            return Ok(());
+        }
+        let mut file = None;
+        for at in blocks {
+            let ascending = self.request.direction == Direction::Ascending;
+            let here = if ascending { at.first } else { at.last };
             if self.looked_at >= LOOKED_AT_BYTES_MAX {
-                self.reply.next = Some(segment.first.max(from));
-                return;
+                return Err(Full(here));
             }
-            let found = self.find(segment);
-            for (source, line) in found.lines().filter(|(_, line)| line.id >= from) {
-                let id = line.id;
-                if !self.take(source, line) {
-                    self.reply.next = Some(id);
-                    return;
+            let block = match self.load(segment, &mut file, at) {
+                Ok(block) => block,
+                // Packed or removed meanwhile: the next page sees what there is now.
+                Err(error) if error.kind() == ErrorKind::NotFound => return Err(Full(here)),
+                Err(error) => {
+                    let path = segment.path.display();
+                    self.reply.error = Some(format!("{path} cannot be read: {error}"));
+                    continue;
                 }
+            };
+            if let Some(block) = block {
+                self.take_block(&block)?;
+                self.body = block.body;
             }
         }
-        self.reply.next = Some(last.next().max(from));
-        self.reply.at_end = true;
+        Ok(())
     }
 
-    fn descend(&mut self, segments: &[Segment]) {
-        let from = self.request.from;
-        let end = segments.partition_point(|segment| segment.first <= from);
-        for segment in segments[..end].iter().rev() {
-            let found = self.find(segment);
-            for (source, line) in found.lines().rev().filter(|(_, line)| line.id <= from) {
-                let id = line.id;
-                if !self.take(source, line) {
-                    self.reply.next = Some(id);
-                    return;
-                }
+    /// A block, if there may be anything in it that is wanted.
+    fn load(
+        &mut self,
+        segment: &Segment,
+        file: &mut Option<File>,
+        at: &BlockAt,
+    ) -> std::io::Result<Option<Block>> {
+        let file = match file {
+            Some(file) => file,
+            none => none.insert(File::open(&segment.path)?),
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let stored = Segment::stored(file, at, &mut buffer)?;
+        self.looked_at += at.bytes as usize;
+        let block = match stored {
+            Some(stored) if !stored.sources.iter().any(|about| self.wants(about)) => None,
+            Some(stored) => {
+                let block = stored.open(std::mem::take(&mut self.body));
+                self.looked_at += block.as_ref().map_or(0, |block| block.body.len());
+                block
             }
-            if self.looked_at >= LOOKED_AT_BYTES_MAX && segment.first > LineId::MIN {
-                self.reply.next = Some(LineId(segment.first.0 - 1));
-                return;
+            None => {
+                let (path, at) = (segment.path.display(), at.at);
+                self.reply.error = Some(format!("{path} is damaged at byte {at}; lines are lost"));
+                None
             }
-        }
-        self.reply.at_end = true;
+        };
+        self.buffer = buffer;
+        Ok(block)
     }
 
-    fn find(&mut self, segment: &Segment) -> Found {
-        self.looked_at += segment.bytes;
-        let mut bytes = Vec::with_capacity(segment.bytes as usize);
-        let read = File::open(&segment.path)
-            .and_then(|file| file.take(segment.bytes).read_to_end(&mut bytes));
-        match read {
-            Ok(_) => {}
-            // Removed meanwhile, to stay within the budget.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                self.reply.error =
-                    Some(format!("{} cannot be read: {error}", segment.path.display()));
+    fn take_block(&mut self, block: &Block) -> Result<(), Full> {
+        let text = block.text();
+        // With a number of lines to try, lines that do not match count, too.
+        let search = self.search.as_ref().filter(|_| self.request.tried_max.is_none());
+        if block.gaps == 0 && search.is_some_and(|search| !search.may_match(text)) {
+            return Ok(());
+        }
+        let rows = block.rows();
+        let wanted: Vec<bool> = block.sources.iter().map(|about| self.wants(about)).collect();
+        let mut found: Vec<usize> = Vec::new();
+        match search {
+            Some(search) => {
+                search.matches(text, &rows, |number| found.push(number));
+                // A gap is shown whatever is looked for: what is missing may have been it.
+                found.extend((0..rows.len()).filter(|&number| rows[number].line.dropped > 0));
+                found.sort_unstable();
+                found.dedup();
             }
+            None => found.extend(0..rows.len()),
         }
-        let found =
-            Found::in_segment(bytes, |about| self.wants(about), |line| self.wants_line(line));
-        if found.good_bytes < found.bytes.len() {
-            let (file, at) = (segment.path.display(), found.good_bytes);
-            self.reply.error =
-                Some(format!("{file} is damaged at byte {at}; lines after it are lost"));
+        found.retain(|&number| {
+            wanted[rows[number].source as usize] && self.wants_row(&rows[number])
+        });
+        let descending = self.request.direction == Direction::Descending;
+        let mut take = |number: usize| {
+            let row = &rows[number];
+            self.take(&block.sources[row.source as usize], row, &text[row.at.clone()])
+        };
+        match descending {
+            false => found.into_iter().try_for_each(&mut take),
+            true => found.into_iter().rev().try_for_each(&mut take),
         }
-        found
     }
 
     fn wants(&self, about: &Source) -> bool {
@@ -140,100 +221,70 @@ impl Page<'_> {
             && attempt.is_none_or(|attempt| attempt == about.attempt)
     }
 
-    fn wants_line(&self, line: &LineRecord<'_>) -> bool {
-        let streams = &self.request.streams;
+    fn wants_row(&self, row: &Row) -> bool {
+        let LogRead { streams, from, direction, .. } = self.request;
+        let in_reach = match direction {
+            Direction::Ascending => row.line.id >= *from,
+            Direction::Descending => row.line.id <= *from,
+        };
         // A gap is shown in every stream: what is missing may have been of it.
-        (streams.is_empty() || streams.contains(&line.stream) || line.dropped > 0)
-            && (self.request.tried_max.is_some() || self.passes(line))
+        in_reach
+            && (streams.is_empty() || streams.contains(&row.line.stream) || row.line.dropped > 0)
     }
 
-    fn passes(&self, line: &LineRecord<'_>) -> bool {
-        self.regex.as_ref().is_none_or(|regex| line.dropped > 0 || regex.is_match(line.text))
+    /// Is there room for a line of so many bytes? Always for one.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.reply.lines.is_empty()
+            || (self.reply.lines.len() < self.limit && self.bytes + bytes <= PAGE_BYTES_MAX)
     }
 
-    /// Adds a line, if there is room for it as it is in a message. False: the page ends before it.
-    fn take(&mut self, source: &Source, line: LineRecord<'_>) -> bool {
+    /// Adds a line, if there is room for it as it is in a message.
+    fn take(&mut self, source: &Source, row: &Row, text: &[u8]) -> Result<(), Full> {
+        let full = Err(Full(row.line.id));
         if let Some(max) = self.request.tried_max {
             if self.tried >= max {
-                return false;
+                return full;
             }
             self.tried += 1;
-            if !self.passes(&line) {
-                return true;
+            let matches = |search: &Search| row.line.dropped > 0 || search.is_match(text);
+            if !self.search.as_ref().is_none_or(matches) {
+                return Ok(());
             }
         }
+        if !self.has_room(0) {
+            return full;
+        }
         let line = LogLine {
-            id: line.id,
-            time_ms: line.time_ms,
-            stream: line.stream,
+            id: row.line.id,
+            time_ms: row.line.time_ms,
+            stream: row.line.stream,
             job: source.task.job.to_string(),
             node: source.task.node.to_string(),
             attempt_no: source.attempt_no,
-            text: String::from_utf8_lossy(line.text).into_owned(),
-            partial: line.partial,
-            dropped: line.dropped,
+            text: String::from_utf8_lossy(text).into_owned(),
+            partial: row.line.partial,
+            dropped: row.line.dropped,
         };
         // One control character is six there.
         let bytes = encode(&line).len() + 1;
-        let room = self.has_room(bytes);
-        if room {
-            self.bytes += bytes;
-            self.reply.lines.push(line);
+        if !self.has_room(bytes) {
+            return full;
         }
-        room
-    }
-}
-
-/// The lines of a segment that are wanted, by where they are.
-struct Found {
-    bytes: Vec<u8>,
-    good_bytes: usize,
-    sources: HashMap<u64, Source>,
-    positions: Vec<usize>,
-}
-
-impl Found {
-    fn in_segment(
-        bytes: Vec<u8>,
-        wants: impl Fn(&Source) -> bool,
-        wants_line: impl Fn(&LineRecord<'_>) -> bool,
-    ) -> Self {
-        let mut sources = HashMap::new();
-        let mut positions = Vec::new();
-        let mut records = Records::new(&bytes);
-        loop {
-            let at = records.at;
-            match records.next() {
-                Some(Record::Source { source, about }) if wants(&about) => {
-                    sources.insert(source, about);
-                }
-                Some(Record::Line(line))
-                    if sources.contains_key(&line.source) && wants_line(&line) =>
-                {
-                    positions.push(at);
-                }
-                Some(_) => {}
-                None => break,
-            }
-        }
-        let good_bytes = records.at;
-        Self { bytes, good_bytes, sources, positions }
-    }
-
-    fn lines(&self) -> impl DoubleEndedIterator<Item = (&Source, LineRecord<'_>)> {
-        self.positions.iter().filter_map(|&at| match Records::new(&self.bytes[at..]).next()? {
-            Record::Line(line) => Some((self.sources.get(&line.source)?, line)),
-            Record::Source { .. } => None,
-        })
+        self.bytes += bytes;
+        self.reply.lines.push(line);
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::{Lines, Printer};
+    use crate::logs::{Budget, Lines, Printer};
     use bistro_common::ids::{AttemptId, TaskName};
     use bistro_common::protocol::log::Stream;
+    use std::time::Duration;
+
+    const BUDGET: Budget = Budget { bytes: 1 << 30, age: Duration::from_secs(86_400) };
 
     fn source(job: &str, node: &str) -> Source {
         let task = TaskName::new(job, node);
@@ -252,7 +303,7 @@ mod tests {
     }
 
     async fn filled(directory: &std::path::Path) -> Logs {
-        let logs = Logs::open(directory.to_owned(), 1 << 30).unwrap();
+        let logs = Logs::open(directory.to_owned(), BUDGET).unwrap();
         let (a, b) = (logs.begin(source("a", "n")).await, logs.begin(source("b", "n")).await);
         print(&a, 1_000, Stream::Stdout, &["a1", "a2"]).await;
         print(&b, 1_000, Stream::Stderr, &["b1"]).await;
@@ -303,7 +354,7 @@ mod tests {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes.extend([7; 11]);
         std::fs::write(&path, bytes).unwrap();
-        let logs = Logs::open(directory.path().to_owned(), 1 << 30).unwrap();
+        let logs = Logs::open(directory.path().to_owned(), BUDGET).unwrap();
         let printer = logs.begin(source("c", "n")).await;
         print(&printer, 500, Stream::Stdout, &["c1"]).await;
         printer.end().await;
@@ -315,7 +366,7 @@ mod tests {
     #[tokio::test]
     async fn a_page_of_control_characters_fits_into_a_message_too() {
         let directory = tempfile::tempdir().unwrap();
-        let logs = Logs::open(directory.path().to_owned(), 1 << 30).unwrap();
+        let logs = Logs::open(directory.path().to_owned(), BUDGET).unwrap();
         let printer = logs.begin(source("a", "n")).await;
         let zeros = "\0".repeat(65_000);
         print(&printer, 1_000, Stream::Stdout, &[&zeros, &zeros, &zeros, &zeros]).await;
@@ -333,7 +384,7 @@ mod tests {
     #[tokio::test]
     async fn the_budget_holds_and_what_was_removed_is_said() {
         let directory = tempfile::tempdir().unwrap();
-        let logs = Logs::open(directory.path().to_owned(), 0).unwrap();
+        let logs = Logs::open(directory.path().to_owned(), Budget { bytes: 0, ..BUDGET }).unwrap();
         let printer = logs.begin(source("a", "n")).await;
         let text = "x".repeat(60_000);
         for _ in 0..1_000 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use bistro_common::clock::Clock;
 use bistro_common::nats::{Bus, NatsError};
 use bistro_common::protocol::log::{Direction, LogRead, LogReadReply, WAIT_MS_MAX};
 use bistro_common::protocol::{VERSION, decode, encode};
@@ -18,12 +19,23 @@ const READERS_MAX: usize = 256;
 const READING_MAX: usize = 4;
 /// Lines that come soon after the first one travel with it.
 const GATHER: Duration = Duration::from_millis(20);
+/// How often a look is taken at what has grown too old.
+const TIDY: Duration = Duration::from_secs(60);
 
-/// Answers requests until the subscription ends.
-pub async fn serve(bus: Bus, mut requests: async_nats::Subscriber, logs: Logs) {
+/// Answers requests until the subscription ends, and sees to it that old lines go.
+pub async fn serve(bus: Bus, mut requests: async_nats::Subscriber, logs: Logs, clock: Clock) {
+    let mut tidy = tokio::time::interval(TIDY);
     let readers = Arc::new(Semaphore::new(READERS_MAX));
     let reading = Arc::new(Semaphore::new(READING_MAX));
-    while let Some(message) = requests.next().await {
+    loop {
+        let message = tokio::select! {
+            message = requests.next() => message,
+            _ = tidy.tick() => {
+                logs.tidy(clock.now()).await;
+                continue;
+            }
+        };
+        let Some(message) = message else { return };
         let Some(subject) = message.reply else { continue };
         let (bus, logs, reading) = (bus.clone(), logs.clone(), reading.clone());
         let permit = readers.clone().try_acquire_owned();

@@ -1,102 +1,126 @@
 //! The thread that writes segments, and keeps them within the budget.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::{File, OpenOptions};
+use std::collections::HashMap;
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use bistro_common::Millis;
 use bistro_common::protocol::log::{LineId, Stream};
 
-use super::record::{LineRecord, Record, Records, Source, write_line, write_source};
-use super::{Lines, Message, Segment, Shared, Visible};
+use super::block::{Builder, Line};
+use super::segment::{BlockAt, SEGMENT_BYTES, Segment};
+use super::{Budget, Lines, Message, Shared, Source, Visible};
 
-const SEGMENT_BYTES: u64 = 8 << 20;
 /// One write takes what has come together, up to about so much.
 const WRITE_BYTES: usize = 1 << 20;
 /// A file of this name says that segments have been removed.
 const REMOVED: &str = "removed";
 
-/// What is in the directory. A torn end of the newest segment is cut off.
+/// What is in the directory. A torn end of a segment is left out; what was being packed when the
+/// worker ended is packed again, or was already.
 pub fn open(directory: &Path) -> std::io::Result<Visible> {
     std::fs::create_dir_all(directory)?;
-    let mut segments = Vec::new();
+    let (mut packed, mut open) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let first = name.to_str().and_then(|name| name.strip_suffix(".log"));
-        if let Some(first) = first.and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
-            let bytes = entry.metadata()?.len();
-            segments.push(Segment { first: LineId(first), path: entry.path(), bytes });
+        let path = entry?.path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("seg") => packed.push(path),
+            Some("open") => open.push(path),
+            Some("new") => std::fs::remove_file(path)?,
+            _ => {}
         }
     }
-    segments.sort_by_key(|segment| segment.first);
-    let mut last = LineId::MIN;
-    if let Some(newest) = segments.last_mut() {
-        let bytes = std::fs::read(&newest.path)?;
-        let mut records = Records::new(&bytes);
-        last = newest.first;
-        for record in records.by_ref() {
-            if let Record::Line(line) = record {
-                last = line.id;
-            }
-        }
-        newest.bytes = records.at as u64;
-        OpenOptions::new().write(true).open(&newest.path)?.set_len(newest.bytes)?;
+    let mut segments = Vec::new();
+    for path in &packed {
+        segments.push(Arc::new(Segment::load(path.clone())?));
     }
+    for path in open {
+        let segment = Segment::load(path)?;
+        if segment.blocks.is_empty() || packed.contains(&segment.path.with_extension("seg")) {
+            std::fs::remove_file(&segment.path)?;
+        } else {
+            segments.push(Arc::new(pack(segment)));
+        }
+    }
+    segments.retain(|segment| !segment.blocks.is_empty());
+    segments.sort_by_key(|segment| segment.first());
+    let last = segments.iter().map(|segment| segment.last()).max().unwrap_or_default();
     Ok(Visible { segments, last, removed: directory.join(REMOVED).exists() })
+}
+
+/// A segment that nobody reads yet, packed; or as it is, if that cannot be.
+fn pack(segment: Segment) -> Segment {
+    match segment.pack() {
+        Ok(packed) => {
+            remove(&segment.path);
+            packed
+        }
+        Err(error) => {
+            tracing::warn!(%error, path = %segment.path.display(), "a log is not packed");
+            segment
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(%error, path = %path.display(), "a log stays");
+    }
 }
 
 pub struct Writer {
     directory: PathBuf,
-    budget_bytes: u64,
+    budget: Budget,
     shared: Shared,
-    sources: HashMap<u64, Source>,
-    /// Lines per source that could not be written, to be owned up to with the next that can.
-    lost: HashMap<u64, u64>,
+    sources: HashMap<u64, Printing>,
     last: LineId,
     /// The segment that grows; always the last of the visible ones.
     file: Option<File>,
-    /// Sources that it names already.
-    named: HashSet<u64>,
-    buffer: Vec<u8>,
-    /// Lines per source in the buffer.
-    buffered: HashMap<u64, u64>,
-    first_buffered: LineId,
+    block: Builder,
+    /// Lines per source in the block.
+    in_block: HashMap<u64, u64>,
+    out: Vec<u8>,
+}
+
+struct Printing {
+    about: Arc<Source>,
+    /// Lines that could not be written, to be owned up to with the next that can.
+    lost: u64,
 }
 
 impl Writer {
-    pub fn new(directory: PathBuf, budget_bytes: u64, shared: Shared) -> Self {
+    pub fn new(directory: PathBuf, budget: Budget, shared: Shared) -> Self {
         let last = shared.lock().last;
         Self {
             directory,
-            // The growing segment must fit, or nothing could be kept.
-            budget_bytes: budget_bytes.max(2 * SEGMENT_BYTES),
+            budget,
             shared,
             sources: HashMap::new(),
-            lost: HashMap::new(),
             last,
             file: None,
-            named: HashSet::new(),
-            buffer: Vec::new(),
-            buffered: HashMap::new(),
-            first_buffered: LineId::MIN,
+            block: Builder::default(),
+            in_block: HashMap::new(),
+            out: Vec::new(),
         }
     }
 
     pub fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         while let Some(message) = messages.blocking_recv() {
-            let mut ended = Vec::new();
+            let (mut ended, mut now) = (Vec::new(), None);
             let mut next = Some(message);
             while let Some(message) = next {
                 match message {
-                    Message::Begin { source, about } => drop(self.sources.insert(source, about)),
+                    Message::Begin { source, about } => {
+                        self.sources.insert(source, Printing { about, lost: 0 });
+                    }
                     Message::Lines { source, time_ms, lines } => self.add(source, time_ms, &lines),
                     Message::End { source, visible } => ended.push((source, visible)),
+                    Message::Tidy { now: late } => now = Some(late),
                 }
-                let full = self.buffer.len() >= WRITE_BYTES;
+                let full = self.block.bytes() >= WRITE_BYTES;
                 next = if full { None } else { messages.try_recv().ok() };
             }
             self.write();
@@ -105,89 +129,84 @@ impl Writer {
                 // Nobody waits for an attempt whose task was dropped.
                 let _ = visible.send(());
             }
+            if let Some(now) = now {
+                self.tidy(now);
+            }
         }
     }
 
     fn end(&mut self, source: u64) {
-        let about = self.sources.remove(&source);
-        if let (Some(lost), Some(about)) = (self.lost.remove(&source), about) {
+        if let Some(Printing { about, lost: lost @ 1.. }) = self.sources.remove(&source) {
             tracing::error!(task = %about.task, lost, "the last lines of a task's log are lost");
         }
     }
 
     fn add(&mut self, source: u64, time_ms: Millis, lines: &Lines) {
-        if let Some(lost) = self.lost.remove(&source) {
-            let text = format!("{lost} lines are lost: the log could not be written");
-            self.add_line(source, time_ms, Stream::Statuses, text.as_bytes(), false, lost);
-        }
-        for (line, text) in lines.iter() {
-            self.add_line(source, time_ms, line.stream, text, line.partial, line.dropped);
-        }
-    }
-
-    fn add_line(
-        &mut self,
-        source: u64,
-        time_ms: Millis,
-        stream: Stream,
-        text: &[u8],
-        partial: bool,
-        dropped: u64,
-    ) {
-        let Some(about) = self.sources.get(&source) else {
+        let Some(printing) = self.sources.get_mut(&source) else {
             return;
         };
-        if self.named.insert(source) {
-            write_source(&mut self.buffer, source, about);
+        let number = self.block.source(&printing.about);
+        let (mut id, mut count) = (self.last, 0);
+        let mut push = |line: super::Line, text: &[u8]| {
+            id = id.next().max(LineId::at(time_ms));
+            count += line.dropped.max(1);
+            let super::Line { stream, partial, dropped, .. } = line;
+            self.block.push(number, &Line { id, time_ms, stream, partial, dropped }, text);
+        };
+        let lost = std::mem::take(&mut printing.lost);
+        if lost > 0 {
+            let text = format!("{lost} lines are lost: the log could not be written");
+            let gap =
+                super::Line { stream: Stream::Statuses, end: 0, partial: false, dropped: lost };
+            push(gap, text.as_bytes());
         }
-        let id = self.last.next().max(LineId::at(time_ms));
-        let line = LineRecord { id, source, time_ms, stream, partial, dropped, text };
-        write_line(&mut self.buffer, &line);
-        if self.buffered.is_empty() {
-            self.first_buffered = id;
-        }
-        *self.buffered.entry(source).or_default() += dropped.max(1);
+        lines.iter().for_each(|(line, text)| push(line, text));
         self.last = id;
+        *self.in_block.entry(source).or_default() += count;
     }
 
     fn write(&mut self) {
-        if self.buffered.is_empty() {
+        if self.block.is_empty() {
             return;
         }
-        if let Err(error) = self.try_write() {
+        let (first, last) = self.block.ids();
+        self.out.clear();
+        self.block.finish(false, &mut self.out);
+        if let Err(error) = self.try_write(first, last) {
             tracing::error!(%error, "task logs cannot be written; lines are lost");
             self.undo();
-            for (source, lines) in self.buffered.drain() {
-                *self.lost.entry(source).or_default() += lines;
+            for (source, lines) in &self.in_block {
+                if let Some(printing) = self.sources.get_mut(source) {
+                    printing.lost += lines;
+                }
             }
         }
-        self.buffer.clear();
-        self.buffered.clear();
+        self.in_block.clear();
     }
 
-    fn try_write(&mut self) -> std::io::Result<()> {
+    fn try_write(&mut self, first: LineId, last: LineId) -> std::io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
             none => {
-                let path = self.directory.join(format!("{:016x}.log", self.first_buffered.0));
-                let new =
-                    OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
-                let segment = Segment { first: self.first_buffered, path, bytes: 0 };
-                self.shared.lock().segments.push(segment);
-                none.insert(new)
+                let (segment, file) = Segment::create(&self.directory, first)?;
+                self.shared.lock().segments.push(Arc::new(segment));
+                none.insert(file)
             }
         };
-        file.write_all(&self.buffer)?;
+        file.write_all(&self.out)?;
         let mut visible = self.shared.lock();
-        visible.last = self.last;
+        visible.last = last;
         let grown = visible.segments.last_mut().expect("the growing segment is visible");
-        grown.bytes += self.buffer.len() as u64;
-        let full = grown.bytes >= SEGMENT_BYTES;
+        let grown = Arc::make_mut(grown);
+        let bytes = self.out.len() as u32;
+        grown.blocks.push(BlockAt { at: grown.bytes, bytes, first, last });
+        grown.bytes += u64::from(bytes);
+        let full = grown.is_full();
         drop(visible);
-        self.shared.last.send_replace(self.last);
+        self.shared.last.send_replace(last);
         if full {
             self.close();
-            self.keep_budget();
+            self.keep_budget(None);
         }
         Ok(())
     }
@@ -195,7 +214,6 @@ impl Writer {
     /// Takes back what a failed write has left in the file; a file that cannot be mended is given
     /// up, and read no further than it was good.
     fn undo(&mut self) {
-        self.named.clear();
         let mut visible = self.shared.lock();
         let Some(grown) = visible.segments.last().filter(|_| self.file.is_some()) else {
             return;
@@ -210,23 +228,54 @@ impl Writer {
         }
     }
 
+    /// Packs the growing segment; the next write begins another.
     fn close(&mut self) {
         self.file = None;
-        self.named.clear();
+        let Some(grown) = self.shared.lock().segments.last().cloned() else {
+            return;
+        };
+        let open = grown.path.clone();
+        match grown.pack() {
+            Ok(packed) => {
+                let mut visible = self.shared.lock();
+                visible.segments.pop();
+                // Damage may have left nothing.
+                visible.segments.extend((!packed.blocks.is_empty()).then(|| Arc::new(packed)));
+                drop(visible);
+                remove(&open);
+            }
+            Err(error) => {
+                tracing::warn!(%error, path = %open.display(), "a log is not packed");
+            }
+        }
     }
 
-    fn keep_budget(&self) {
-        let mut visible = self.shared.lock();
-        let mut total: u64 = visible.segments.iter().map(|segment| segment.bytes).sum();
-        let mut removed = 0;
-        for segment in &visible.segments {
-            if total <= self.budget_bytes {
-                break;
-            }
-            total -= segment.bytes;
-            removed += 1;
+    fn tidy(&mut self, now: Millis) {
+        let age_ms = u64::try_from(self.budget.age.as_millis()).unwrap_or(u64::MAX);
+        let before = |age_ms: u64| LineId::at(now.saturating_sub(age_ms));
+        let growing_since = self.shared.lock().segments.last().map(|segment| segment.first());
+        // What an idle worker has printed grows old, too.
+        if self.file.is_some() && growing_since.is_some_and(|first| first < before(age_ms / 10)) {
+            self.close();
         }
-        let old: Vec<Segment> = visible.segments.drain(..removed).collect();
+        self.keep_budget(Some(before(age_ms)));
+    }
+
+    /// Removes the oldest closed segments that are too much, or end before a line.
+    fn keep_budget(&self, before: Option<LineId>) {
+        let mut visible = self.shared.lock();
+        let closed = visible.segments.len() - usize::from(self.file.is_some());
+        let mut bytes: u64 = visible.segments[..closed].iter().map(|segment| segment.bytes).sum();
+        // One grows, and one is there twice while it is packed.
+        let budget = self.budget.bytes.saturating_sub(2 * SEGMENT_BYTES);
+        let is_old = |segment: &Segment| before.is_some_and(|before| segment.last() < before);
+        let old = visible.segments[..closed].iter().take_while(|segment| {
+            let goes = bytes > budget || is_old(segment);
+            bytes -= segment.bytes;
+            goes
+        });
+        let removed = old.count();
+        let old: Vec<_> = visible.segments.drain(..removed).collect();
         visible.removed |= removed > 0;
         drop(visible);
         if removed > 0
@@ -234,10 +283,6 @@ impl Writer {
         {
             tracing::warn!(%error, "it cannot be noted that task logs are removed");
         }
-        for segment in old {
-            if let Err(error) = std::fs::remove_file(&segment.path) {
-                tracing::warn!(%error, path = %segment.path.display(), "a log stays");
-            }
-        }
+        old.iter().for_each(|segment| remove(&segment.path));
     }
 }
