@@ -249,6 +249,12 @@ impl Pipe {
         }
     }
 
+    fn lines(&mut self, stream: Stream, capture: &mut Capture, quota: &mut LineQuota) -> Lines {
+        let mut lines = Lines::default();
+        self.read(|bytes| quota.take(capture.push(stream, bytes, &mut lines)));
+        lines
+    }
+
     /// Takes what there is, if there is anything right now. (A buffer of its own would be most of
     /// what an attempt takes of the worker's memory.)
     fn read(&mut self, take: impl FnOnce(&[u8])) {
@@ -268,7 +274,6 @@ impl Running {
         let (mut capture, mut last) = (Capture::default(), LastLine::default());
         let (mut exit, mut reporting) = (None, true);
         while reporting || self.pipes_are_open() {
-            let mut lines = Lines::default();
             let open = quota.is_open(self.started.elapsed());
             tokio::select! {
                 report = self.reports.recv(), if reporting => match report {
@@ -290,14 +295,14 @@ impl Running {
                     None => reporting = false,
                 },
                 () = self.stdout.readable(), if open => {
-                    self.stdout.read(|bytes| {
-                        quota.take(capture.push(Stream::Stdout, bytes, &mut lines));
-                    });
+                    let room = journal.printer.room().await;
+                    let lines = self.stdout.lines(Stream::Stdout, &mut capture, &mut quota);
+                    room.print(journal.clock.now(), lines);
                 }
                 () = self.stderr.readable(), if open => {
-                    self.stderr.read(|bytes| {
-                        quota.take(capture.push(Stream::Stderr, bytes, &mut lines));
-                    });
+                    let room = journal.printer.room().await;
+                    let lines = self.stderr.lines(Stream::Stderr, &mut capture, &mut quota);
+                    room.print(journal.clock.now(), lines);
                 }
                 () = self.status.readable(), if open => {
                     self.status.read(|bytes| last.push(bytes));
@@ -311,7 +316,6 @@ impl Running {
                     self.guard.signal(self.assignment.open.attempt, TaskSignal::Kill).await;
                 }
             }
-            journal.print(lines).await;
         }
         let mut lines = Lines::default();
         capture.finish(&mut lines);

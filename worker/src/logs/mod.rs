@@ -32,6 +32,8 @@ pub use serve::serve;
 /// Batches on their way to the disk.
 const BATCHES_MAX: usize = 64;
 
+const THREAD_LIVES: &str = "the log thread lives as long as its handles";
+
 #[derive(Debug, thiserror::Error)]
 #[error("the task logs in {directory} cannot be opened; check that it is a writable directory")]
 pub struct LogsError {
@@ -170,7 +172,21 @@ impl Logs {
     }
 
     async fn send(&self, message: Message) {
-        self.messages.send(message).await.expect("the log thread lives as long as its handles");
+        self.messages.send(message).await.expect(THREAD_LIVES);
+    }
+}
+
+/// For some lines of one attempt.
+pub struct Room<'a> {
+    permit: mpsc::Permit<'a, Message>,
+    source: u64,
+}
+
+impl Room<'_> {
+    pub fn print(self, time_ms: Millis, lines: Lines) {
+        if !lines.is_empty() {
+            self.permit.send(Message::Lines { source: self.source, time_ms, lines });
+        }
     }
 }
 
@@ -181,11 +197,15 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// Waits while the disk is behind.
+    /// Waits while the disk is behind. Whoever reads only when there is room holds the task up, and
+    /// keeps nothing in memory.
+    pub async fn room(&self) -> Room<'_> {
+        let permit = self.logs.messages.reserve().await;
+        Room { permit: permit.expect(THREAD_LIVES), source: self.source }
+    }
+
     pub async fn print(&self, time_ms: Millis, lines: Lines) {
-        if !lines.is_empty() {
-            self.logs.send(Message::Lines { source: self.source, time_ms, lines }).await;
-        }
+        self.room().await.print(time_ms, lines);
     }
 
     /// Returns when everything printed can be read.

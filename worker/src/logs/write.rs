@@ -124,13 +124,13 @@ impl Writer {
                 next = if full { None } else { messages.try_recv().ok() };
             }
             self.write();
+            if let Some(now) = now {
+                self.tidy(now);
+            }
             for (source, visible) in ended {
                 self.end(source);
                 // Nobody waits for an attempt whose task was dropped.
                 let _ = visible.send(());
-            }
-            if let Some(now) = now {
-                self.tidy(now);
             }
         }
     }
@@ -284,5 +284,133 @@ impl Writer {
             tracing::warn!(%error, "it cannot be noted that task logs are removed");
         }
         old.iter().for_each(|segment| remove(&segment.path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::Logs;
+    use bistro_common::ids::{AttemptId, TaskName};
+    use bistro_common::protocol::log::{Direction, LogRead};
+    use std::time::Duration;
+
+    const BUDGET: Budget = Budget { bytes: 1 << 30, age: Duration::from_secs(1_000) };
+    /// More than a segment.
+    const LINES: usize = 300_000;
+
+    fn source(node: &str) -> Source {
+        let task = TaskName::new("job", node);
+        Source { attempt: AttemptId::generate(), attempt_no: 1, task }
+    }
+
+    fn text(number: usize) -> String {
+        format!("{number:0>70}")
+    }
+
+    /// Prints all lines, a thousand a second, and then one of another task.
+    async fn fill(directory: &Path) -> Logs {
+        let logs = Logs::open(directory.to_owned(), BUDGET).unwrap();
+        let printer = logs.begin(source("a")).await;
+        for thousand in 0..LINES / 1_000 {
+            let mut lines = Lines::default();
+            for number in 0..1_000 {
+                let text = text(thousand * 1_000 + number);
+                lines.push(Stream::Stdout, text.as_bytes(), false, 0);
+            }
+            printer.print(thousand as u64 * 1_000, lines).await;
+        }
+        printer.end().await;
+        let other = logs.begin(source("b")).await;
+        let mut lines = Lines::default();
+        lines.push(Stream::Stdout, b"of b", false, 0);
+        other.print(LINES as u64, lines).await;
+        other.end().await;
+        logs
+    }
+
+    fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+        let paths = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|of| of == extension)).collect()
+    }
+
+    /// The texts of everything, page by page.
+    fn all(logs: &Logs, direction: Direction) -> Vec<String> {
+        let mut from = match direction {
+            Direction::Ascending => LineId::MIN,
+            Direction::Descending => LineId::MAX,
+        };
+        let mut texts = Vec::new();
+        loop {
+            let page = logs.read(&LogRead::page(from, direction, 5_000));
+            assert_eq!(page.error, None);
+            texts.extend(page.lines.into_iter().map(|line| line.text));
+            match page.next.filter(|_| !page.at_end) {
+                Some(next) => from = next,
+                None => return texts,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn packed_segments_are_smaller_and_nothing_is_missing_in_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = fill(directory.path()).await;
+        let packed = files(directory.path(), "seg");
+        assert!(!packed.is_empty());
+        let bytes: u64 = packed.iter().map(|path| path.metadata().unwrap().len()).sum();
+        assert!(bytes < SEGMENT_BYTES / 2, "{bytes}");
+        let mut want: Vec<String> = (0..LINES).map(text).chain(["of b".to_owned()]).collect();
+        assert!(all(&logs, Direction::Ascending) == want);
+        let of_b = LogRead {
+            node: Some("b".to_owned()),
+            ..LogRead::page(LineId::MAX, Direction::Descending, 10)
+        };
+        assert_eq!(logs.read(&of_b).lines.len(), 1);
+        drop(logs);
+        // It has ended while it packed: both are there, or a part of the new one.
+        let unpacked = packed[0].with_extension("open");
+        std::fs::copy(&packed[0], &unpacked).unwrap();
+        std::fs::write(packed[0].with_extension("new"), "part").unwrap();
+        let logs = Logs::open(directory.path().to_owned(), BUDGET).unwrap();
+        assert!(
+            files(directory.path(), "open").is_empty() && files(directory.path(), "new").is_empty()
+        );
+        want.reverse();
+        assert!(all(&logs, Direction::Descending) == want);
+    }
+
+    #[tokio::test]
+    async fn damage_costs_the_block_that_it_is_in() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(fill(directory.path()).await);
+        let mut packed = files(directory.path(), "seg");
+        packed.sort();
+        let mut bytes = std::fs::read(&packed[0]).unwrap();
+        bytes[100] ^= 1;
+        std::fs::write(&packed[0], bytes).unwrap();
+        let logs = Logs::open(directory.path().to_owned(), BUDGET).unwrap();
+        let page = logs.read(&LogRead::page(LineId::MIN, Direction::Ascending, 1));
+        assert!(page.error.is_some_and(|error| error.contains("is damaged at byte 0")));
+        assert!(page.lines[0].text > text(0) && page.lines[0].text < text(20_000));
+    }
+
+    #[tokio::test]
+    async fn what_is_too_old_goes_and_that_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = fill(directory.path()).await;
+        logs.tidy(LINES as u64 + 1_000_000).await;
+        let after = logs.begin(source("c")).await;
+        after.end().await;
+        // The growing segment was closed first, having grown old too; its last line is in time.
+        let page = logs.read(&LogRead::page(LineId::MIN, Direction::Ascending, 1));
+        assert!(page.lines[0].text > text(0));
+        assert_eq!(page.removed_before, Some(page.lines[0].id));
+        logs.tidy(LINES as u64 + 2_000_000).await;
+        logs.begin(source("c")).await.end().await;
+        assert!(all(&logs, Direction::Ascending).is_empty());
+        assert!(
+            files(directory.path(), "seg").is_empty() && files(directory.path(), "open").is_empty()
+        );
     }
 }
