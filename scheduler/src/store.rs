@@ -4,9 +4,12 @@
 //! random one, and later folded into a table keyed by what it is about. Opening folds the journal,
 //! so a crash costs nothing but that. One process at a time: redb locks the file.
 
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bistro_common::ids::{CellId, Epoch};
@@ -24,7 +27,11 @@ const FORMAT: u8 = 1;
 const CACHE_BYTES: usize = 64 << 20;
 
 /// With so many rows in the journal, it is worth folding.
-const FOLD_AT: u64 = 50_000;
+const FOLD_AT: u64 = 10_000;
+
+/// So many at a time, since commits wait meanwhile: as many as they bring at the most, or the
+/// journal would grow under load.
+const FOLD_ROWS: usize = 2_000;
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -90,8 +97,8 @@ impl Store {
                 source => StoreError::Open { path: path.clone(), source: Box::new(source) },
             },
         )?;
-        let mut store = Self { database, next_key: 0, journal_len: u64::MAX };
-        store.fold()?;
+        let mut store = Self { database, next_key: 0, journal_len: 0 };
+        while store.fold()? {}
         let reign = store.begin_reign()?;
         let snapshot = store.snapshot()?;
         Ok(Opened { store, cell: reign.cell, epoch: reign.epoch, snapshot })
@@ -126,26 +133,31 @@ impl Store {
         self.journal_len >= FOLD_AT
     }
 
-    /// Moves the journal into the keyed table.
-    pub fn fold(&mut self) -> Result<(), StoreError> {
+    /// Moves the oldest rows of the journal into the keyed table. Returns whether there are more.
+    pub fn fold(&mut self) -> Result<bool, StoreError> {
         let transaction = self.database.begin_write()?;
         {
             let mut journal = transaction.open_table(JOURNAL)?;
             let mut state = transaction.open_table(STATE)?;
-            while let Some((_, value)) = journal.pop_first()? {
+            // What is replaced soon is not written first.
+            let mut last = HashMap::new();
+            for _ in 0..FOLD_ROWS {
+                let Some((_, value)) = journal.pop_first()? else { break };
                 let bytes = value.value();
                 let record: Record = decode(bytes)?;
-                let key = key_of(&record);
-                if is_removal(&record) {
-                    state.remove(key.as_str())?;
-                } else {
-                    state.insert(key.as_str(), bytes)?;
+                let kept = (!is_removal(&record)).then(|| bytes.to_vec());
+                last.insert(key_of(&record), kept);
+            }
+            for (key, kept) in &last {
+                match kept {
+                    Some(bytes) => drop(state.insert(key.as_str(), bytes.as_slice())?),
+                    None => drop(state.remove(key.as_str())?),
                 }
             }
+            self.journal_len = journal.len()?;
         }
         transaction.commit()?;
-        self.journal_len = 0;
-        Ok(())
+        Ok(self.journal_len > 0)
     }
 
     fn begin_reign(&mut self) -> Result<Reign, StoreError> {

@@ -169,3 +169,14 @@ async fn the_example_in_python_does_its_job() {
     assert_eq!(lines.len(), 12, "{lines:?}");
     assert!(lines.contains(&"s3: 2".to_owned()), "{lines:?}");
 }
+
+#[tokio::test]
+async fn nothing_is_run_for_a_job_that_only_rehearses() {
+    let cell = Cell::new().await;
+    let config = config("").replace(r#""nats", "subject": "do.it""#, r#""noop""#);
+    cell.write_config(&config);
+    cell.start_scheduler().await;
+    // A program that is not there: whoever tried to run it would fail.
+    let _worker = cell.start_worker("w1", "/no/such/program").await;
+    cell.wait_for_count(TaskState::Done, 1).await;
+}

@@ -66,6 +66,9 @@ pub async fn run(
         Some(responder) => {
             responder::ask(&here, &assignment, responder, &mut kills, &mut journal).await
         }
+        None if assignment.spec.noop => {
+            Ended { how: How::Status(TaskStatus::new(bits::DONE)), exit: None }
+        }
         None => match start(&here, &assignment).await {
             Ok(running) => running.watch(&mut kills, &mut journal).await,
             Err(reason) => Ended::not_started(&reason),

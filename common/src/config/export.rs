@@ -61,7 +61,7 @@ impl Job {
             ("run_only_after_all_nodes_are_done_for", &self.after_all),
             ("command", &self.spec.command),
         ] {
-            let of_runner = key == "command" && self.spec.responder.is_some();
+            let of_runner = key == "command" && (self.spec.responder.is_some() || self.spec.noop);
             if !list.is_empty() && !of_runner {
                 put(key, json!(list));
             }
@@ -70,6 +70,9 @@ impl Job {
             put("runner", json!("nats"));
             put("subject", json!(responder.subject));
             put("responder_timeout_sec", json!(responder.silence_ms as f64 / 1_000.0));
+        }
+        if self.spec.noop {
+            put("runner", json!("noop"));
         }
         if self.spec.plain_command {
             put("plain_command", json!(true));

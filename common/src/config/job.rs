@@ -12,8 +12,16 @@ use super::subprocess::{read_kill, read_orphan_delay, read_subprocess};
 use crate::protocol::assign::{Responder, TaskSpec};
 use crate::protocol::run::check_subject;
 
-/// What a worker from before responders tries to run for a job that has one.
-const TOO_OLD: &str = "this-worker-is-too-old-for-the-runner-nats";
+/// What a worker that does not know the job's runner tries to run.
+const TOO_OLD: &str = "this-worker-is-too-old-for-the-runner-of-this-job";
+
+/// Who does a job's tasks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Runner {
+    Process,
+    Nats,
+    Noop,
+}
 
 /// `None` only if the entry is not an object at all.
 pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job> {
@@ -23,7 +31,7 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
         Some(reader) => Arc::new(read_subprocess(&reader, &settings.subprocess)),
         None => settings.subprocess.clone(),
     };
-    let responder = read_responder(&object);
+    let (runner, responder) = read_runner(&object);
     let mut job = Job {
         name: name.into(),
         owner: object.required("owner").and_then(|r| r.string()).unwrap_or_default(),
@@ -32,12 +40,14 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
         priority: object.get("priority").and_then(|r| r.float()).unwrap_or(1.0),
         resources: object.get("resources").map(|r| read_slots(&r, settings)).unwrap_or_default(),
         spec: Arc::new(TaskSpec {
-            // A worker that knows no responders finds no such program.
-            command: match &responder {
-                Some(_) => vec![TOO_OLD.to_owned()],
-                None => object.get("command").and_then(|r| r.strings()).unwrap_or_default(),
+            command: match runner {
+                Runner::Process => {
+                    object.get("command").and_then(|r| r.strings()).unwrap_or_default()
+                }
+                Runner::Nats | Runner::Noop => vec![TOO_OLD.to_owned()],
             },
             responder,
+            noop: runner == Runner::Noop,
             plain_command: object.get("plain_command").and_then(|r| r.bool()).unwrap_or(false),
             config: read_config(&object),
             kill: object
@@ -93,9 +103,22 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
 }
 
 /// `runner`, `subject` and `responder_timeout_sec`.
-fn read_responder(object: &ObjectReader<'_>) -> Option<Responder> {
-    let runner = object.get("runner");
-    let on_nats = runner.as_ref().and_then(|r| r.word(&[("process", false), ("nats", true)]));
+fn read_runner(object: &ObjectReader<'_>) -> (Runner, Option<Responder>) {
+    let reader = object.get("runner");
+    let words = [("process", Runner::Process), ("nats", Runner::Nats), ("noop", Runner::Noop)];
+    let runner = reader.as_ref().and_then(|r| r.word(&words)).unwrap_or(Runner::Process);
+    let responder = read_responder(object, reader.filter(|_| runner == Runner::Nats));
+    for key in ["command", "plain_command"] {
+        if let Some(command) = object.get(key).filter(|_| runner != Runner::Process) {
+            command.warn_key("it has no effect with a runner that starts no process", None);
+        }
+    }
+    // Without a subject it is in error, and nothing is run for it.
+    (runner, responder)
+}
+
+/// `runner`: if it is `nats`.
+fn read_responder(object: &ObjectReader<'_>, runner: Option<Reader<'_>>) -> Option<Responder> {
     let subject = object.get("subject");
     let timeout = object.get("responder_timeout_sec");
     let seconds = timeout.as_ref().and_then(Reader::float);
@@ -104,18 +127,12 @@ fn read_responder(object: &ObjectReader<'_>) -> Option<Responder> {
     {
         timeout.error("expected a time from 0.001 to 86400 seconds", None);
     }
-    if on_nats != Some(true) {
+    let Some(runner) = runner else {
         for useless in [&subject, &timeout].into_iter().flatten() {
             useless.warn_key("it has no effect without \"runner\": \"nats\"", None);
         }
         return None;
-    }
-    for key in ["command", "plain_command"] {
-        if let Some(command) = object.get(key) {
-            command.warn_key("it has no effect with \"runner\": \"nats\"", None);
-        }
-    }
-    let runner = runner.expect("it was just read");
+    };
     let Some(subject) = subject else {
         runner.error("the runner \"nats\" needs a \"subject\" to ask on", None);
         return None;

@@ -303,9 +303,9 @@ pub const KEYS: &[Key] = &[
     key(
         JOB,
         "runner",
-        "`process` or `nats`",
+        "`process`, `nats` or `noop`",
         "`process`",
-        "`nats`: its tasks are done by whoever answers on `subject`.",
+        "`nats`: its tasks are done by whoever answers on `subject`. `noop`: nothing is run, and a worker says at once that they are done, which rehearses a config on a real cell.",
     ),
     key(
         JOB,

@@ -40,6 +40,9 @@ pub struct TaskSpec {
     /// Who does it instead of a command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub responder: Option<Responder>,
+    /// Nothing is run: it is done at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub noop: bool,
     /// The job's `config`, verbatim.
     pub config: Map<String, Value>,
     /// What to do when the worker has to end the task on its own.

@@ -8,7 +8,7 @@ use crate::ids::{AttemptId, CellId, Epoch, Incarnation, LedgerId, SchedulerId, S
 use crate::lease::LeaseTerms;
 
 /// How many unsettled results one heartbeat lists; the rest wait for the next.
-pub const UNSETTLED_MAX: usize = 256;
+pub const UNSETTLED_MAX: usize = 4_096;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Heartbeat {

@@ -32,6 +32,7 @@ fn assignment(node: &str, command: Vec<String>, prev_status: Option<Value>) -> A
             command,
             plain_command: false,
             responder: None,
+            noop: false,
             config: Default::default(),
             kill: Kill { method: KillMethod::Term, wait_ms: 0 },
             log_lines_per_10_ms: None,

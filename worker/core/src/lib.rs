@@ -19,7 +19,9 @@ use bistro_common::ids::{
 use bistro_common::lease::LeaseTerms;
 use bistro_common::protocol::assign::{Assign, AssignReply, Assignment};
 use bistro_common::protocol::control::{Control, ControlReply};
-use bistro_common::protocol::heartbeat::{ClosedReason, HeartbeatAnswer, OpenDigest};
+use bistro_common::protocol::heartbeat::{
+    ClosedReason, HeartbeatAnswer, OpenDigest, UNSETTLED_MAX,
+};
 use bistro_common::protocol::task::{Kill, TaskResult};
 
 pub use heartbeat::Facts;
@@ -112,6 +114,10 @@ pub struct WorkerCore {
     /// Results on their way to the stream.
     publishing: bool,
     publish_after: Millis,
+    /// Results that the stream has taken, and nobody has settled.
+    published: usize,
+    /// With so many of them a heartbeat is sent at once.
+    settle_at: usize,
     draining: bool,
     stopping: bool,
     fenced: bool,
@@ -146,6 +152,8 @@ impl WorkerCore {
             digest: OpenDigest::default(),
             publishing: false,
             publish_after: 0,
+            published: 0,
+            settle_at: UNSETTLED_MAX,
             draining: false,
             stopping: false,
             fenced: false,
@@ -162,7 +170,7 @@ impl WorkerCore {
             Input::Control { token, control } => self.on_control(token, control, out),
             Input::Heartbeat { sent, answer } => self.on_heartbeat(sent, answer, out),
             Input::Ended { result } => self.on_ended(result, out),
-            Input::Published { attempts, stored } => self.on_published(attempts, stored),
+            Input::Published { attempts, stored } => self.on_published(attempts, stored, out),
             Input::Stop => self.on_stop(out),
             Input::Tick => {}
         }

@@ -47,7 +47,12 @@ impl WorkerCore {
         }
     }
 
-    pub(crate) fn on_published(&mut self, attempts: Vec<AttemptId>, stored: bool) {
+    pub(crate) fn on_published(
+        &mut self,
+        attempts: Vec<AttemptId>,
+        stored: bool,
+        out: &mut Vec<Effect>,
+    ) {
         self.publishing = false;
         if !stored {
             self.publish_after = self.now + RETRY_MS;
@@ -58,23 +63,38 @@ impl WorkerCore {
             if let Some(LedgerState::Finished { published_ms, .. }) =
                 self.entries.get_mut(&id).map(|entry| &mut entry.state)
             {
+                self.published += usize::from(published_ms.is_none());
                 *published_ms = Some(self.now);
             }
+        }
+        self.settle_soon(out);
+    }
+
+    /// With as many results as a heartbeat takes, the next one does not wait for its time: the
+    /// ledger must not grow with the rate of tasks.
+    fn settle_soon(&mut self, out: &mut Vec<Effect>) {
+        if self.published >= self.settle_at {
+            // Once; the answer says what is next.
+            self.settle_at = usize::MAX;
+            out.push(Effect::HeartbeatNow);
         }
     }
 
     pub(crate) fn settle(&mut self, settled: Vec<AttemptId>, out: &mut Vec<Effect>) {
+        // A scheduler that is behind is not asked again and again for what it has not seen.
+        let behind = settled.len() < UNSETTLED_MAX / 2;
         for attempt in settled {
-            let finished = self
-                .entries
-                .get(&attempt)
-                .is_some_and(|entry| matches!(entry.state, LedgerState::Finished { .. }));
-            if finished {
-                self.entries.remove(&attempt);
-                self.unpublished.remove(&attempt);
-                out.push(Effect::Persist(LedgerRecord::Settled { attempt }));
-            }
+            let state = self.entries.get(&attempt).map(|entry| &entry.state);
+            let Some(LedgerState::Finished { published_ms, .. }) = state else {
+                continue;
+            };
+            self.published -= usize::from(published_ms.is_some());
+            self.entries.remove(&attempt);
+            self.unpublished.remove(&attempt);
+            out.push(Effect::Persist(LedgerRecord::Settled { attempt }));
         }
+        self.settle_at = UNSETTLED_MAX + if behind { self.published } else { 0 };
+        self.settle_soon(out);
         for (id, entry) in &self.entries {
             if let LedgerState::Finished { published_ms: Some(at), .. } = entry.state
                 && self.now >= at + RESEND_MS

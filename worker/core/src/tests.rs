@@ -71,11 +71,11 @@ impl Worker {
     }
 }
 
-fn assignment(n: u8) -> Assignment {
+fn assignment(n: u16) -> Assignment {
     Assignment {
         seq: Seq(n.into()),
         open: Arc::new(OpenAttempt {
-            attempt: AttemptId::from_parts(n.into(), [n; 10]),
+            attempt: AttemptId::from_parts(n.into(), [n as u8; 10]),
             task: TaskName::new("j", format!("n{n}")),
             attempt_no: 1,
             started_ms: 0,
@@ -86,6 +86,7 @@ fn assignment(n: u8) -> Assignment {
             command: Vec::new(),
             plain_command: false,
             responder: None,
+            noop: false,
             config: Default::default(),
             kill: Kill { method: KillMethod::Term, wait_ms: 0 },
             log_lines_per_10_ms: None,
@@ -206,6 +207,26 @@ fn a_result_is_kept_until_it_is_settled_and_sent_again_if_the_stream_lost_it() {
     let effects = worker.lease(worker.now, vec![id]);
     let settled = Effect::Persist(LedgerRecord::Settled { attempt: id });
     assert!(effects.iter().any(|e| format!("{e:?}") == format!("{settled:?}")), "{effects:?}");
+    assert!(worker.core.unsettled().is_empty());
+}
+
+#[test]
+fn many_results_are_settled_before_the_next_heartbeat_is_due() {
+    let mut worker = Worker::new();
+    let mut ids = Vec::new();
+    let mut hurried = 0;
+    for number in 1..=UNSETTLED_MAX as u16 {
+        let assignment = assignment(number);
+        worker.assign(worker.fence(), assignment.clone());
+        worker.step(Input::Ended { result: ended(&assignment) });
+        let id = assignment.open.attempt;
+        ids.push(id);
+        let effects = worker.step(Input::Published { attempts: vec![id], stored: true });
+        hurried += effects.iter().filter(|e| matches!(e, Effect::HeartbeatNow)).count();
+    }
+    assert_eq!((hurried, worker.core.unsettled().len()), (1, ids.len()));
+    let effects = worker.lease(worker.now, ids);
+    assert!(!effects.iter().any(|e| matches!(e, Effect::HeartbeatNow)), "nothing is left");
     assert!(worker.core.unsettled().is_empty());
 }
 
