@@ -18,7 +18,7 @@ const BARE: Duration = Duration::from_secs(3);
 /// As many as there are cores on the machine that the budgets are for.
 const THREADS: usize = 2;
 /// So many tasks may run at once. With fewer, the machine waits for the disk now and then.
-const AT_ONCE: u32 = 256;
+const AT_ONCE: u32 = 512;
 /// What takes no time is done so many times more often, so that the beginning does not count.
 const NOOPS_PER_TASK: u32 = 10;
 /// So many tasks one at a time.
