@@ -480,6 +480,9 @@ pub enum ReadCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// One task: how it is, how it last ended, and what it used
+    #[command(subcommand, after_help = "Example:\n  bistro task show scrape db17")]
+    Task(TaskCommand),
     /// Why is a task not running?
     #[command(after_help = "Example:\n  bistro explain scrape db17")]
     Explain {
@@ -506,6 +509,18 @@ pub enum ReadCommand {
         /// For the audit
         #[arg(long, default_value = "")]
         reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TaskCommand {
+    /// State, last attempt, CPU and memory, and what it waits for
+    #[command(after_help = "Example:\n  bistro task show scrape db17 -o json")]
+    Show {
+        job: String,
+        node: String,
+        #[command(flatten)]
+        output: OutputArgs,
     },
 }
 

@@ -2,6 +2,7 @@
 //! and never obeyed.
 
 use bistro_common::Millis;
+use bistro_common::protocol::api::Explanation;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -65,6 +66,48 @@ pub fn span(ms: Millis) -> String {
         60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds % 3_600 / 60),
         _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+/// What there is to say of a task, each with a label.
+pub fn task_facts(explanation: &Explanation, now: Millis) -> Vec<(&'static str, String)> {
+    let task = &explanation.task;
+    let mut facts = vec![
+        ("task", format!("{} on {}", task.job, task.node)),
+        ("state", task.state.as_str().to_owned()),
+        ("path", explanation.path.join(" > ")),
+        ("starts", task.attempt_no.to_string()),
+    ];
+    if let Some(running) = &task.running {
+        let time = span(now.saturating_sub(running.started_ms));
+        facts.push(("running", format!("for {time} on {}", running.worker)));
+        facts.push(("attempt", running.attempt.to_string()));
+    }
+    if let Some(at) = task.backoff_until_ms {
+        facts.push(("waits", format!("for {}", span(at.saturating_sub(now)))));
+    }
+    if let Some(last) = &task.last {
+        let why = last.exception().map(|why| format!(": {why}")).unwrap_or_default();
+        facts.push(("last", format!("{}{why}", last.label())));
+    }
+    if let (Some(ended), Some(ran)) = (task.ended_ms, task.ran_ms) {
+        facts.push(("ended", format!("{}, after {}", clock(ended), span(ran))));
+    }
+    if let Some(usage) = task.usage {
+        let memory = usage.memory_peak_kb.map(|kb| format!(", {} of memory at most", size(kb)));
+        facts
+            .push(("used", format!("{} of CPU{}", span(usage.cpu_ms), memory.unwrap_or_default())));
+    }
+    facts
+}
+
+/// An amount of memory for people: `740 KB`, `1.2 MB`, `3.4 GB`.
+fn size(kb: u64) -> String {
+    let kb = kb as f64;
+    match kb {
+        ..1_024.0 => format!("{kb} KB"),
+        ..1_048_576.0 => format!("{:.1} MB", kb / 1_024.0),
+        _ => format!("{:.1} GB", kb / 1_048_576.0),
     }
 }
 

@@ -79,6 +79,7 @@ impl Started {
             started_ms: NOW,
             ended_ms: NOW,
             exit: None,
+            usage: None,
         }
     }
 }

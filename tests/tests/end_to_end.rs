@@ -342,3 +342,21 @@ async fn what_happened_to_an_attempt_is_in_its_log_and_a_reader_can_wait_for_it(
     let exited = events.iter().find(|event| event["event"] == "process_exited").unwrap();
     assert_eq!(exited["message"], "exited with status 3");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_has_used_is_told_with_its_result() {
+    let cell = Cell::new().await;
+    cell.write_config(SMALLEST);
+    let busy = r#"i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo done > "$2""#;
+    let script = cell.script("task", busy);
+    cell.start_scheduler().await;
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for("the end", |status| status.finished).await;
+    let request = TasksRequest { node: Some("node11".to_owned()), ..Default::default() };
+    let tasks: Listing<TaskRow> = cell.ask(verb::TASKS, &request).await.expect("the task");
+    let task = &tasks.items[0];
+    let (usage, ran_ms) = (task.usage.expect("it was seen"), task.ran_ms.expect("it ran"));
+    assert!(usage.cpu_ms >= 20 && usage.cpu_ms <= ran_ms + 20, "{usage:?} in {ran_ms} ms");
+    let shown = cell.cli(&["task", "show", "job", "node11"]).await.expect("it is shown").join("\n");
+    assert!(shown.contains("used     ") && shown.contains(" of CPU"), "{shown}");
+}

@@ -28,6 +28,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::logs::{self, Budget, Logs, LogsError};
 use crate::processes;
 use crate::responder::Voice;
+use crate::usage::Usages;
 
 /// Results and answers on their way to the loop.
 const NEWS_MAX: usize = 1_024;
@@ -146,6 +147,7 @@ pub async fn run(
             command: options.command.clone(),
             clock,
             guard,
+            usages: Usages::start(),
             logs,
             voice: Voice { bus: bus.clone(), cell: options.cell.clone() },
         },

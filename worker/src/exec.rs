@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use bistro_common::clock::{Clock, sleep_until};
 use bistro_common::protocol::assign::Assignment;
 use bistro_common::protocol::log::Stream;
-use bistro_common::protocol::task::{Kill, KillMethod, Outcome, TaskResult};
+use bistro_common::protocol::task::{Kill, KillMethod, Outcome, TaskResult, Usage};
 use bistro_common::status::{TaskStatus, bits};
 use bistro_common::subject::Token;
 
@@ -20,6 +20,7 @@ use crate::journal::Journal;
 use crate::logs::{Capture, LineQuota, Lines, Logs, Source};
 use crate::processes::ATTEMPT_VARIABLE;
 use crate::responder::{self, Voice};
+use crate::usage::Usages;
 
 /// A status line may be so long; what is longer cannot be parsed, and says so.
 const STATUS_BYTES_MAX: usize = 64 << 10;
@@ -36,6 +37,7 @@ pub struct Surroundings {
     pub command: Vec<String>,
     pub clock: Clock,
     pub guard: Guard,
+    pub usages: Usages,
     pub logs: Logs,
     pub voice: Voice,
 }
@@ -67,7 +69,7 @@ pub async fn run(
             responder::ask(&here, &assignment, responder, &mut kills, &mut journal).await
         }
         None if assignment.spec.noop => {
-            Ended { how: How::Status(TaskStatus::new(bits::DONE)), exit: None }
+            Ended { how: How::Status(TaskStatus::new(bits::DONE)), exit: None, usage: None }
         }
         None => match start(&here, &assignment).await {
             Ok(running) => running.watch(&mut kills, &mut journal).await,
@@ -100,12 +102,14 @@ pub async fn run(
         started_ms,
         ended_ms: here.clock.now(),
         exit: ended.exit,
+        usage: ended.usage,
     }
 }
 
 pub struct Ended {
     pub how: How,
     pub exit: Option<String>,
+    pub usage: Option<Usage>,
 }
 
 pub enum How {
@@ -123,13 +127,14 @@ impl Ended {
     pub fn not_started(reason: &dyn std::fmt::Display) -> Self {
         let text = format!("Failed to start task: {reason}");
         let status = TaskStatus::with_exception(bits::ERROR_BACKOFF, text);
-        Self { how: How::NotStarted(status), exit: None }
+        Self { how: How::NotStarted(status), exit: None, usage: None }
     }
 }
 
 /// A task that the guard was told to start.
 struct Running {
     guard: Guard,
+    usages: Usages,
     assignment: Assignment,
     command: Vec<String>,
     argument: String,
@@ -175,6 +180,7 @@ async fn start(
     let pipes = vec![stdout_writer, stderr_writer, status_writer, canary_writer];
     Ok(Running {
         guard: here.guard.clone(),
+        usages: here.usages.clone(),
         assignment: assignment.clone(),
         command,
         argument,
@@ -276,20 +282,24 @@ impl Running {
         let mut quota = LineQuota::new(self.assignment.spec.log_lines_per_10_ms);
         let (mut capture, mut last) = (Capture::default(), LastLine::default());
         let (mut exit, mut reporting) = (None, true);
+        let (mut watched, mut usage) = (None, None);
         while reporting || self.pipes_are_open() {
             let open = quota.is_open(self.started.elapsed());
             tokio::select! {
                 report = self.reports.recv(), if reporting => match report {
                     Some(Report::NotStarted { error, .. }) => return Ended::not_started(&error),
-                    Some(Report::Started { status_path, .. }) => {
+                    Some(Report::Started { status_path, pid, .. }) => {
+                        watched = Some(self.usages.watch(pid));
                         let mut argv = self.command.clone();
                         if !self.assignment.spec.plain_command {
                             argv.extend([status_path, self.argument.clone()]);
                         }
                         journal.event("running", &[("command", json!(argv))]).await;
                     }
-                    Some(Report::Exited { exit: message, .. }) => {
+                    Some(Report::Exited { exit: message, cpu_ms, .. }) => {
                         reporting = false;
+                        let memory_peak_kb = watched.take().and_then(|w| w.memory_peak_kb());
+                        usage = Some(Usage { cpu_ms, memory_peak_kb });
                         journal.event("process_exited", &[("message", json!(message))]).await;
                         exit = Some(message);
                     }
@@ -334,7 +344,7 @@ impl Running {
             }
             None => How::Silent { signalled: self.signalled },
         };
-        Ended { how, exit }
+        Ended { how, exit, usage }
     }
 
     fn pipes_are_open(&self) -> bool {

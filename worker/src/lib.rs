@@ -10,6 +10,7 @@ mod ledger;
 pub mod logs;
 mod processes;
 mod responder;
+mod usage;
 
 pub use driver::{Options, WorkerError, run};
 pub use guard::GuardCommand;

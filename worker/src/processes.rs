@@ -19,17 +19,25 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Every process of the host at one moment, by its parent.
 pub struct Tree {
     children: HashMap<i32, Vec<i32>>,
+    memory_kb: HashMap<i32, u64>,
 }
 
 impl Tree {
     pub fn read() -> Self {
         let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+        let mut memory_kb = HashMap::new();
         for pid in pids() {
-            if let Some(parent) = parent(pid) {
-                children.entry(parent).or_default().push(pid);
+            if let Some(stat) = Stat::read(pid) {
+                children.entry(stat.parent).or_default().push(pid);
+                memory_kb.insert(pid, stat.memory_kb);
             }
         }
-        Self { children }
+        Self { children, memory_kb }
+    }
+
+    /// What the process alone has in memory.
+    pub fn memory_kb(&self, pid: i32) -> u64 {
+        self.memory_kb.get(&pid).copied().unwrap_or(0)
     }
 
     pub fn children(&self, pid: i32) -> &[i32] {
@@ -53,11 +61,23 @@ fn pids() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn parent(pid: i32) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // `pid (name) state parent ...`; a name may hold anything, brackets too.
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(1)?.parse().ok()
+struct Stat {
+    parent: i32,
+    memory_kb: u64,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // `pid (name) state parent ...`; a name may hold anything, brackets too.
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace().skip(1);
+        let parent = fields.next()?.parse().ok()?;
+        // The 24th field, in pages.
+        let pages: u64 = fields.nth(19)?.parse().ok()?;
+        let page_kb = rustix::param::page_size() as u64 >> 10;
+        Some(Self { parent, memory_kb: pages * page_kb })
+    }
 }
 
 /// Does the process carry `name=value` in its environment? Processes of other users, and those

@@ -116,7 +116,7 @@ pub async fn ask(
     let mut lines = Lines::default();
     capture.finish(&mut lines);
     journal.print(lines).await;
-    Ended { how, exit: None }
+    Ended { how, exit: None, usage: None }
 }
 
 fn heard(

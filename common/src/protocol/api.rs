@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::VERSION;
 use super::heartbeat::{Capacity, ClosedReason};
 use super::job::{Audit, Origin, Overrides};
+use super::task::Usage;
 use super::task::{Kill, Slots};
 use crate::Millis;
 use crate::ids::{AttemptId, CellId, Epoch, SchedulerId};
@@ -359,6 +360,13 @@ pub struct TaskRow {
     /// How the last attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<TaskStatus>,
+    /// When, how long it took, and what it used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<Millis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff_until_ms: Option<Millis>,
 }

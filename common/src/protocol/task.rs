@@ -56,6 +56,19 @@ pub struct TaskResult {
     /// `exited with status 3`, `killed by signal 9`; informational, never part of the status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+/// What an attempt's processes have used, as far as that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Of its first process and of all that were waited for.
+    pub cpu_ms: u64,
+    /// The most that all had in memory at one of the looks; none of an attempt that was too short
+    /// for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_kb: Option<u64>,
 }
 
 /// An attempt that a worker holds: enough to adopt it.

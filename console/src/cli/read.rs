@@ -3,15 +3,16 @@
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
+use bistro_common::clock::Clock;
 use bistro_common::protocol::api::{
     CellStatus, ExplainRequest, Explanation, ForgiveReply, ForgiveRequest, KillReply, KillRequest,
     NodesRequest, Page, TasksRequest, verb,
 };
 
 use super::print::{cell_text, print_rows, say};
-use crate::args::{Output, OutputArgs, ReadCommand};
+use crate::args::{Output, OutputArgs, ReadCommand, TaskCommand};
 use crate::client::{Client, actor};
-use crate::text::safe;
+use crate::text::{safe, task_facts};
 
 pub async fn run(client: &Client, command: ReadCommand) -> anyhow::Result<ExitCode> {
     match command {
@@ -38,6 +39,9 @@ pub async fn run(client: &Client, command: ReadCommand) -> anyhow::Result<ExitCo
                 TasksRequest { job, node, contains, worker, states: state, page: page(output) };
             let rows: Value = client.ask(verb::TASKS, &request).await?;
             print_rows(&rows, output, &["job", "node", "state", "attempt_no", "last"])?;
+        }
+        ReadCommand::Task(TaskCommand::Show { job, node, output }) => {
+            show(client, job, node, output).await?;
         }
         ReadCommand::Explain { job, node, output } => explain(client, job, node, output).await?,
         ReadCommand::Kill { job, node, reason } => {
@@ -114,6 +118,10 @@ async fn explain(
     }
     say!("{} on {}", safe(&explanation.task.job), safe(&explanation.path.join(" > ")))?;
     say!("{}", explanation.task.state.as_str())?;
+    say_reasons(&explanation)
+}
+
+fn say_reasons(explanation: &Explanation) -> anyhow::Result<()> {
     for reason in &explanation.reasons {
         say!("- {}", safe(&reason.text))?;
         for holder in &reason.held_by {
@@ -121,4 +129,23 @@ async fn explain(
         }
     }
     Ok(())
+}
+
+async fn show(
+    client: &Client,
+    job: String,
+    node: String,
+    output: OutputArgs,
+) -> anyhow::Result<()> {
+    let request = ExplainRequest { job, node };
+    let explanation: Explanation = client.ask(verb::EXPLAIN, &request).await?;
+    if output.output != Output::Table {
+        let tasks = json!({"items": [explanation.task]});
+        print_rows(&tasks, output, &["job", "node", "state", "attempt_no", "last", "usage"])?;
+        return Ok(());
+    }
+    for (label, text) in task_facts(&explanation, Clock::start().now()) {
+        say!("{label:<9}{}", safe(&text))?;
+    }
+    say_reasons(&explanation)
 }

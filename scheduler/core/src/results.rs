@@ -94,6 +94,10 @@ impl Core {
 
     /// What the outcome makes of the task; returns the kind of the event.
     fn conclude(&self, record: &mut TaskRecord, job: &str, result: &TaskResult) -> &'static str {
+        if !matches!(result.outcome, Outcome::NeverStarted { .. }) {
+            record.ran_ms = result.ended_ms.saturating_sub(result.started_ms);
+            record.usage = result.usage;
+        }
         let status = match &result.outcome {
             Outcome::Reported { status } => status.clone(),
             Outcome::Lost { reason } => {

@@ -188,6 +188,7 @@ impl Core {
             started_ms: attempt.started_ms,
             ended_ms: self.now,
             exit: None,
+            usage: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use bistro_common::Millis;
 use bistro_common::ids::AttemptId;
 use bistro_common::protocol::api::TaskState;
+use bistro_common::protocol::task::Usage;
 use bistro_common::status::TaskStatus;
 
 use crate::attempts::AttemptIx;
@@ -114,6 +115,11 @@ pub struct TaskRecord {
     pub status: Option<TaskStatus>,
     #[serde(default)]
     pub status_ms: Millis,
+    /// How long it ran, and what it used.
+    #[serde(default)]
+    pub ran_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// The configured wait that is in force, remembered across attempts that do not advance it.
     #[serde(default)]
     pub backoff_seconds: u64,

@@ -251,6 +251,7 @@ fn result(assignment: &Assignment, line: Option<&str>) -> TaskResult {
         started_ms: 0,
         ended_ms: 1,
         exit: None,
+        usage: None,
     }
 }
 

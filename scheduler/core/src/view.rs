@@ -183,6 +183,9 @@ impl Core {
                 started_ms: attempt.started_ms,
             }),
             last: record.and_then(|r| r.status.clone()),
+            ended_ms: record.filter(|r| r.status.is_some()).map(|r| r.status_ms),
+            ran_ms: record.filter(|r| r.status.is_some()).map(|r| r.ran_ms),
+            usage: record.and_then(|r| r.usage),
             backoff_until_ms: record
                 .filter(|_| state == TaskState::Backoff)
                 .map(TaskRecord::backoff_until_ms),

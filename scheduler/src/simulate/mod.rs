@@ -301,6 +301,7 @@ impl Simulation<'_> {
                 started_ms: started,
                 ended_ms: self.now,
                 exit: None,
+                usage: None,
             };
             let cell = CellId::from_parts(1, [0; 10]);
             let incarnation = Incarnation::from_parts(0, [0; 10]);

@@ -113,6 +113,7 @@ impl Cell {
             started_ms: self.now,
             ended_ms: self.now,
             exit: None,
+            usage: None,
         };
         let (cell, worker, incarnation) = (cell_id(), worker(), incarnation());
         let done = Done { v: VERSION, cell, worker, incarnation, results: vec![result] };

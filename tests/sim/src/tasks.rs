@@ -76,6 +76,7 @@ impl World {
             started_ms: attempt.started_ms,
             ended_ms: self.hosts[node].clock.read(self.now),
             exit: None,
+            usage: None,
         };
         let input = Box::new(Input::Ended { result });
         self.queue.plan(self.now + MS, Event::WorkerHears(node, life, input));

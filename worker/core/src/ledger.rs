@@ -61,6 +61,7 @@ pub fn lost(open: OpenAttempt, now: Millis) -> TaskResult {
         started_ms: open.started_ms,
         ended_ms: now,
         exit: None,
+        usage: None,
     }
 }
 

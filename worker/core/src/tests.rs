@@ -104,6 +104,7 @@ fn ended(assignment: &Assignment) -> TaskResult {
         started_ms: 0,
         ended_ms: 1,
         exit: None,
+        usage: None,
     }
 }
 

@@ -81,6 +81,7 @@ pub enum Report {
     },
     Started {
         attempt: AttemptId,
+        pid: i32,
         status_path: String,
     },
     NotStarted {
@@ -90,6 +91,7 @@ pub enum Report {
     Exited {
         attempt: AttemptId,
         exit: String,
+        cpu_ms: u64,
     },
 }
 

@@ -185,7 +185,7 @@ impl Guard<'_> {
             Order::Start(start) => {
                 let attempt = start.attempt;
                 let report = match self.start(start, descriptors) {
-                    Ok(status_path) => Report::Started { attempt, status_path },
+                    Ok((pid, status_path)) => Report::Started { attempt, pid, status_path },
                     Err(error) => Report::NotStarted { attempt, error: error.to_string() },
                 };
                 self.reports.push_back(report);
@@ -198,7 +198,7 @@ impl Guard<'_> {
         }
     }
 
-    fn start(&mut self, start: Start, descriptors: Vec<OwnedFd>) -> std::io::Result<String> {
+    fn start(&mut self, start: Start, descriptors: Vec<OwnedFd>) -> std::io::Result<(i32, String)> {
         let Ok([stdout, stderr, status, canary]) = <[OwnedFd; 4]>::try_from(descriptors) else {
             return Err(std::io::Error::other("the order came without its pipes"));
         };
@@ -240,7 +240,7 @@ impl Guard<'_> {
         let pid = pid.ok_or_else(|| std::io::Error::other("the child has no pid"))?;
         self.roots.insert(start.attempt, pid);
         self.attempts.insert(pid, start.attempt);
-        Ok(status_path)
+        Ok((pid.as_raw_nonzero().get(), status_path))
     }
 
     fn signal(&mut self, attempt: AttemptId, wanted: TaskSignal) {
@@ -300,11 +300,15 @@ impl Guard<'_> {
     }
 
     fn reap(&mut self) {
+        let mut before = children_cpu_ms();
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            // What a child has used is told only by how much all have.
+            let now = children_cpu_ms();
+            let cpu_ms = now.saturating_sub(std::mem::replace(&mut before, now));
             if let Some(attempt) = self.attempts.remove(&pid) {
                 self.roots.remove(&attempt);
                 self.cgroups.iter_mut().for_each(|cgroups| cgroups.ended(attempt));
-                self.reports.push_back(Report::Exited { attempt, exit: describe(status) });
+                self.reports.push_back(Report::Exited { attempt, exit: describe(status), cpu_ms });
             }
         }
     }
@@ -318,6 +322,14 @@ impl Guard<'_> {
             self.reports.pop_front();
         }
     }
+}
+
+/// CPU time of all children that have been waited for.
+fn children_cpu_ms() -> u64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return 0 };
+    let ms = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
+    u64::try_from(ms(usage.user_time()) + ms(usage.system_time())).unwrap_or(0) / 1_000
 }
 
 /// Whose guard this is.

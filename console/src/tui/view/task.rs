@@ -5,7 +5,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::{fold, nothing};
-use crate::text::{safe, span};
+use crate::text::{safe, task_facts};
 use crate::tui::state::State;
 use crate::tui::theme;
 
@@ -13,25 +13,17 @@ pub fn lines(state: &State, area: Rect) -> Vec<Line<'static>> {
     let Some(explanation) = &state.explanation else {
         return nothing(state, "asking...");
     };
-    let task = &explanation.task;
-    let style = theme::state_style(task.state, state.colour);
-    let mut lines = vec![
-        Line::styled(format!("{} on {}", safe(&task.job), safe(&task.node)), theme::title()),
-        Line::from(vec![
-            Span::raw("state    "),
-            Span::styled(format!("{} {}", task.state.glyph(), task.state.as_str()), style),
-        ]),
-        Line::raw(format!("path     {}", safe(&explanation.path.join(" > ")))),
-        Line::raw(format!("starts   {}", task.attempt_no)),
-    ];
-    if let Some(running) = &task.running {
-        let time = span(state.now_ms.saturating_sub(running.started_ms));
-        lines.push(Line::raw(format!("running  for {time} on {}", safe(&running.worker))));
-        lines.push(Line::raw(format!("attempt  {}", running.attempt)));
-    }
-    if let Some(last) = &task.last {
-        let text = last.exception().map(|text| format!(": {text}")).unwrap_or_default();
-        lines.push(Line::raw(format!("last     {}{}", last.label(), safe(&text))));
+    let style = theme::state_style(explanation.task.state, state.colour);
+    let mut lines = Vec::new();
+    for (label, text) in task_facts(explanation, state.now_ms) {
+        match label {
+            "task" => lines.push(Line::styled(safe(&text), theme::title())),
+            "state" => lines.push(Line::from(vec![
+                Span::raw(format!("{label:<9}")),
+                Span::styled(format!("{} {text}", explanation.task.state.glyph()), style),
+            ])),
+            _ => lines.extend(fold(&format!("{label:<9}{text}"), area.width, Style::new())),
+        }
     }
     if !explanation.reasons.is_empty() {
         lines.push(Line::raw(""));
