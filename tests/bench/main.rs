@@ -6,6 +6,7 @@ mod figures;
 mod idle;
 mod logs;
 mod queue;
+mod restart;
 mod start;
 
 use clap::{Parser, Subcommand};
@@ -48,6 +49,13 @@ enum Bench {
     Core(core::CoreArgs),
     /// Throughput against what the resources allow, as in the paper's figures 4a to 4d
     Figures(figures::FiguresArgs),
+    /// From the restart of a scheduler with a full store to its first new task
+    Restart {
+        #[arg(long, default_value_t = 1_000_000)]
+        finished: usize,
+        #[arg(long, default_value_t = 10_000)]
+        open: usize,
+    },
     /// The core alone with many jobs of one task each
     Queue {
         #[arg(long, default_value_t = 100_000)]
@@ -67,6 +75,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Logs { store_gb } => logs::run(&runtime, store_gb)?,
         Bench::Core(args) => core::run(&args)?,
         Bench::Figures(args) => figures::run(&args)?,
+        Bench::Restart { finished, open } => runtime.block_on(restart::run(finished, open))?,
         Bench::Queue { jobs, policy } => queue::run(jobs, &policy)?,
     };
     print(&results, args.json);

@@ -70,6 +70,11 @@ impl Cell {
         self.directory.path().join("bistro.json")
     }
 
+    /// Where schedulers of this cell keep their store.
+    pub fn scheduler_directory(&self) -> PathBuf {
+        self.directory.path().join("scheduler")
+    }
+
     pub fn write_config(&self, text: &str) {
         std::fs::write(self.config_path(), text).expect("the config can be written");
     }
@@ -81,7 +86,7 @@ impl Cell {
 
     /// The same with its config elsewhere.
     pub async fn start_scheduler_on(&self, config: Location) {
-        let data_dir = self.directory.path().join("scheduler");
+        let data_dir = self.scheduler_directory();
         std::fs::create_dir_all(&data_dir).expect("a directory can be made");
         let options = bistro_scheduler::Options {
             cell: self.name.clone(),
@@ -138,7 +143,7 @@ impl Cell {
 
     /// A scheduler as a process of its own.
     pub fn spawn_scheduler(&self) -> Process {
-        let data_dir = self.directory.path().join("scheduler");
+        let data_dir = self.scheduler_directory();
         let paths = [data_dir, self.config_path()];
         let [data_dir, config] = paths.each_ref().map(|p| p.to_str().expect("UTF-8"));
         let lease = (self.terms.lease_ms / 1_000).to_string();
