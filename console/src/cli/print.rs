@@ -35,14 +35,20 @@ fn table(columns: &[&str], items: &[Value]) -> String {
     table.load_style(presets::NOTHING);
     // Cells are folded to fit a terminal, and left alone in a pipe.
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(columns.iter().map(|column| column.to_uppercase()));
+    let title = |column: &&str| column.rsplit('.').next().unwrap_or(column).to_uppercase();
+    table.set_header(columns.iter().map(title));
     for item in items {
-        table.add_row(columns.iter().map(|column| cell_text(&item[*column])));
+        table.add_row(columns.iter().map(|column| cell_text(field(item, column))));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     table.trim_fmt()
+}
+
+/// `a.b` is the field `b` of the field `a`.
+fn field<'a>(item: &'a Value, column: &str) -> &'a Value {
+    column.split('.').fold(item, |value, name| &value[name])
 }
 
 /// Rows one by one, for lists that do not end: a JSON object, CSV (after a header) or a name.
@@ -58,7 +64,7 @@ impl<'a> Rows<'a> {
     }
 
     pub fn next(&mut self, item: &Value) -> String {
-        let text = |column: &&str| cell_text(&item[*column]);
+        let text = |column: &&str| cell_text(field(item, column));
         match self.output {
             Output::Name => self.columns.first().map(text).unwrap_or_default(),
             Output::Csv => {

@@ -32,7 +32,8 @@ pub async fn run(client: &Client, command: ReadCommand) -> anyhow::Result<ExitCo
         }
         ReadCommand::Workers(output) => {
             let rows: Value = client.ask(verb::WORKERS, &page(output)).await?;
-            print_rows(&rows, output, &["worker", "host", "health", "closed", "running", "slots"])?;
+            let columns = ["worker", "host", "health", "closed", "running", "capacity.isolation"];
+            print_rows(&rows, output, &[&columns[..], &["build", "slots"]].concat())?;
         }
         ReadCommand::Tasks { job, node, contains, worker, state, output } => {
             let request =

@@ -4,6 +4,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use bistro_common::protocol::api::{JobRow, TaskRow, TaskState, WorkerHealth, WorkerRow};
+use bistro_common::protocol::heartbeat::Isolation;
 
 use super::{heading, nothing, row};
 use crate::text::{fit, span};
@@ -115,13 +116,14 @@ pub fn workers(state: &State, area: Rect) -> Vec<Line<'static>> {
     if state.workers.rows.is_empty() {
         return nothing(state, "no workers; start one with `bistro worker`");
     }
-    let name = (usize::from(area.width).saturating_sub(48) / 2).max(8);
+    let name = (usize::from(area.width).saturating_sub(56) / 2).max(8);
     let columns = [
         ("WORKER", name),
         ("HOST", name),
         ("HEALTH", 9),
         ("RUNNING", 8),
         ("HEARD", 8),
+        ("KILLS BY", 8),
         ("SLOTS", 18),
     ];
     let mut lines = vec![heading(&columns, state)];
@@ -144,14 +146,20 @@ fn worker_spans(state: &State, worker: &WorkerRow, name: usize) -> Vec<Span<'sta
     let slots =
         worker.slots.iter().map(|(name, slots)| format!("{name} {}/{}", slots.used, slots.limit));
     let slots: Vec<_> = slots.collect();
+    let kills_by = match worker.capacity.isolation {
+        Some(Isolation::Cgroup) => "cgroup",
+        Some(Isolation::ProcessGroup) => "group",
+        None => "",
+    };
     vec![
         Span::styled(fit(&worker.worker, name) + " ", theme::title()),
         Span::raw(fit(&worker.host, name) + " "),
         Span::styled(fit(health, 9) + " ", theme::state_style(style, state.colour)),
         Span::raw(format!(
-            "{:<8} {} ",
+            "{:<8} {} {} ",
             worker.running,
-            fit(heard.as_deref().unwrap_or("never"), 8)
+            fit(heard.as_deref().unwrap_or("never"), 8),
+            fit(kills_by, 8),
         )),
         Span::raw(crate::text::safe(&slots.join(" "))),
     ]
