@@ -9,6 +9,7 @@ use bistro_common::protocol::api::{
     Listing, Page, TaskRow, TaskState, TasksRequest, WorkerRow, verb,
 };
 use bistro_common::protocol::heartbeat::Isolation;
+use bistro_common::protocol::log::{Direction, LineId, LogRead, Stream};
 use bistro_common::protocol::task::KillMethod;
 use bistro_tests::{Cell, Process, children_of, is_running, wait_until};
 
@@ -260,4 +261,50 @@ async fn a_task_gets_nothing_of_its_workers_environment_but_what_is_passed() {
     for absent in ["SECRET", "BISTRO_NATS_URL"] {
         assert!(!said.contains(absent), "{absent} is in {said}");
     }
+}
+
+/// A limit on the size of files stands for a disk that is full, and then is not any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_goes_on_while_its_log_cannot_be_written_and_what_is_missing_is_counted() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    const LINES: u64 = 60_000;
+    let cell = Cell::new().await;
+    cell.write_config(&CONFIG.replace(r#""n1": [], "n2": [], "n3": [], "n4": []"#, r#""n1": []"#));
+    // Five million bytes, and one line more when there is room again.
+    let prints = format!(
+        r#"yes "$(printf %80s x)" | head -n {LINES}; : > "$0.printed"
+           while [ ! -e "$0.go" ]; do sleep 0.05; done
+           echo at last; echo done > "$2""#
+    );
+    let script = cell.script("task", &prints);
+    cell.start_scheduler().await;
+    let worker = cell.worker_command("w1", &script);
+    let mut limited = std::process::Command::new("sh");
+    // 3 MB, in units of 512 bytes; without the signal that goes with it.
+    limited.args(["-c", r#"trap "" XFSZ; ulimit -S -f 6000; exec "$@""#, "sh"]);
+    limited.arg(worker.get_program()).args(worker.get_args());
+    limited.envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let worker = Process::spawn(limited);
+    let exists = |path: String| std::fs::exists(path).unwrap_or(false);
+    wait_until("all is printed", || exists(format!("{script}.printed"))).await;
+    let no_limit = Rlimit { current: None, maximum: None };
+    prlimit(Pid::from_raw(worker.pid()), Resource::Fsize, no_limit).expect("a process of ours");
+    std::fs::write(format!("{script}.go"), "").expect("a file can be written");
+    cell.wait_for_count(TaskState::Done, 1).await;
+    let (mut from, mut kept, mut missing) = (LineId::MIN, 0, 0);
+    loop {
+        let request = LogRead::page(from, Direction::Ascending, 5_000);
+        let streams = vec![Stream::Stdout];
+        let page = cell.logs("w1", &LogRead { streams, ..request }).await;
+        assert_eq!(page.error, None);
+        kept += page.lines.iter().filter(|line| line.stream == Stream::Stdout).count() as u64;
+        missing += page.lines.iter().map(|line| line.dropped).sum::<u64>();
+        if page.at_end {
+            assert_eq!(page.lines.last().map(|line| &*line.text), Some("at last"));
+            break;
+        }
+        from = page.next.expect("a page that goes up has a next one");
+    }
+    assert!(missing > 0 && kept > 10_000, "{kept} are kept, {missing} are missing");
+    assert_eq!(kept + missing, LINES + 1);
 }
