@@ -7,6 +7,7 @@ mod idle;
 mod logs;
 mod queue;
 mod restart;
+mod spawn;
 mod start;
 
 use clap::{Parser, Subcommand};
@@ -45,6 +46,8 @@ enum Bench {
         #[arg(long, default_value_t = 10)]
         store_gb: u64,
     },
+    /// What it takes the guard to start a process, next to a bare loop
+    Spawn,
     /// The scheduler's core alone, next to a pass over all tasks
     Core(core::CoreArgs),
     /// Throughput against what the resources allow, as in the paper's figures 4a to 4d
@@ -73,6 +76,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Idle { seconds } => runtime.block_on(idle::run(seconds))?,
         Bench::E2e { tasks } => runtime.block_on(e2e::run(tasks))?,
         Bench::Logs { store_gb } => logs::run(&runtime, store_gb)?,
+        Bench::Spawn => runtime.block_on(spawn::run())?,
         Bench::Core(args) => core::run(&args)?,
         Bench::Figures(args) => figures::run(&args)?,
         Bench::Restart { finished, open } => runtime.block_on(restart::run(finished, open))?,

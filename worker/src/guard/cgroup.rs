@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use bistro_common::ids::{AttemptId, LedgerId};
 
 /// So many of those that may have become empty are looked at in one go.
-const LOOKS_MAX: usize = 4;
+const LOOKS_MAX: usize = 8;
 
 pub struct Cgroups {
     /// The guard's own, and the parent of all others.

@@ -30,6 +30,9 @@ const SWEEP_MS: Millis = 20;
 /// and the deadline does.
 const LOOK_MS: Millis = 1_000;
 
+/// So many orders are taken between two looks at what has ended: its cgroups are used again then.
+const ORDERS_MAX: usize = 4;
+
 struct Guard<'a> {
     socket: BorrowedFd<'a>,
     /// The tasks' first processes that have not been reaped.
@@ -151,7 +154,10 @@ impl Guard<'_> {
     }
 
     fn take_orders(&mut self, buffer: &mut [u8]) -> std::io::Result<()> {
-        while !self.orphaned {
+        for _ in 0..ORDERS_MAX {
+            if self.orphaned {
+                break;
+            }
             match receive_packet(self.socket, buffer) {
                 Ok(Some((count, descriptors))) => {
                     let order = serde_json::from_slice(&buffer[..count])?;
