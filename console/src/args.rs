@@ -65,6 +65,13 @@ pub enum Command {
         #[arg(long)]
         allow_setuid: bool,
     },
+    /// Becomes a task's command under its limits; only a guard starts it
+    #[command(hide = true)]
+    Confine {
+        confinement: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
     /// Say what is wrong with a config file, or a directory of them; exit 1 if it has errors
     #[command(after_help = "Example:\n  bistro validate bistro.json")]
     Validate {

@@ -31,9 +31,13 @@ use client::{Client, Unreachable, find_url};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Command::Guard { allow_setuid } = args.command {
-        // Before any thread exists.
-        return bistro_worker::guard::run(allow_setuid);
+    // Before any thread exists.
+    match &args.command {
+        Command::Guard { allow_setuid } => return bistro_worker::guard::run(*allow_setuid),
+        Command::Confine { confinement, command } => {
+            return bistro_worker::guard::run_confined(confinement, command);
+        }
+        _ => {}
     }
     let filter = tracing_subscriber::EnvFilter::try_from_env("BISTRO_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,async_nats=error"));
@@ -83,7 +87,9 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Worker(WorkerArgs { here, command: None }) => {
             run_worker(args.nats.as_deref(), cell, here).await
         }
-        Command::Guard { .. } => unreachable!("it runs before the runtime starts"),
+        Command::Guard { .. } | Command::Confine { .. } => {
+            unreachable!("it runs before the runtime starts")
+        }
         Command::Validate { file, strict } => cli::validate::run(&file, strict),
         Command::Simulate(simulate) => cli::simulate::run(simulate, host_name()).await,
         Command::Schema => cli::validate::schema(),

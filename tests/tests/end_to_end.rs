@@ -360,3 +360,41 @@ async fn what_a_task_has_used_is_told_with_its_result() {
     let shown = cell.cli(&["task", "show", "job", "node11"]).await.expect("it is shown").join("\n");
     assert!(shown.contains("used     ") && shown.contains(" of CPU"), "{shown}");
 }
+
+/// What the tasks of a job under these options said before they were done.
+async fn confined(options: &str, says: &str) -> Vec<String> {
+    let cell = Cell::new().await;
+    let job = r#""owner": "me""#;
+    let config = SMALLEST.replace(job, &format!(r#"{job}, "task_subprocess": {options}"#));
+    cell.write_config(&config);
+    let script = cell.script("task", &format!(r#"{says}; echo done > "$2""#));
+    cell.start_scheduler().await;
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for("the first end", |status| {
+        let ended = [TaskState::Done, TaskState::Backoff].map(|state| status.counts.get(&state));
+        ended.into_iter().flatten().any(|&count| count > 0)
+    })
+    .await;
+    let page = LogRead::page(LineId::MIN, Direction::Ascending, 100);
+    let streams = vec![Stream::Stdout, Stream::Stderr];
+    let page = cell.logs("w1", &LogRead { streams, ..page }).await;
+    page.lines.into_iter().map(|line| line.text).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_runs_under_the_limits_and_the_umask_of_its_job() {
+    let options = r#"{"umask": "027", "rlimits": {"nofile": 77, "core": 0}}"#;
+    let said = confined(options, "umask; ulimit -n; ulimit -Hn; ulimit -c").await;
+    assert_eq!(said[..4], ["0027", "77", "77", "0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_runs_as_the_user_of_its_job_or_says_why_it_cannot() {
+    let said = confined(r#"{"user": "nobody"}"#, r#"id -un; echo "$USER"; : > mine"#).await;
+    match nix::unistd::geteuid().is_root() {
+        true => assert_eq!(said[..2], ["nobody", "nobody"]),
+        false => assert!(said[0].contains("is the worker root?"), "{said:?}"),
+    }
+    let said = confined(r#"{"user": "no-such-user"}"#, "echo never").await;
+    assert!(said[0].contains(r#"there is no user "no-such-user" on this host"#), "{said:?}");
+}

@@ -175,6 +175,7 @@ async fn start(
         after: if plain { Vec::new() } else { vec![argument.clone()] },
         status_argument: !plain,
         directory,
+        confinement: assignment.spec.confinement.clone(),
         env: variables.map(|(name, value)| (name.to_owned(), value)).into(),
     };
     let pipes = vec![stdout_writer, stderr_writer, status_writer, canary_writer];

@@ -48,6 +48,7 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
             },
             responder,
             noop: runner == Runner::Noop,
+            confinement: subprocess.confinement.clone(),
             plain_command: object.get("plain_command").and_then(|r| r.bool()).unwrap_or(false),
             config: read_config(&object),
             kill: object

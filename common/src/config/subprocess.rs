@@ -5,12 +5,13 @@ use serde::Serialize;
 
 use super::reader::{ObjectReader, Reader};
 use super::settings::SECONDS_MAX;
+use crate::protocol::assign::Confinement;
 use crate::protocol::task::{Kill, KillMethod};
 
 pub const DEFAULT_KILL: Kill = Kill { method: KillMethod::Term, wait_ms: 0 };
 
-/// The original's options, under their own names. Workers act on the line quota; the rest is kept
-/// and exported, and a value that asks for something else than what workers do is a warning.
+/// The original's options, under their own names, and what a task is put under. Workers act on the
+/// line quota and on that; the rest is kept and exported, and a value that asks for something else than what workers do is a warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Subprocess {
     pub poll_ms: i64,
@@ -23,6 +24,8 @@ pub struct Subprocess {
     /// enforced: it would hold every task to 5,000 lines a second, and logs are bounded anyway.
     #[serde(skip)]
     pub limits_lines: bool,
+    #[serde(flatten)]
+    pub confinement: Confinement,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -43,6 +46,7 @@ impl Default for Subprocess {
             use_canary_pipe: true,
             cgroups: Cgroups::default(),
             limits_lines: false,
+            confinement: Confinement::default(),
         }
     }
 }
@@ -84,9 +88,47 @@ pub fn read_subprocess(reader: &Reader<'_>, base: &Subprocess) -> Subprocess {
             Some(cgroups) => read_cgroups(&cgroups, &base.cgroups),
             None => base.cgroups.clone(),
         },
+        confinement: read_confinement(&object, &base.confinement),
     };
     object.finish();
     subprocess
+}
+
+/// `user`, `umask` and `rlimits`, which the original does not have.
+fn read_confinement(object: &ObjectReader<'_>, base: &Confinement) -> Confinement {
+    let mut confinement = base.clone();
+    if let Some(reader) = object.get("user")
+        && let Some(user) = reader.string()
+    {
+        match user.is_empty() || user.contains(char::is_whitespace) {
+            true => reader.error("expected the name of a user", None),
+            false => confinement.user = Some(user),
+        }
+    }
+    if let Some(reader) = object.get("umask")
+        && let Some(text) = reader.string()
+    {
+        match u32::from_str_radix(&text, 8) {
+            Ok(umask) if umask <= 0o777 => confinement.umask = Some(umask),
+            _ => reader.error("expected an octal number in quotes, such as \"027\"", None),
+        }
+    }
+    if let Some(limits) = object.get("rlimits").as_ref().and_then(Reader::object) {
+        for (name, reader) in limits.entries() {
+            let known = Confinement::RLIMITS;
+            if !known.contains(&name) {
+                let text = format!("unknown limit {name:?}; known are {}", known.join(", "));
+                reader.error_key(text, super::reader::did_you_mean(name, &known));
+                continue;
+            }
+            match reader.int().map(u64::try_from) {
+                Some(Ok(limit)) => drop(confinement.rlimits.insert(name.to_owned(), limit)),
+                Some(Err(_)) => reader.error("a limit is not negative", None),
+                None => {}
+            }
+        }
+    }
+    confinement
 }
 
 fn flag(object: &ObjectReader<'_>, key: &'static str, base: bool) -> bool {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Fence;
@@ -43,6 +44,9 @@ pub struct TaskSpec {
     /// Nothing is run: it is done at once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub noop: bool,
+    /// Under what the command is put before it runs.
+    #[serde(default, skip_serializing_if = "Confinement::is_empty")]
+    pub confinement: Confinement,
     /// The job's `config`, verbatim.
     pub config: Map<String, Value>,
     /// What to do when the worker has to end the task on its own.
@@ -50,6 +54,28 @@ pub struct TaskSpec {
     /// Lines per 10 ms that the task may print before it has to wait; none: as fast as it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_lines_per_10_ms: Option<u32>,
+}
+
+/// What a process gets before it becomes the task's; what is empty it has from its worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// The name of a user of the worker's host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub umask: Option<u32>,
+    /// By the names of [`Self::RLIMITS`], in the kernel's units.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rlimits: BTreeMap<String, u64>,
+}
+
+impl Confinement {
+    pub const RLIMITS: [&str; 9] =
+        ["as", "core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack"];
+
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Somebody on NATS who does tasks.

@@ -10,6 +10,7 @@
 
 mod cgroup;
 mod client;
+mod confine;
 mod process;
 
 use rustix::net::{RecvFlags, SendFlags};
@@ -19,10 +20,12 @@ use std::path::PathBuf;
 
 use bistro_common::Millis;
 use bistro_common::ids::AttemptId;
+use bistro_common::protocol::assign::Confinement;
 use bistro_common::protocol::heartbeat::Isolation;
 
 pub use cgroup::end_leftovers as end_cgroups;
 pub use client::{Guard, GuardCommand, GuardError};
+pub use confine::run as run_confined;
 pub use process::run;
 
 /// The largest order; a kernel's default send buffer takes it in one packet.
@@ -60,6 +63,7 @@ pub struct Start {
     pub status_argument: bool,
     pub directory: PathBuf,
     pub env: Vec<(String, String)>,
+    pub confinement: Confinement,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,6 +18,7 @@ use bistro_common::ids::{AttemptId, LedgerId};
 use bistro_common::protocol::heartbeat::Isolation;
 
 use super::cgroup::Cgroups;
+use super::confine;
 use super::{
     EXITED_WELL, Order, PACKET_BYTES_MAX, Report, STATUS_VARIABLE, Start, TaskSignal,
     receive_packet, send_packet,
@@ -212,8 +213,13 @@ impl Guard<'_> {
         if self.sweep_all || self.expired {
             return Err(std::io::Error::other("the worker's lease is over"));
         }
-        let mut argv = start.before.iter();
-        let program = argv.next().ok_or_else(|| std::io::Error::other("no program"))?;
+        if start.before.is_empty() {
+            return Err(std::io::Error::other("no program"));
+        }
+        // It becomes the task's when it has confined itself.
+        let confined = confine::command(&start.confinement)?;
+        let mut argv = confined.iter().chain(&start.before);
+        let program = argv.next().expect("there is a program");
         let status_path = format!("/dev/fd/{}", status.as_raw_fd());
         // There is one thread, so nothing else can inherit them meanwhile.
         for inherited in [&status, &canary] {
