@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bistro_common::ids::{CellId, Epoch};
-use bistro_core::{Record, Snapshot};
+use bistro_common::ids::{CellId, Epoch, TaskName};
+use bistro_core::{Record, Snapshot, TaskRecord};
 
 const JOURNAL: TableDefinition<u64, &[u8]> = TableDefinition::new("journal");
 /// Keyed by [`key_of`]; a value is the last record of its key.
@@ -182,7 +182,13 @@ impl Store {
         let state = transaction.open_table(STATE)?;
         let mut snapshot = Snapshot::default();
         for row in state.iter()? {
-            let (_, value) = row?;
+            let (key, value) = row?;
+            if key.value().starts_with(TASK) {
+                // Most rows are these, and a tagged record takes twice the time to read.
+                let kept: KeptTask = decode(value.value())?;
+                snapshot.tasks.push((kept.task, kept.record));
+                continue;
+            }
             match decode(value.value())? {
                 Record::Task { task, record } => snapshot.tasks.push((task, record)),
                 Record::AttemptOpened { attempt } => snapshot.attempts.push(attempt),
@@ -201,11 +207,21 @@ impl Store {
     }
 }
 
+/// What a [`Record::Task`] holds.
+#[derive(Deserialize)]
+struct KeptTask {
+    task: TaskName,
+    record: TaskRecord,
+}
+
+/// What the keys of tasks begin with.
+const TASK: char = 't';
+
 /// Records with the same key replace each other.
 fn key_of(record: &Record) -> String {
     match record {
         // The length keeps "a" + "bc" and "ab" + "c" apart, whatever the names contain.
-        Record::Task { task, .. } => format!("t{}:{}{}", task.job.len(), task.job, task.node),
+        Record::Task { task, .. } => format!("{TASK}{}:{}{}", task.job.len(), task.job, task.node),
         Record::AttemptOpened { attempt } => format!("a{}", attempt.open.attempt),
         Record::AttemptClosed { attempt } => format!("a{attempt}"),
         Record::Worker { worker } => format!("w{}", worker.name),
@@ -244,8 +260,8 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bistro_common::ids::{Incarnation, TaskName};
-    use bistro_core::{Phase, TaskRecord};
+    use bistro_common::ids::Incarnation;
+    use bistro_core::Phase;
 
     fn task(node: &str, attempt_no: u32) -> Record {
         Record::Task {
