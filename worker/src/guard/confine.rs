@@ -16,7 +16,7 @@ use bistro_common::protocol::assign::Confinement;
 
 use super::STATUS_VARIABLE;
 
-/// What sets this program to work: `confine JSON COMMAND...`; its `main` calls [`run`].
+/// What sets this program to work: `confine JSON -- COMMAND...`; its `main` calls [`run`].
 const WORD: &str = "confine";
 
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ pub fn command(confinement: &Confinement) -> std::io::Result<Vec<String>> {
     }
     // Also when the file has been replaced by a newer one.
     let us = format!("/proc/{}/exe", std::process::id());
-    Ok(vec![us, WORD.to_owned(), serde_json::to_string(confinement)?])
+    Ok(vec![us, WORD.to_owned(), serde_json::to_string(confinement)?, "--".to_owned()])
 }
 
 /// Confines this process, and becomes the command. It comes back only if that fails; the task's

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 
 use bistro_common::protocol::log::{
@@ -42,6 +43,7 @@ impl Logs {
             (visible.segments.clone(), visible.last)
         };
         let page = Page {
+            logs: self,
             request,
             search,
             keys: keys(request),
@@ -57,6 +59,12 @@ impl Logs {
     }
 }
 
+impl Logs {
+    fn has(&self, path: &Path) -> bool {
+        self.shared.lock().segments.iter().any(|segment| segment.path == path)
+    }
+}
+
 /// What a segment's filter is asked.
 fn keys(request: &LogRead) -> Vec<u32> {
     let LogRead { job, node, attempt, .. } = request;
@@ -67,6 +75,7 @@ fn keys(request: &LogRead) -> Vec<u32> {
 }
 
 struct Page<'a> {
+    logs: &'a Logs,
     request: &'a LogRead,
     search: Option<Search>,
     keys: Vec<u32>,
@@ -134,7 +143,11 @@ impl Page<'_> {
             let block = match self.load(segment, &mut file, at) {
                 Ok(block) => block,
                 // Packed or removed meanwhile: the next page sees what there is now.
-                Err(error) if error.kind() == ErrorKind::NotFound => return Err(Full(here)),
+                Err(error)
+                    if error.kind() == ErrorKind::NotFound && !self.logs.has(&segment.path) =>
+                {
+                    return Err(Full(here));
+                }
                 Err(error) => {
                     let path = segment.path.display();
                     self.reply.error = Some(format!("{path} cannot be read: {error}"));

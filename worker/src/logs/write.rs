@@ -396,6 +396,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_somebody_has_removed_is_said_and_read_past() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = fill(directory.path()).await;
+        let mut packed = files(directory.path(), "seg");
+        packed.sort();
+        std::fs::remove_file(&packed[0]).unwrap();
+        let page = logs.read(&LogRead::page(LineId::MIN, Direction::Ascending, 1));
+        assert!(page.error.is_some_and(|error| error.contains("cannot be read")));
+        assert!(page.lines[0].text > text(0));
+    }
+
+    #[tokio::test]
     async fn what_is_too_old_goes_and_that_is_said() {
         let directory = tempfile::tempdir().unwrap();
         let logs = fill(directory.path()).await;
