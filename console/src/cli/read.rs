@@ -42,9 +42,11 @@ pub async fn run(client: &Client, command: ReadCommand) -> anyhow::Result<ExitCo
             print_rows(&rows, output, &["job", "node", "state", "attempt_no", "last"])?;
         }
         ReadCommand::Task(TaskCommand::Show { job, node, output }) => {
-            show(client, job, node, output).await?;
+            show(client, ExplainRequest { job, node }, output).await?;
         }
-        ReadCommand::Explain { job, node, output } => explain(client, job, node, output).await?,
+        ReadCommand::Explain { job, node, output } => {
+            explain(client, ExplainRequest { job, node }, output).await?;
+        }
         ReadCommand::Kill { job, node, reason } => {
             let request = ExplainRequest { job, node };
             let task: Explanation = client.ask(verb::EXPLAIN, &request).await?;
@@ -107,11 +109,9 @@ async fn status(client: &Client, output: OutputArgs) -> anyhow::Result<()> {
 
 async fn explain(
     client: &Client,
-    job: String,
-    node: String,
+    request: ExplainRequest,
     output: OutputArgs,
 ) -> anyhow::Result<()> {
-    let request = ExplainRequest { job, node };
     let explanation: Explanation = client.ask(verb::EXPLAIN, &request).await?;
     if output.output != Output::Table {
         print_rows(&json!({"items": [explanation]}), output, &["task", "path", "reasons"])?;
@@ -132,13 +132,7 @@ fn say_reasons(explanation: &Explanation) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn show(
-    client: &Client,
-    job: String,
-    node: String,
-    output: OutputArgs,
-) -> anyhow::Result<()> {
-    let request = ExplainRequest { job, node };
+async fn show(client: &Client, request: ExplainRequest, output: OutputArgs) -> anyhow::Result<()> {
     let explanation: Explanation = client.ask(verb::EXPLAIN, &request).await?;
     if output.output != Output::Table {
         let tasks = json!({"items": [explanation.task]});
