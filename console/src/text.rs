@@ -95,8 +95,11 @@ pub fn task_facts(explanation: &Explanation, now: Millis) -> Vec<(&'static str, 
     }
     if let Some(usage) = task.usage {
         let memory = usage.memory_peak_kb.map(|kb| format!(", {} of memory at most", size(kb)));
-        facts
-            .push(("used", format!("{} of CPU{}", span(usage.cpu_ms), memory.unwrap_or_default())));
+        let cpu = match usage.cpu_ms {
+            ms @ ..1_000 => format!("{ms}ms"),
+            ms => span(ms),
+        };
+        facts.push(("used", format!("{cpu} of CPU{}", memory.unwrap_or_default())));
     }
     facts
 }
