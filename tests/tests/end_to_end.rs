@@ -361,8 +361,8 @@ async fn what_a_task_has_used_is_told_with_its_result() {
     assert!(shown.contains("used     ") && shown.contains(" of CPU"), "{shown}");
 }
 
-/// What the tasks of a job under these options said before they were done.
-async fn confined(options: &str, says: &str) -> Vec<String> {
+/// What the tasks of a job under these options said, and whether the first to end was done.
+async fn confined(options: &str, says: &str) -> (Vec<String>, bool) {
     let cell = Cell::new().await;
     let job = r#""owner": "me""#;
     let config = SMALLEST.replace(job, &format!(r#"{job}, "task_subprocess": {options}"#));
@@ -370,31 +370,35 @@ async fn confined(options: &str, says: &str) -> Vec<String> {
     let script = cell.script("task", &format!(r#"{says}; echo done > "$2""#));
     cell.start_scheduler().await;
     let _worker = cell.start_worker("w1", &script).await;
-    cell.wait_for("the first end", |status| {
+    let status = cell.wait_for("the first end", |status| {
         let ended = [TaskState::Done, TaskState::Backoff].map(|state| status.counts.get(&state));
         ended.into_iter().flatten().any(|&count| count > 0)
-    })
-    .await;
+    });
+    let done = status.await.counts.contains_key(&TaskState::Done);
     let page = LogRead::page(LineId::MIN, Direction::Ascending, 100);
     let streams = vec![Stream::Stdout, Stream::Stderr];
     let page = cell.logs("w1", &LogRead { streams, ..page }).await;
-    page.lines.into_iter().map(|line| line.text).collect()
+    (page.lines.into_iter().map(|line| line.text).collect(), done)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_runs_under_the_limits_and_the_umask_of_its_job() {
     let options = r#"{"umask": "027", "rlimits": {"nofile": 77, "core": 0}}"#;
-    let said = confined(options, "umask; ulimit -n; ulimit -Hn; ulimit -c").await;
-    assert_eq!(said[..4], ["0027", "77", "77", "0"]);
+    let (said, done) = confined(options, "umask; ulimit -n; ulimit -Hn; ulimit -c").await;
+    assert_eq!((&said[..4], done), (&["0027", "77", "77", "0"].map(str::to_owned)[..], true));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_runs_as_the_user_of_its_job_or_says_why_it_cannot() {
-    let said = confined(r#"{"user": "nobody"}"#, r#"id -un; echo "$USER"; : > mine"#).await;
+    let says = r#"id -un; : > mine && echo "$USER" > /dev/stderr"#;
+    let (said, done) = confined(r#"{"user": "nobody"}"#, says).await;
     match nix::unistd::geteuid().is_root() {
-        true => assert_eq!(said[..2], ["nobody", "nobody"]),
+        true => {
+            assert_eq!((&said[..2], done), (&["nobody", "nobody"].map(str::to_owned)[..], true))
+        }
         false => assert!(said[0].contains("is the worker root?"), "{said:?}"),
     }
-    let said = confined(r#"{"user": "no-such-user"}"#, "echo never").await;
+    let (said, done) = confined(r#"{"user": "no-such-user"}"#, "echo never").await;
+    assert!(!done);
     assert!(said[0].contains(r#"there is no user "no-such-user" on this host"#), "{said:?}");
 }

@@ -9,7 +9,7 @@ use nix::unistd::{User, chown, initgroups, setgid, setuid};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::json;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use bistro_common::protocol::assign::Confinement;
@@ -106,11 +106,11 @@ fn find_user(name: &str) -> Result<User, ConfineError> {
 
 /// For good.
 fn become_user(user: &User) -> nix::Result<()> {
-    // Opening a pipe by its path asks whose it is.
-    if let Some(status) = std::env::var_os(STATUS_VARIABLE) {
-        chown(Path::new(&status), Some(user.uid), Some(user.gid))?;
+    // Opening a pipe by its path asks whose it is. All of these are the task's own.
+    let status = std::env::var_os(STATUS_VARIABLE).map(PathBuf::from);
+    for path in ["/dev/fd/1", "/dev/fd/2", "."].map(PathBuf::from).into_iter().chain(status) {
+        chown(&path, Some(user.uid), Some(user.gid))?;
     }
-    chown(".", Some(user.uid), Some(user.gid))?;
     let name = std::ffi::CString::new(user.name.as_str()).map_err(|_| nix::errno::Errno::EINVAL)?;
     initgroups(&name, user.gid)?;
     setgid(user.gid)?;

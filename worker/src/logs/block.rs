@@ -83,7 +83,7 @@ impl Builder {
         let partial = if line.partial { PARTIAL } else { 0 };
         let gap = if line.dropped > 0 { GAP } else { 0 };
         self.table.push(stream as u8 | partial | gap);
-        put(&mut self.table, line.id.0 - self.last.0);
+        put(&mut self.table, line.id.0.wrapping_sub(self.last.0));
         // The clock may go back.
         put(&mut self.table, line.time_ms.wrapping_sub(self.last_ms).rotate_left(1));
         put(&mut self.table, source.into());
@@ -192,6 +192,13 @@ impl<'a> Stored<'a> {
         })
     }
 
+    /// The first block at or after a place, and where it is: what is damaged is passed over.
+    pub fn find(bytes: &'a [u8], from: usize) -> Option<(usize, Self)> {
+        let magic = MAGIC.to_le_bytes();
+        let mut places = memchr::memmem::find_iter(bytes.get(from..)?, &magic);
+        places.find_map(|at| Some((from + at, Self::parse(&bytes[from + at..])?)))
+    }
+
     /// Unpacks the lines. `body`: what an earlier block has left, to be used again.
     pub fn open(self, mut body: Vec<u8>) -> Option<Block> {
         if self.body.len() == self.body_bytes {
@@ -236,7 +243,7 @@ impl Block {
     /// All rows, or as many as the table has.
     pub fn rows(&self) -> Vec<Row> {
         let mut table = &self.body[..self.table_bytes];
-        let mut rows: Vec<Row> = Vec::with_capacity((self.lines as usize).min(table.len()));
+        let mut rows: Vec<Row> = Vec::with_capacity((self.lines as usize).min(table.len() / 5));
         let (mut id, mut time_ms, mut start) = (self.first.0, 0u64, 0usize);
         let text_bytes = self.text().len();
         let mut row = || {
@@ -248,12 +255,14 @@ impl Block {
             let dropped = if flags & GAP != 0 { take(&mut table)? } else { 0 };
             let end = start.checked_add(usize::try_from(take(&mut table)?).ok()?)?;
             let stream = *Stream::ALL.get(usize::from(flags & 3))?;
-            let known = end < text_bytes && (source as usize) < self.sources.len();
-            let line =
-                Line { id: LineId(id), time_ms, stream, partial: flags & PARTIAL != 0, dropped };
+            if end >= text_bytes || source as usize >= self.sources.len() {
+                return None;
+            }
+            let partial = flags & PARTIAL != 0;
+            let line = Line { id: LineId(id), time_ms, stream, partial, dropped };
             let at = start..end;
             start = end + 1;
-            known.then_some(Row { line, source, at })
+            Some(Row { line, source, at })
         };
         rows.extend(std::iter::from_fn(&mut row));
         rows

@@ -4,7 +4,7 @@
 //! bounded queue, so a slow disk slows the tasks that print down rather than filling memory. What
 //! cannot be kept is counted and shown as a gap. Segments are packed when they are full, and
 //! removed, oldest first, to stay within the budget. Lines are not flushed to the disk one by one:
-//! a crash of the host may cost the last ones, a crash of the worker does not.
+//! a crash of the host may cost the last ones, one of the worker those that it was about to write.
 
 mod block;
 mod capture;

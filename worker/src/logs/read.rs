@@ -38,9 +38,12 @@ impl Logs {
         };
         let (segments, last) = {
             let visible = self.shared.lock();
-            let first = visible.segments.first().map(|segment| segment.first());
+            // One that has just been made has no place in their order yet.
+            let filled = visible.segments.iter().filter(|segment| !segment.blocks.is_empty());
+            let segments: Vec<_> = filled.cloned().collect();
+            let first = segments.first().map(|segment| segment.first());
             reply.removed_before = first.filter(|_| visible.removed);
-            (visible.segments.clone(), visible.last)
+            (segments, visible.last)
         };
         let page = Page {
             logs: self,
@@ -135,8 +138,11 @@ impl Page<'_> {
         }
         let mut file = None;
         for at in blocks {
-            let ascending = self.request.direction == Direction::Ascending;
-            let here = if ascending { at.first } else { at.last };
+            // A block may begin before what is asked for; a page never goes back.
+            let here = match self.request.direction {
+                Direction::Ascending => at.first.max(self.request.from),
+                Direction::Descending => at.last.min(self.request.from),
+            };
             if self.looked_at >= LOOKED_AT_BYTES_MAX {
                 return Err(Full(here));
             }
@@ -399,8 +405,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let logs = Logs::open(directory.path().to_owned(), Budget { bytes: 0, ..BUDGET }).unwrap();
         let printer = logs.begin(source("a", "n")).await;
-        let text = "x".repeat(60_000);
+        // Hardly smaller when it is packed.
+        let mut number = 1u64;
         for _ in 0..1_000 {
+            let mut text = String::new();
+            while text.len() < 60_000 {
+                number = number.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                text.push_str(&format!("{number:016x}"));
+            }
             print(&printer, 1_000, Stream::Stdout, &[&text]).await;
         }
         printer.end().await;

@@ -8,6 +8,10 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use super::block::Row;
 
+/// After so many matches that lie across lines, what is left of a block is tried line by line:
+/// each of them may have looked at all of it.
+const CROSSING_MAX: u32 = 8;
+
 pub struct Search {
     line: Regex,
     /// None: the expression asks where the text begins or ends, and that is another place there.
@@ -21,7 +25,8 @@ impl Search {
         let looks = parsed.clone().parse(pattern).map(|hir| hir.properties().look_set());
         let is_local = looks.is_ok_and(|looks| {
             use regex_syntax::hir::Look;
-            !looks.contains(Look::Start) && !looks.contains(Look::End)
+            let elsewhere = [Look::Start, Look::End, Look::StartCRLF, Look::EndCRLF];
+            !elsewhere.into_iter().any(|look| looks.contains(look))
         });
         let all = RegexBuilder::new(pattern).multi_line(true).build();
         Ok(Self { line, all: all.ok().filter(|_| is_local) })
@@ -38,20 +43,24 @@ impl Search {
 
     /// Calls with the number of each line that matches, in order.
     pub fn matches(&self, text: &[u8], rows: &[Row], mut found: impl FnMut(usize)) {
-        let mut number = 0;
+        let (mut number, mut crossing) = (0, 0);
         while let Some(row) = rows.get(number) {
-            if let Some(all) = &self.all {
-                let Some(start) = all.find_at(text, row.at.start).map(|m| m.start()) else {
+            let mut end = row.at.end;
+            if let Some(all) = self.all.as_ref().filter(|_| crossing < CROSSING_MAX) {
+                let Some(found) = all.find_at(text, row.at.start) else {
                     return;
                 };
                 // The newline belongs to the line before it.
-                number += rows[number..].partition_point(|row| row.at.end < start);
+                number += rows[number..].partition_point(|row| row.at.end < found.start());
+                end = found.end();
             }
             let Some(row) = rows.get(number) else {
                 return;
             };
-            if self.line.is_match(&text[row.at.clone()]) {
-                found(number);
+            match self.line.is_match(&text[row.at.clone()]) {
+                true => found(number),
+                false if end > row.at.end => crossing += 1,
+                false => {}
             }
             number += 1;
         }
@@ -65,9 +74,9 @@ mod tests {
     use bistro_common::protocol::log::{LineId, Stream};
     use proptest::prelude::*;
 
-    const PATTERNS: [&str; 18] = [
+    const PATTERNS: [&str; 20] = [
         "a", "^a", "a$", "^$", "^", "$", "", "a.*b", "b\\s", "\\s+", "[^a]", "(?s)a.b", "\\Aa",
-        "a\\z", "(?-m:^)b", "\\bab\\b", "(?i)A+B", "a\nb",
+        "a\\z", "(?-m:^)b", "\\bab\\b", "(?i)A+B", "a\nb", "(?R)b$", "a[^B]*b",
     ];
 
     proptest! {

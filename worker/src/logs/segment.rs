@@ -51,7 +51,7 @@ impl Segment {
         Ok((Self { path, bytes: 0, blocks: Vec::new(), filter: None }, file))
     }
 
-    /// Reads what there is in a file. What is torn or damaged in an open one ends it.
+    /// Reads what there is in a file. What is torn or damaged in an open one is left out.
     pub fn load(path: PathBuf) -> std::io::Result<Self> {
         let file = File::open(&path)?;
         let bytes = file.metadata()?.len();
@@ -59,11 +59,16 @@ impl Segment {
             return Ok(Self { path, bytes, blocks, filter: Some(filter) });
         }
         let whole = std::fs::read(&path)?;
-        let (mut blocks, mut at) = (Vec::new(), 0);
-        while let Some(stored) = Stored::parse(&whole[at..]) {
+        let (mut blocks, mut at, mut damaged) = (Vec::new(), 0, 0);
+        while let Some((start, stored)) = Stored::find(&whole, at) {
+            damaged += start - at;
+            at = start + stored.bytes;
             let (first, last) = (stored.first, stored.last);
-            blocks.push(BlockAt { at: at as u64, bytes: stored.bytes as u32, first, last });
-            at += stored.bytes;
+            blocks.push(BlockAt { at: start as u64, bytes: stored.bytes as u32, first, last });
+        }
+        damaged += whole.len() - at;
+        if damaged > 0 {
+            tracing::warn!(path = %path.display(), bytes = damaged, "a part of a log is damaged");
         }
         Ok(Self { path, bytes: at as u64, blocks, filter: None })
     }
@@ -95,6 +100,19 @@ impl Segment {
     /// for those who still read it.
     pub fn pack(&self) -> std::io::Result<Self> {
         let (path, new) = (self.path.with_extension("seg"), self.path.with_extension("new"));
+        let packed = self.pack_into(&new).and_then(|packed| {
+            std::fs::rename(&new, &path)?;
+            Ok(packed)
+        });
+        if packed.is_err() {
+            // It would only fill a disk that may be full.
+            let _ = std::fs::remove_file(&new);
+        }
+        let (bytes, blocks, filter) = packed?;
+        Ok(Self { path, bytes, blocks, filter: Some(filter) })
+    }
+
+    fn pack_into(&self, new: &Path) -> std::io::Result<(u64, Vec<BlockAt>, Filter)> {
         let file = File::open(&self.path)?;
         let mut packed = Packed {
             file: OpenOptions::new()
@@ -102,7 +120,7 @@ impl Segment {
                 .create(true)
                 .truncate(true)
                 .mode(0o600)
-                .open(&new)?,
+                .open(new)?,
             out: Vec::new(),
             at: 0,
             blocks: Vec::new(),
@@ -113,6 +131,7 @@ impl Segment {
             let stored = Self::stored(&file, at, &mut buffer)?;
             let Some(block) = stored.and_then(|stored| stored.open(std::mem::take(&mut body)))
             else {
+                tracing::warn!(path = %self.path.display(), at = at.at, "a block is damaged");
                 continue;
             };
             append(&mut builder, &block);
@@ -122,9 +141,7 @@ impl Segment {
             }
         }
         packed.add(&mut builder)?;
-        let (bytes, blocks, filter) = packed.finish()?;
-        std::fs::rename(&new, &path)?;
-        Ok(Self { path, bytes, blocks, filter: Some(filter) })
+        packed.finish()
     }
 }
 
@@ -242,7 +259,8 @@ impl Filter {
     }
 
     fn of_words(words: Vec<u64>) -> Option<Self> {
-        words.len().is_power_of_two().then_some(Self { words })
+        let sane = words.len().is_power_of_two() && words.len() <= Self::WORDS_MAX;
+        sane.then_some(Self { words })
     }
 
     fn places(&self, key: u32) -> [usize; 4] {

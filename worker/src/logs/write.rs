@@ -30,6 +30,8 @@ pub fn open(directory: &Path) -> std::io::Result<Visible> {
             Some("seg") => packed.push(path),
             Some("open") => open.push(path),
             Some("new") => std::fs::remove_file(path)?,
+            // As builds before this one kept lines.
+            Some("log") if is_hex(&path) => remove(&path),
             _ => {}
         }
     }
@@ -49,6 +51,11 @@ pub fn open(directory: &Path) -> std::io::Result<Visible> {
     segments.sort_by_key(|segment| segment.first());
     let last = segments.iter().map(|segment| segment.last()).max().unwrap_or_default();
     Ok(Visible { segments, last, removed: directory.join(REMOVED).exists() })
+}
+
+fn is_hex(path: &Path) -> bool {
+    let name = path.file_stem().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.len() == 16 && u64::from_str_radix(name, 16).is_ok())
 }
 
 /// A segment that nobody reads yet, packed; or as it is, if that cannot be.
@@ -240,7 +247,10 @@ impl Writer {
                 let mut visible = self.shared.lock();
                 visible.segments.pop();
                 // Damage may have left nothing.
-                visible.segments.extend((!packed.blocks.is_empty()).then(|| Arc::new(packed)));
+                match packed.blocks.is_empty() {
+                    true => remove(&packed.path),
+                    false => visible.segments.push(Arc::new(packed)),
+                }
                 drop(visible);
                 remove(&open);
             }
@@ -405,6 +415,24 @@ mod tests {
         let page = logs.read(&LogRead::page(LineId::MIN, Direction::Ascending, 1));
         assert!(page.error.is_some_and(|error| error.contains("cannot be read")));
         assert!(page.lines[0].text > text(0));
+    }
+
+    #[tokio::test]
+    async fn damage_in_a_segment_that_was_not_packed_costs_no_more() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(fill(directory.path()).await);
+        files(directory.path(), "seg").iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        let open = &files(directory.path(), "open")[0];
+        let mut bytes = std::fs::read(open).unwrap();
+        let before = Segment::load(open.clone()).unwrap().blocks.len();
+        bytes[100] ^= 1;
+        bytes.extend([7; 11]);
+        std::fs::write(open, bytes).unwrap();
+        assert_eq!(Segment::load(open.clone()).unwrap().blocks.len(), before - 1);
+        let logs = Logs::open(directory.path().to_owned(), BUDGET).unwrap();
+        let all = all(&logs, Direction::Ascending);
+        assert_eq!(all.last().map(String::as_str), Some("of b"));
+        assert!(all[0] > text(0) && all.is_sorted());
     }
 
     #[tokio::test]
