@@ -11,7 +11,8 @@ use crate::protocol::task::{Kill, KillMethod};
 pub const DEFAULT_KILL: Kill = Kill { method: KillMethod::Term, wait_ms: 0 };
 
 /// The original's options, under their own names, and what a task is put under. Workers act on the
-/// line quota and on that; the rest is kept and exported, and a value that asks for something else than what workers do is a warning.
+/// line quota and on that; the rest is kept and exported, and a value that asks for something else
+/// than what workers do is a warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Subprocess {
     pub poll_ms: i64,
@@ -109,7 +110,7 @@ fn read_confinement(object: &ObjectReader<'_>, base: &Confinement) -> Confinemen
         && let Some(text) = reader.string()
     {
         match u32::from_str_radix(&text, 8) {
-            Ok(umask) if umask <= 0o777 => confinement.umask = Some(umask),
+            Ok(umask) if umask <= 0o777 => confinement.umask = Some(text),
             _ => reader.error("expected an octal number in quotes, such as \"027\"", None),
         }
     }

@@ -209,3 +209,17 @@ fn several_files_are_one_config() {
     assert!(!usable && problems[0].is_empty() && problems[1].len() == 1);
     assert!(!messages(&[jobs]).0 && !messages(&[]).0);
 }
+
+#[test]
+fn what_a_task_is_put_under_is_exported_as_it_is_given() {
+    let under = r#"{"user": "backup", "umask": "027", "rlimits": {"nofile": 77}}"#;
+    let job = format!(r#""owner": "me", "task_subprocess": {under}"#);
+    let parsed = parse(&SMALLEST.replace(r#""owner": "me""#, &job));
+    assert_eq!(parsed.problems, []);
+    let config = parsed.config.expect("usable");
+    let exported = &config.jobs[0].export(&config.settings)["task_subprocess"];
+    let given: serde_json::Value = serde_json::from_str(under).expect("JSON");
+    for key in ["user", "umask", "rlimits"] {
+        assert_eq!(exported[key], given[key]);
+    }
+}

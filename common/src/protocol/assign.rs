@@ -62,8 +62,9 @@ pub struct Confinement {
     /// The name of a user of the worker's host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// Octal, such as `027`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub umask: Option<u32>,
+    pub umask: Option<String>,
     /// By the names of [`Self::RLIMITS`], in the kernel's units.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rlimits: BTreeMap<String, u64>,

@@ -23,6 +23,8 @@ const WORD: &str = "confine";
 enum ConfineError {
     #[error("its confinement cannot be read")]
     Json(#[from] serde_json::Error),
+    #[error("the umask {umask:?} is not octal")]
+    Umask { umask: String },
     #[error("the limit {name:?} is not known")]
     UnknownLimit { name: String },
     #[error("the limit {name:?} cannot be set to {limit}")]
@@ -86,7 +88,8 @@ fn become_command(
     command.args(args);
     let user = user.map(|name| find_user(&name).map(|user| (name, user))).transpose()?;
     if let Some(umask) = umask {
-        nix::sys::stat::umask(Mode::from_bits_truncate(umask));
+        let bits = u32::from_str_radix(&umask, 8).map_err(|_| ConfineError::Umask { umask })?;
+        nix::sys::stat::umask(Mode::from_bits_truncate(bits));
     }
     for (name, limit) in rlimits {
         limit_to(&name, limit)?;
