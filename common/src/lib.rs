@@ -10,6 +10,7 @@ pub mod barrier;
 pub mod clock;
 pub mod config;
 pub mod cron;
+pub mod filter;
 pub mod ids;
 pub mod lease;
 #[cfg(feature = "nats")]

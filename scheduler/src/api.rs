@@ -7,8 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::grid_watch::GridWatch;
 use bistro_common::Millis;
 use bistro_common::protocol::api::{
-    ApiError, ApiReply, CellStatus, ErrorCode, ExplainRequest, GridRequest, Page, ProblemReport,
-    verb,
+    ApiError, ApiReply, CellStatus, ErrorCode, ExplainRequest, GridRequest, ProblemReport, verb,
 };
 use bistro_common::protocol::encode;
 use bistro_common::protocol::job::JobGetRequest;
@@ -34,13 +33,15 @@ pub fn answer(
 ) -> Vec<u8> {
     match verb {
         verb::STATUS => reply(Ok(status(core, facts))),
-        verb::JOBS => reply(parse::<Page>(payload).map(|page| core.job_rows(&page))),
-        verb::NODES => reply(parse(payload).map(|request| core.node_rows(&request))),
-        verb::TASKS => reply(parse(payload).map(|request| core.task_rows(&request))),
-        verb::WORKERS => reply(parse::<Page>(payload).map(|page| core.worker_rows(&page))),
+        verb::JOBS => reply(parse(payload).and_then(|request| core.job_rows(&request))),
+        verb::NODES => reply(parse(payload).and_then(|request| core.node_rows(&request))),
+        verb::TASKS => {
+            reply(parse(payload).and_then(|request| core.task_rows(facts.now, &request)))
+        }
+        verb::WORKERS => reply(parse(payload).and_then(|request| core.worker_rows(&request))),
         verb::GRID => reply(parse::<GridRequest>(payload).map(|mut request| {
             if request.watch && !watch.renew(core) {
-                request.in_sync = false;
+                request.in_sync = 0;
             }
             core.grid(&request, watch.seq())
         })),
@@ -51,6 +52,10 @@ pub fn answer(
         verb::KILL => reply(parse(payload).and_then(|request| core.kill(facts.now, &request, out))),
         verb::FORGIVE => {
             reply(parse(payload).and_then(|request| core.forgive(facts.now, &request, out)))
+        }
+        verb::PLAN => reply(parse(payload).and_then(|request| core.plan_bulk(facts.now, &request))),
+        verb::APPLY => {
+            reply(parse(payload).and_then(|request| core.apply_bulk(facts.now, &request, out)))
         }
         verb::JOB_GET => reply(
             parse::<JobGetRequest>(payload).and_then(|request| core.job_document(&request.job)),

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use bistro_common::clock::Clock;
 use bistro_common::nats::Bus;
-use bistro_common::protocol::api::{ApiReply, Listing, Page, WorkerRow, verb};
+use bistro_common::protocol::api::{ApiReply, ListRequest, Listing, WorkerRow, verb};
 use bistro_common::protocol::encode;
 use bistro_common::subject::Cell;
 
@@ -147,8 +147,10 @@ impl Face {
     }
 
     async fn workers(&self) -> Option<Vec<WorkerRow>> {
-        let question =
-            Question::Verb { verb: verb::WORKERS.to_owned(), payload: encode(&Page::default()) };
+        let question = Question::Verb {
+            verb: verb::WORKERS.to_owned(),
+            payload: encode(&ListRequest::default()),
+        };
         let reply = self.ask(question).await?;
         let reply: ApiReply<Listing<WorkerRow>> = serde_json::from_slice(&reply).ok()?;
         reply.ok.map(|rows| rows.items)

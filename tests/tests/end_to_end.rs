@@ -1,7 +1,7 @@
 //! A real scheduler, real workers and real processes on a real NATS.
 
 use bistro_common::protocol::api::{
-    ErrorCode, KillReply, KillRequest, Listing, NodeRow, NodesRequest, TaskRow, TaskState,
+    ErrorCode, KillReply, KillRequest, ListRequest, Listing, NodeRow, TaskRow, TaskState,
     TasksRequest, verb,
 };
 use bistro_common::protocol::log::{Direction, LineId, LogRead, Stream};
@@ -178,7 +178,7 @@ async fn a_lower_limit_starts_nothing_until_there_is_room_below_it() {
 }
 
 async fn wait_for_limit(cell: &Cell, limit: i64) {
-    let request = NodesRequest { level: Some("instance".to_owned()), ..Default::default() };
+    let request = ListRequest { filter: "level=instance".to_owned(), ..Default::default() };
     loop {
         let nodes: Listing<NodeRow> = cell.ask(verb::NODES, &request).await.expect("the nodes");
         if nodes.items[0].slots["concurrency"].limit == limit {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bistro_common::lease::LeaseTerms;
 use bistro_common::protocol::api::{
-    Listing, Page, TaskRow, TaskState, TasksRequest, WorkerRow, verb,
+    ListRequest, Listing, TaskRow, TaskState, TasksRequest, WorkerRow, verb,
 };
 use bistro_common::protocol::heartbeat::Isolation;
 use bistro_common::protocol::log::{Direction, LineId, LogRead, Stream};
@@ -185,7 +185,7 @@ async fn isolation(cell: &Cell) -> Isolation {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let rows: Listing<WorkerRow> =
-            cell.ask(verb::WORKERS, &Page::default()).await.expect("the workers");
+            cell.ask(verb::WORKERS, &ListRequest::default()).await.expect("the workers");
         if let Some(isolation) = rows.items.first().and_then(|row| row.capacity.isolation) {
             return isolation;
         }

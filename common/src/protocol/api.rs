@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use super::VERSION;
-use super::heartbeat::{Capacity, ClosedReason};
-use super::job::{Audit, Origin, Overrides};
-use super::task::Usage;
+use super::job::Audit;
 use super::task::{Kill, Slots};
 use crate::Millis;
 use crate::ids::{AttemptId, CellId, Epoch, SchedulerId};
-use crate::status::TaskStatus;
+
+pub use super::list::{
+    JobRow, ListRequest, Listing, NodeRow, PAGE_MAX, Page, RunningRow, SlotUse, TaskRow,
+    TasksRequest, WorkerHealth, WorkerRow,
+};
+pub use super::view::{Grid, GridJob, GridRequest};
 
 /// The verbs that a scheduler serves.
 pub mod verb {
@@ -26,6 +29,8 @@ pub mod verb {
     pub const EXPLAIN: &str = "explain";
     pub const KILL: &str = "kill";
     pub const FORGIVE: &str = "forgive";
+    pub const PLAN: &str = "plan";
+    pub const APPLY: &str = "apply";
     pub const JOB_GET: &str = "job_get";
     pub const JOB_PUT: &str = "job_put";
     pub const JOB_PATCH: &str = "job_patch";
@@ -34,9 +39,6 @@ pub mod verb {
     pub const WORKER_DRAIN: &str = "worker_drain";
     pub const WORKER_FORGET: &str = "worker_forget";
 }
-
-/// The longest page of a list.
-pub const PAGE_MAX: u32 = 5_000;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ApiReply<T> {
@@ -178,32 +180,6 @@ impl std::str::FromStr for TaskState {
 /// Tasks per state; states without tasks are absent.
 pub type Counts = BTreeMap<TaskState, u64>;
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Page {
-    #[serde(default)]
-    pub offset: u32,
-    /// 0 or absent: [`PAGE_MAX`].
-    #[serde(default)]
-    pub limit: u32,
-}
-
-impl Page {
-    pub fn range(&self, total: usize) -> std::ops::Range<usize> {
-        let start = (self.offset as usize).min(total);
-        let limit = match self.limit {
-            0 => PAGE_MAX,
-            limit => limit.min(PAGE_MAX),
-        };
-        start..(start + limit as usize).min(total)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Listing<T> {
-    pub total: u64,
-    pub items: Vec<T>,
-}
-
 /// `status`: the cell at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellStatus {
@@ -280,119 +256,6 @@ impl Severity {
     }
 }
 
-/// `jobs`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct JobRow {
-    pub job: String,
-    pub enabled: bool,
-    pub owner: String,
-    pub level: String,
-    pub priority: f64,
-    pub depends_on: Vec<String>,
-    pub counts: Counts,
-    #[serde(default)]
-    pub origin: Origin,
-    /// What holds instead of what its file says.
-    #[serde(default, skip_serializing_if = "Overrides::is_empty")]
-    pub overrides: Overrides,
-    /// Why the job cannot run as it is configured.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<String>,
-}
-
-/// `nodes`: `contains` filters by name.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct NodesRequest {
-    #[serde(default)]
-    pub level: Option<String>,
-    #[serde(default)]
-    pub contains: Option<String>,
-    #[serde(default)]
-    pub page: Page,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NodeRow {
-    pub node: String,
-    pub level: String,
-    pub parent: Option<String>,
-    /// Beside that one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub more_parents: Vec<String>,
-    pub enabled: bool,
-    /// Resource name to slots taken and limit.
-    pub slots: BTreeMap<String, SlotUse>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotUse {
-    pub used: i64,
-    pub limit: i64,
-}
-
-/// `tasks`: all filters must match; an absent or empty one matches everything.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TasksRequest {
-    #[serde(default)]
-    pub job: Option<String>,
-    #[serde(default)]
-    pub node: Option<String>,
-    /// Text that the node's name contains.
-    #[serde(default)]
-    pub contains: Option<String>,
-    #[serde(default)]
-    pub states: Vec<TaskState>,
-    #[serde(default)]
-    pub worker: Option<String>,
-    #[serde(default)]
-    pub page: Page,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TaskRow {
-    pub job: String,
-    pub node: String,
-    pub state: TaskState,
-    /// Starts so far.
-    pub attempt_no: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub running: Option<RunningRow>,
-    /// How the last attempt ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<TaskStatus>,
-    /// When, how long it took, and what it used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended_ms: Option<Millis>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ran_ms: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Usage>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backoff_until_ms: Option<Millis>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RunningRow {
-    pub attempt: AttemptId,
-    pub worker: String,
-    pub started_ms: Millis,
-}
-
-/// `workers`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WorkerRow {
-    pub worker: String,
-    pub host: String,
-    pub health: WorkerHealth,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub closed: Option<ClosedReason>,
-    pub running: u64,
-    pub last_heartbeat_ms: Option<Millis>,
-    pub build: String,
-    pub capacity: Capacity,
-    pub slots: BTreeMap<String, SlotUse>,
-}
-
 /// `worker_drain`: no new work for a worker, until it is resumed. Outlives the worker's process and
 /// the scheduler's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -419,92 +282,6 @@ pub struct WorkerReply {
     pub worker: String,
     /// Tasks that it runs still (drained), or that were given up (forgotten).
     pub attempts: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WorkerHealth {
-    Healthy,
-    /// It has missed heartbeats: no new work for it.
-    Suspect,
-    /// Known from before the scheduler's restart, not heard of since.
-    Unheard,
-    /// Its lease is over, or it said goodbye.
-    Gone,
-}
-
-/// `grid`: every task's state in one reply.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct GridRequest {
-    /// Keep [`super::view::GridDelta`]s coming for a while.
-    #[serde(default)]
-    pub watch: bool,
-    /// The layout that the asker has: names are left out if it is still the same.
-    #[serde(default)]
-    pub layout: u64,
-    /// The asker has followed every delta of this layout: if it is still the same, no jobs are
-    /// wanted either.
-    #[serde(default)]
-    pub in_sync: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Grid {
-    pub layout: u64,
-    /// The last delta that this snapshot contains.
-    pub seq: u64,
-    /// Names of the nodes, per level that has tasks. Absent if the asker has this layout.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub levels: Option<BTreeMap<String, Vec<String>>>,
-    pub jobs: Vec<GridJob>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GridJob {
-    pub job: String,
-    pub level: String,
-    /// One [`TaskState::glyph`] per node of the level, run-length coded: `12+3.>`.
-    pub cells: String,
-}
-
-impl GridJob {
-    /// Packs states as count and glyph; a count of one is left out.
-    pub fn pack(states: impl Iterator<Item = TaskState>) -> String {
-        let mut cells = String::new();
-        let mut states = states.peekable();
-        while let Some(state) = states.next() {
-            let mut count = 1u32;
-            while states.next_if_eq(&state).is_some() {
-                count += 1;
-            }
-            if count > 1 {
-                cells.push_str(&count.to_string());
-            }
-            cells.push(state.glyph());
-        }
-        cells
-    }
-
-    /// The states of the job's cells; an error names what is not a cell. At most `max` cells, so
-    /// that a short text cannot claim a lot of memory.
-    pub fn unpack(&self, max: usize) -> Result<Vec<TaskState>, String> {
-        let mut states = Vec::new();
-        let mut count = 0usize;
-        for c in self.cells.chars() {
-            if let Some(digit) = c.to_digit(10) {
-                count = count.saturating_mul(10).saturating_add(digit as usize);
-                continue;
-            }
-            let state = TaskState::from_glyph(c).ok_or_else(|| format!("unknown cell {c:?}"))?;
-            let run = count.max(1);
-            if run > max - states.len() {
-                return Err(format!("more than {max} cells"));
-            }
-            states.extend(std::iter::repeat_n(state, run));
-            count = 0;
-        }
-        Ok(states)
-    }
 }
 
 /// `explain`: why is this task not running?
@@ -598,20 +375,55 @@ pub struct ForgiveReply {
     pub forgiven: u64,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What can be done to many tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BulkAction {
+    /// Ends the running ones.
+    Kill,
+    /// Lets the failed ones run again, and the waiting ones at once.
+    Forgive,
+}
 
-    #[test]
-    fn cells_are_packed_and_unpacked() {
-        use TaskState::*;
-        let states = vec![Done, Done, Done, CanRun, Running, Running];
-        let cells = GridJob::pack(states.iter().copied());
-        assert_eq!(cells, "3+.2>");
-        let job = GridJob { job: String::new(), level: String::new(), cells };
-        assert_eq!(job.unpack(6), Ok(states));
-        assert!(job.unpack(5).is_err());
-        let huge = GridJob { cells: "99999999999999999999+".to_owned(), ..job };
-        assert!(huge.unpack(1_000).is_err());
-    }
+/// `plan`: what an action would touch, before anything is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanRequest {
+    pub action: BulkAction,
+    /// Which tasks; its page and its order do not matter. Those to which the action does not apply
+    /// are left out.
+    pub tasks: TasksRequest,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanReply {
+    pub plan: String,
+    /// How many tasks, in all and by state.
+    pub total: u64,
+    pub counts: Counts,
+    /// The first few.
+    pub sample: Vec<TaskRow>,
+    /// The scheduler forgets it then.
+    pub expires_ms: Millis,
+}
+
+/// `apply`: does what a plan says, to exactly the attempts that it was made for, some of them per
+/// request: repeat it until nothing is left, or stop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApplyRequest {
+    pub plan: String,
+    /// Kills only. Absent: as each job's config says.
+    #[serde(default)]
+    pub kill: Option<Kill>,
+    pub actor: String,
+    #[serde(default)]
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApplyReply {
+    /// By this request.
+    pub applied: u64,
+    /// Not as they were any more: over, or started again since.
+    pub gone: u64,
+    pub left: u64,
 }

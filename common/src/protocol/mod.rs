@@ -11,6 +11,7 @@ pub mod done;
 pub mod event;
 pub mod heartbeat;
 pub mod job;
+pub mod list;
 pub mod log;
 pub mod run;
 pub mod task;

@@ -8,6 +8,7 @@
 mod attempts;
 mod audit;
 pub mod bits;
+mod bulk;
 mod condemned;
 mod definitions;
 mod enter;
@@ -82,6 +83,7 @@ pub struct Core {
     planned: bool,
     /// Counts plans; numbers of jobs and nodes are valid within one.
     layout: u64,
+    bulk: bulk::Bulk,
     /// The newest config that a plan was, or is being, made of.
     config: Arc<Config>,
     /// A config and nodes that the next plan is to be made of.
@@ -174,6 +176,7 @@ impl Core {
             planned: false,
             // No scheduler uses a number that another has used.
             layout: identity.epoch.0 << LAYOUT_SHIFT,
+            bulk: bulk::Bulk::default(),
             config,
             wanted: None,
             compiling: false,

@@ -1,6 +1,7 @@
 //! What operators may change.
 
 use bistro_common::Millis;
+use bistro_common::ids::AttemptId;
 use bistro_common::protocol::api::{
     ApiError, ErrorCode, ForgiveReply, ForgiveRequest, KillReply, KillRequest,
 };
@@ -24,11 +25,24 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Result<KillReply, ApiError> {
         self.begin(now, out)?;
-        let Some(attempt) = self.attempts.get(request.attempt) else {
-            let message = format!("attempt {} is not running any more", request.attempt);
-            return Err(ApiError::new(ErrorCode::Gone, message)
-                .hint("look at the task again: it may be over, or running as another attempt"));
-        };
+        let KillRequest { attempt, kill, actor, reason } = request;
+        self.kill_attempt(*attempt, *kill, actor, reason, out).ok_or_else(|| {
+            let message = format!("attempt {attempt} is not running any more");
+            ApiError::new(ErrorCode::Gone, message)
+                .hint("look at the task again: it may be over, or running as another attempt")
+        })
+    }
+
+    /// None if the attempt is over.
+    pub(crate) fn kill_attempt(
+        &mut self,
+        id: AttemptId,
+        kill: Option<Kill>,
+        actor: &str,
+        reason: &str,
+        out: &mut Vec<Effect>,
+    ) -> Option<KillReply> {
+        let attempt = self.attempts.get(id)?;
         let worker = self.worker(attempt.worker);
         let task = attempt.name(&self.plan);
         let reply = KillReply {
@@ -37,20 +51,20 @@ impl Core {
             attempt_no: attempt.attempt_no,
             worker: worker.name.to_string(),
         };
-        let order = self.kill_order(attempt, request.kill);
+        let order = self.kill_order(attempt, kill);
         let event = Event {
             job: Some(task.job),
             node: Some(task.node),
-            attempt: Some(request.attempt),
+            attempt: Some(id),
             attempt_no: Some(reply.attempt_no),
             worker: Some(worker.name.shared()),
-            actor: Some(request.actor.clone()),
-            text: request.reason.clone(),
+            actor: Some(actor.to_owned()),
+            text: reason.to_owned(),
             ..self.event("audit.kill")
         };
         self.audit(event, out);
         out.push(order);
-        Ok(reply)
+        Some(reply)
     }
 
     /// Ends an attempt, as its job says if nothing else is given; as the settings say where the
@@ -86,7 +100,7 @@ impl Core {
         };
         let mut forgiven = 0;
         for task in tasks {
-            if matches!(self.plan.cell(task).phase(), Phase::Failed | Phase::Backoff) {
+            if self.can_forgive(task) {
                 self.forgive_task(task, out);
                 forgiven += 1;
             }
@@ -102,7 +116,11 @@ impl Core {
         Ok(ForgiveReply { forgiven })
     }
 
-    fn forgive_task(&mut self, task: TaskIx, out: &mut Vec<Effect>) {
+    pub(crate) fn can_forgive(&self, task: TaskIx) -> bool {
+        matches!(self.plan.cell(task).phase(), Phase::Failed | Phase::Backoff)
+    }
+
+    pub(crate) fn forgive_task(&mut self, task: TaskIx, out: &mut Vec<Effect>) {
         let mut record = self.record(task).cloned().unwrap_or_default();
         self.backoffs.remove(&(record.backoff_until_ms(), task));
         record.phase = Phase::Ready;

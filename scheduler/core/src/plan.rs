@@ -121,19 +121,21 @@ impl Plan {
 
     /// How many of a job's tasks are in a state, whatever the job's own.
     pub(crate) fn count(&self, job: JobIx, state: TaskState) -> u64 {
-        self.tasks.count(&self.forest, job, state)
+        self.tasks.counts(&self.forest, job)[state as usize].into()
     }
 
-    /// As people see them.
-    pub(crate) fn counts(&self, job: JobIx) -> Counts {
-        let mut counts = Counts::new();
-        for state in TaskState::ALL {
-            let count = self.count(job, state);
-            if count > 0 {
-                *counts.entry(self.jobs[job.index()].shown(state)).or_default() += count;
-            }
+    /// As people see them, by state.
+    pub(crate) fn shown_counts(&self, job: JobIx) -> [u64; TaskState::ALL.len()] {
+        let mut shown = [0; TaskState::ALL.len()];
+        for (state, count) in TaskState::ALL.into_iter().zip(self.tasks.counts(&self.forest, job)) {
+            shown[self.jobs[job.index()].shown(state) as usize] += u64::from(count);
         }
-        counts
+        shown
+    }
+
+    pub(crate) fn counts(&self, job: JobIx) -> Counts {
+        let all = TaskState::ALL.into_iter().zip(self.shown_counts(job));
+        all.filter(|(_, count)| *count > 0).collect()
     }
 
     /// Is every task done that a filter does not exclude? Never for a job that cannot run.

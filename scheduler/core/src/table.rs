@@ -22,7 +22,7 @@ mod list;
 use list::{List, Size};
 
 /// How many cells are in each state.
-type Counts = [u32; TaskState::ALL.len()];
+pub type Counts = [u32; TaskState::ALL.len()];
 
 /// One for each of some columns.
 pub type Flags = SmallVec<[bool; 16]>;
@@ -273,13 +273,12 @@ impl TaskTable {
         }
     }
 
-    /// How many tasks are in a state, whatever the job's own.
-    pub fn count(&self, forest: &Forest, job: JobIx, state: TaskState) -> u64 {
-        let counted = match &self.rows[job.index()] {
-            Row::Column(column) => column.counts[state as usize],
-            Row::List(list) => list.count(&self.levels[list.level()].size(), forest, state),
-        };
-        counted.into()
+    /// How many tasks are in each state, whatever the job's own.
+    pub fn counts(&self, forest: &Forest, job: JobIx) -> Counts {
+        match &self.rows[job.index()] {
+            Row::Column(column) => column.counts,
+            Row::List(list) => list.counts(&self.levels[list.level()].size(), forest),
+        }
     }
 
     pub fn tasks(&self, job: JobIx) -> u64 {

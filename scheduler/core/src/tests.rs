@@ -428,7 +428,11 @@ fn explain_names_what_is_missing_and_who_holds_it() {
     cell.heartbeat("w1", 1);
     let ready = cell
         .core
-        .task_rows(&TasksRequest { states: vec![TaskState::CanRun], ..Default::default() })
+        .task_rows(
+            cell.now,
+            &TasksRequest { states: vec![TaskState::CanRun], ..Default::default() },
+        )
+        .unwrap()
         .items;
     let explanation = cell.core.explain("a", &ready[0].node).unwrap();
     assert_eq!(explanation.reasons[0].text, "needs 1 slots on h0, which has 2 of 2 in use");
@@ -518,6 +522,7 @@ fn the_fullest_worker_is_chosen_if_that_is_wanted() {
 mod condemned;
 mod definitions;
 mod late;
+mod lists;
 mod maintenance;
 mod paths;
 mod plans;

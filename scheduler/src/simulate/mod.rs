@@ -314,7 +314,8 @@ impl Simulation<'_> {
         let makespan_ms = self.now - BEGIN;
         let attempts = self.jobs.values().map(|job| job.attempts).sum();
         let done: u64 = self.jobs.values().map(|job| job.done).sum();
-        let workers = self.core.worker_rows(&Default::default()).items;
+        let all = self.core.worker_rows(&Default::default());
+        let workers = all.expect("a list without a filter").items;
         let resources = self.usage.report(&config.settings, &workers, makespan_ms);
         let most = resources.iter().max_by(|a, b| a.busy.total_cmp(&b.busy));
         let finished = self.ends.is_empty() && self.core.is_finished();

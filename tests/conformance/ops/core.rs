@@ -122,7 +122,7 @@ impl Cell {
 
     fn tasks(&self) -> Vec<TaskRow> {
         let request = TasksRequest::default();
-        self.core.task_rows(&request).items
+        self.core.task_rows(NOW, &request).expect("a list without a filter").items
     }
 }
 
@@ -346,7 +346,7 @@ pub fn select_worker(given: &Value) -> Answer {
     }
     cell.plan(read(&settings, &job(true))?)?;
     let chosen = cell.assigned().pop().map(|(worker, _)| worker);
-    let rows = cell.core.worker_rows(&Default::default()).items;
+    let rows = cell.core.worker_rows(&Default::default()).expect("a list without a filter").items;
     let after: BTreeMap<_, BTreeMap<_, _>> = rows
         .into_iter()
         .map(|row| {
@@ -398,7 +398,7 @@ pub fn accounting(given: &Value) -> Answer {
     let orphans: Vec<_> =
         running.iter().filter(|(job, node)| cell.core.is_orphan(job, node)).collect();
     let mut remaining = BTreeMap::<String, BTreeMap<String, i64>>::new();
-    let rows = cell.core.node_rows(&Default::default()).items;
+    let rows = cell.core.node_rows(&Default::default()).expect("a list without a filter").items;
     for row in rows.into_iter().filter(|row| !row.slots.is_empty()) {
         let left = row.slots.into_iter().map(|(name, slots)| (name, slots.limit - slots.used));
         remaining.insert(row.node, left.collect());

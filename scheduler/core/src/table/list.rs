@@ -101,11 +101,8 @@ impl List {
         }
     }
 
-    pub fn count(&self, size: &Size, forest: &Forest, state: TaskState) -> u32 {
-        match &self.counts {
-            Some(counts) => counts[state as usize],
-            None => self.recount(size, forest)[state as usize],
-        }
+    pub fn counts(&self, size: &Size, forest: &Forest) -> Counts {
+        self.counts.as_deref().copied().unwrap_or_else(|| self.recount(size, forest))
     }
 
     fn recount(&self, size: &Size, forest: &Forest) -> Counts {

@@ -1,7 +1,7 @@
 //! Jobs that are made, changed and deleted from outside.
 
 use super::*;
-use bistro_common::protocol::api::{ErrorCode, Page};
+use bistro_common::protocol::api::{ErrorCode, ListRequest};
 use bistro_common::protocol::job::{
     Audit, JobDeleteRequest, JobOverrideRequest, JobPatchRequest, JobPutRequest, Origin, Overrides,
     PutMode,
@@ -54,7 +54,7 @@ fn a_new_job_starts_at_once_and_survives_a_restart() {
     let other = json!({"owner": "you", "level_for_tasks": "instance"});
     assert_eq!(create(&mut cell, "new", other), Err(ErrorCode::Conflict));
     cell.restart();
-    let rows = cell.core.job_rows(&Page::default()).items;
+    let rows = cell.core.job_rows(&ListRequest::default()).unwrap().items;
     let origins: Vec<_> = rows.iter().map(|row| (row.job.as_str(), row.origin)).collect();
     assert_eq!(origins, [("a", Origin::File), ("b", Origin::File), ("new", Origin::Store)]);
     assert_eq!(cell.states()[&TaskState::Unsure], 3, "its task belongs to it");
@@ -83,7 +83,7 @@ fn jobs_of_the_file_are_overridden_until_that_is_reset() {
     assert_eq!(cell.assigned(), []);
     cell.restart();
     cell.replan();
-    let row = cell.core.job_rows(&Page::default()).items.remove(0);
+    let row = cell.core.job_rows(&ListRequest::default()).unwrap().items.remove(0);
     assert_eq!((row.enabled, row.overrides.enabled), (false, Some(false)));
     override_job(&mut cell, "a", None, true);
     cell.heartbeat("w1", 1);
@@ -113,7 +113,7 @@ fn a_change_of_another_version_is_refused() {
     cell.apply(|core, out| core.job_delete(now, &request, out)).expect("that is its version");
     assert_eq!(cell.core.job_document("new").unwrap_err().code, ErrorCode::NotFound);
     cell.restart();
-    assert_eq!(cell.core.job_rows(&Page::default()).items.len(), 2);
+    assert_eq!(cell.core.job_rows(&ListRequest::default()).unwrap().items.len(), 2);
 }
 
 #[test]

@@ -1,0 +1,284 @@
+//! Rows of tasks. A million of them are looked through while somebody types a filter, so what can
+//! be said of a whole job is said of it at once, and names are compared once per node rather than
+//! once per task.
+
+use rustc_hash::FxHashMap;
+use std::ops::Range;
+
+use bistro_common::Millis;
+use bistro_common::config::LevelIx;
+use bistro_common::filter::{Filter, Term, exactly};
+use bistro_common::protocol::api::{
+    ApiError, Listing, RunningRow, TaskRow, TaskState, TasksRequest,
+};
+
+use super::lists::{Sort, parse};
+use crate::Core;
+use crate::forest::NodeIx;
+use crate::tasks::{JobIx, TaskIx, TaskRecord};
+
+/// What a request for tasks means.
+pub(crate) struct Query<'a> {
+    request: &'a TasksRequest,
+    filter: Filter,
+    sort: Option<Sort>,
+    /// By [`TaskState`].
+    states: [bool; TaskState::ALL.len()],
+    /// Which of a level's nodes pass; by level, and by which of the terms about names must hold for
+    /// the node since they do not for the job.
+    masks: FxHashMap<(LevelIx, u64), Mask>,
+    now: Millis,
+}
+
+struct Mask {
+    passes: Vec<bool>,
+    all: bool,
+}
+
+/// The tasks of a page, out of all that pass.
+#[derive(Default)]
+struct Found {
+    total: usize,
+    page: Vec<TaskIx>,
+}
+
+impl Core {
+    pub fn task_rows(
+        &self,
+        now: Millis,
+        request: &TasksRequest,
+    ) -> Result<Listing<TaskRow>, ApiError> {
+        let mut query = Query::new(now, request)?;
+        let range = request.list.page.range(usize::MAX);
+        let found = match query.sort.take() {
+            Some(sort) => self.sorted(&mut query, &sort, range),
+            None => self.found(&mut query, range),
+        };
+        let items = found.page.into_iter().map(|task| self.task_row(task)).collect();
+        Ok(Listing { total: found.total as u64, items })
+    }
+
+    /// All tasks that pass, in the order of the config.
+    pub(crate) fn tasks_of(&self, query: &mut Query<'_>) -> Vec<TaskIx> {
+        self.found(query, 0..usize::MAX).page
+    }
+
+    fn found(&self, query: &mut Query<'_>, range: Range<usize>) -> Found {
+        let mut found = Found::default();
+        if query.is_of_attempts() {
+            let mut tasks: Vec<TaskIx> =
+                self.attempts.iter().filter_map(|attempt| attempt.task()).collect();
+            tasks.sort_unstable();
+            for task in tasks.into_iter().filter(|&task| self.passes(query, task)) {
+                found.push(task, &range);
+            }
+            return found;
+        }
+        for job in (0..self.plan.jobs.len() as u32).map(JobIx) {
+            self.find_in_job(query, job, &range, &mut found);
+        }
+        found
+    }
+
+    fn find_in_job(
+        &self,
+        query: &mut Query<'_>,
+        job: JobIx,
+        range: &Range<usize>,
+        found: &mut Found,
+    ) {
+        let state = &self.plan.jobs[job.index()];
+        let Some(left) = query.left_for_node(&state.config.name) else { return };
+        let counts = self.plan.shown_counts(job);
+        let in_states: u64 =
+            counts.iter().zip(&query.states).filter(|(_, wanted)| **wanted).map(|(n, _)| n).sum();
+        if in_states == 0 {
+            return;
+        }
+        let level = self.plan.forest.level(state.level());
+        if let Some(node) = &query.request.node {
+            let node = self.plan.forest.find(state.level(), node);
+            let task = node.map(|node| TaskIx { job, node });
+            task.filter(|&task| self.passes(query, task)).into_iter().for_each(|task| {
+                found.push(task, range);
+            });
+            return;
+        }
+        let by_task = query.tests_tasks();
+        let mask = query.mask(self, state.level(), left);
+        let beyond = found.total + in_states as usize <= range.start || found.total >= range.end;
+        if mask.all && !by_task && beyond {
+            found.total += in_states as usize;
+            return;
+        }
+        let (states, passes) = (query.states, &query.masks[&(state.level(), left)].passes);
+        for (node, cell) in self.plan.cells(job) {
+            let task = TaskIx { job, node };
+            if states[state.state_of(cell) as usize]
+                && passes[node.index() - level.start]
+                && (!by_task || self.passes_terms(query, task))
+            {
+                found.push(task, range);
+            }
+        }
+    }
+
+    /// Only as many are sorted as come before the end of the page.
+    fn sorted(&self, query: &mut Query<'_>, sort: &Sort, range: Range<usize>) -> Found {
+        let tasks = self.tasks_of(query);
+        let total = tasks.len();
+        let key = |&task: &TaskIx| {
+            let key = match sort.key {
+                "node" => u64::from(task.node.0),
+                "state" => {
+                    let job = &self.plan.jobs[task.job.index()];
+                    job.state_of(self.plan.cell(task)) as u64
+                }
+                // Newest first; what does not run comes last either way.
+                _ => self.attempt_of(task).map_or(u64::MAX, |attempt| {
+                    if sort.reversed { attempt.started_ms } else { !attempt.started_ms }
+                }),
+            };
+            let reversed = sort.reversed && sort.key != "age";
+            (if reversed { !key } else { key }, task)
+        };
+        let mut keyed: Vec<(u64, TaskIx)> = tasks.iter().map(key).collect();
+        let end = range.end.min(total);
+        if end < total {
+            keyed.select_nth_unstable(end);
+        }
+        keyed[..end].sort_unstable();
+        let page = keyed[range.start.min(end)..end].iter().map(|&(_, task)| task).collect();
+        Found { total, page }
+    }
+
+    fn passes(&self, query: &Query<'_>, task: TaskIx) -> bool {
+        let job = &self.plan.jobs[task.job.index()];
+        let node = self.plan.forest.name(task.node);
+        query.states[job.state_of(self.plan.cell(task)) as usize]
+            && query.request.job.as_ref().is_none_or(|wanted| **wanted == *job.config.name)
+            && query.request.node.as_ref().is_none_or(|wanted| wanted == node)
+            && query.filter.named(&[&job.config.name, node])
+            && query.filter.of("job").all(|term| term.holds_for(&job.config.name))
+            && query.filter.of("node").all(|term| term.holds_for(node))
+            && self.passes_terms(query, task)
+    }
+
+    /// The terms that are about the task itself.
+    fn passes_terms(&self, query: &Query<'_>, task: TaskIx) -> bool {
+        let attempt = self.attempt_of(task);
+        let worker = attempt.map(|attempt| self.worker(attempt.worker).name.as_str());
+        let age = attempt.map(|attempt| query.now.saturating_sub(attempt.started_ms) as f64 / 1e3);
+        query.request.worker.as_deref().is_none_or(|wanted| worker == Some(wanted))
+            && query.filter.of("worker").all(|term| term.holds_for_any(worker.as_slice()))
+            && query.filter.of("age").all(|term| term.holds_for_number(age))
+    }
+
+    pub(crate) fn task_row(&self, task: TaskIx) -> TaskRow {
+        let job = &self.plan.jobs[task.job.index()];
+        let state = job.state_of(self.plan.cell(task));
+        let record = self.record(task);
+        let attempt = self.attempt_of(task);
+        TaskRow {
+            job: job.config.name.to_string(),
+            node: self.plan.forest.name(task.node).to_owned(),
+            state,
+            attempt_no: record.map_or(0, |r| r.attempt_no),
+            running: attempt.map(|attempt| RunningRow {
+                attempt: attempt.id,
+                worker: self.worker(attempt.worker).name.to_string(),
+                started_ms: attempt.started_ms,
+            }),
+            last: record.and_then(|r| r.status.clone()),
+            ended_ms: record.filter(|r| r.status.is_some()).map(|r| r.status_ms),
+            ran_ms: record.filter(|r| r.status.is_some()).map(|r| r.ran_ms),
+            usage: record.and_then(|r| r.usage),
+            backoff_until_ms: record
+                .filter(|_| state == TaskState::Backoff)
+                .map(TaskRecord::backoff_until_ms),
+        }
+    }
+
+    /// What is kept of a task of the present plan.
+    pub fn task_record(&self, job: &str, node: &str) -> Option<TaskRecord> {
+        self.record(self.plan.find_task(job, node)?).cloned()
+    }
+}
+
+impl<'a> Query<'a> {
+    pub(crate) fn new(now: Millis, request: &'a TasksRequest) -> Result<Self, ApiError> {
+        let (filter, sort) = parse(&request.list, &TaskRow::KEYS, &TaskRow::SORTS)?;
+        let states = TaskState::ALL.map(|state| {
+            (request.states.is_empty() || request.states.contains(&state))
+                && filter.of("state").all(|term| term.holds_for(state.as_str()))
+        });
+        Ok(Self { request, filter, sort, states, masks: FxHashMap::default(), now })
+    }
+
+    /// For people: all that it asks for.
+    pub(crate) fn text(&self) -> String {
+        let TasksRequest { job, node, states, worker, list } = self.request;
+        let states: Vec<_> = states.iter().map(|state| state.as_str()).collect();
+        let parts = [
+            job.as_ref().map(|job| exactly("job", job)),
+            node.as_ref().map(|node| exactly("node", node)),
+            (!states.is_empty()).then(|| format!("state={}", states.join(","))),
+            worker.as_ref().map(|worker| exactly("worker", worker)),
+            (!list.filter.is_empty()).then(|| list.filter.clone()),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
+    /// Only what runs can pass.
+    fn is_of_attempts(&self) -> bool {
+        let needs = |key| self.filter.of(key).any(|term| !term.negated);
+        self.request.worker.is_some() || needs("worker") || needs("age")
+    }
+
+    fn tests_tasks(&self) -> bool {
+        self.filter.of("worker").next().or(self.filter.of("age").next()).is_some()
+    }
+
+    /// Which of the terms about names, as bits, must hold for the node since they do not for the
+    /// job; none if the job's tasks cannot pass at all.
+    fn left_for_node(&self, job: &str) -> Option<u64> {
+        if self.request.job.as_ref().is_some_and(|wanted| wanted != job)
+            || !self.filter.of("job").all(|term| term.holds_for(job))
+        {
+            return None;
+        }
+        let mut left = 0;
+        for (at, term) in self.filter.of("").enumerate() {
+            match (term.negated, term.holds_for(job)) {
+                (true, false) => return None,
+                (false, true) => {}
+                _ => left |= 1u64 << at,
+            }
+        }
+        Some(left)
+    }
+
+    fn mask(&mut self, core: &Core, level: LevelIx, left: u64) -> &Mask {
+        let filter = &self.filter;
+        self.masks.entry((level, left)).or_insert_with(|| {
+            let named = filter.of("").enumerate().filter(|(at, _)| left >> at & 1 == 1);
+            let mut terms: Vec<&Term> = named.map(|(_, term)| term).collect();
+            terms.extend(filter.of("node"));
+            let passes = |node: usize| {
+                let name = core.plan.forest.name(NodeIx(node as u32));
+                terms.iter().all(|term| term.holds_for(name))
+            };
+            let passes: Vec<bool> = core.plan.forest.level(level).map(passes).collect();
+            Mask { all: passes.iter().all(|&passes| passes), passes }
+        })
+    }
+}
+
+impl Found {
+    fn push(&mut self, task: TaskIx, range: &Range<usize>) {
+        if range.contains(&self.total) {
+            self.page.push(task);
+        }
+        self.total += 1;
+    }
+}
