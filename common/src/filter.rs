@@ -111,6 +111,20 @@ pub fn exactly(key: &str, value: &str) -> String {
     quoted(&format!("{key}={}", value.replace('\\', "\\\\").replace(',', "\\,")))
 }
 
+/// The filter with this as the one thing that it says about what a key is; or with nothing.
+pub fn with(filter: &str, key: &str, values: Option<&str>) -> String {
+    let about = format!("{key}=");
+    // What cannot be read yet is left to who reads it.
+    let words = words(filter).unwrap_or_else(|_| vec![filter.to_owned()]);
+    let kept = words.iter().filter(|word| !word.starts_with(&about)).map(|word| quoted(word));
+    kept.chain(values.map(|values| format!("{about}{values}"))).collect::<Vec<_>>().join(" ")
+}
+
+/// `key~/^text/`: names that begin so, whatever the text is.
+pub fn beginning(key: &str, text: &str) -> String {
+    quoted(&format!("{key}~/^{}/", regex::escape(text)))
+}
+
 /// A word as it is written in a filter.
 fn quoted(word: &str) -> String {
     match word.contains(|c: char| c.is_whitespace() || c == '"') {
@@ -331,7 +345,16 @@ mod tests {
         for value in ["a", "a b", "a,b", "a\"b", "a\\b", "!a", "", "x=y", "/x/", "\\,", " "] {
             assert!(passes(&exactly("job", value), value, "n", None), "{value}");
             assert!(!passes(&exactly("job", value), "other", "n", None), "{value}");
+            assert!(passes(&beginning("job", value), &format!("{value}s"), "n", None), "{value}");
         }
+    }
+
+    #[test]
+    fn what_a_filter_says_of_a_key_is_replaced() {
+        let filter = "\"job=a b\" state=failed x";
+        assert_eq!(with(filter, "state", Some("done")), "\"job=a b\" x state=done");
+        assert_eq!(with(filter, "state", None), "\"job=a b\" x");
+        assert_eq!(with("", "state", Some("done")), "state=done");
     }
 
     #[test]

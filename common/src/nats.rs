@@ -21,8 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a new connection may take to be in force.
 const STATE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The first attempts to reconnect follow quickly, later ones every 2 s, with jitter.
-const RECONNECT_DELAY_MS_MAX: u64 = 2_000;
+/// The first attempts to reconnect follow quickly, later ones every second, with jitter.
+const RECONNECT_DELAY_MS_MAX: u64 = 1_000;
 
 /// Why NATS could not be reached or did not answer.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! The command line.
 
+pub mod names;
+
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -14,7 +16,8 @@ use bistro_scheduler::config_files::Location;
     name = "bistro",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 ok, 1 what was asked for failed, 2 usage, 3 no answer from the cell.\n\
+    after_help = "Exit codes: 0 ok, 1 what was asked for failed, 2 usage, 3 no answer from the cell,\n\
+                  4 no such thing, 5 refused, 124 it took too long.\n\
                   Start with `bistro up --help`; docs/ has the rest."
 )]
 pub struct Args {
@@ -27,15 +30,19 @@ pub struct Args {
         value_name = "URL"
     )]
     pub nats: Option<String>,
-    /// Which cell, if several share a NATS
+    /// Which cell, if several share a NATS [default: main]
+    #[arg(long, global = true, env = "BISTRO_CELL", hide_env_values = true)]
+    pub cell: Option<String>,
+    /// A cell by the name that `bistro context` gave it
     #[arg(
         long,
         global = true,
-        env = "BISTRO_CELL",
+        env = "BISTRO_CONTEXT",
         hide_env_values = true,
-        default_value = "main"
+        value_name = "NAME",
+        conflicts_with = "nats"
     )]
-    pub cell: String,
+    pub context: Option<String>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -93,7 +100,10 @@ pub enum Command {
     #[command(after_help = "Example:\n  bistro schema > bistro.schema.json")]
     Schema,
     /// Watch and steer a cell in this terminal
-    #[command(after_help = "Example:\n  bistro console --nats nats://db1:4222")]
+    #[command(after_help = "Examples:\n  bistro console --nats nats://db1:4222\n  \
+                            bistro console tasks --filter 'state=failed'\n  bistro console --once\n\n\
+                            Settings: ~/.config/bistro/console.json, such as\n  \
+                            {\"theme\": \"dark\", \"keys\": {\"kill\": [\"f9\"]}}")]
     Console(ConsoleArgs),
     /// What tasks have printed, from all workers
     #[command(
@@ -106,6 +116,13 @@ pub enum Command {
     /// Look at everything between here and a running task, and say what to do
     #[command(after_help = "Example:\n  bistro doctor --nats nats://db1:4222")]
     Doctor,
+    /// Names for cells, so that nobody types addresses
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  bistro context set prod --nats nats://ops:secret@nats1:4222 --cell eu\n  \
+                      bistro context use prod\n  bistro context list"
+    )]
+    Context(ContextCommand),
     /// Make, change and delete jobs
     #[command(
         subcommand,
@@ -116,8 +133,58 @@ pub enum Command {
     #[command(after_help = "Examples:\n  bistro submit -- backup.sh db17\n  \
                             bistro submit --resource cpu=4 --retries 3 --wait -- make all")]
     Submit(SubmitArgs),
+    /// Wait until tasks have come so far; exit 1 if they never will, 124 if it takes too long
+    #[command(after_help = "Examples:\n  bistro wait scrape --until done --timeout 600\n  \
+                            bistro wait --until idle")]
+    Wait(WaitArgs),
+    /// Print what a shell needs to complete commands, jobs, nodes and workers
+    #[command(after_help = "Examples:\n  source <(bistro completions bash)\n  \
+                            bistro completions fish > ~/.config/fish/completions/bistro.fish")]
+    Completions { shell: Shell },
+    /// Write manual pages, one per command
+    #[command(after_help = "Example:\n  bistro man /usr/local/share/man/man1")]
+    Man { directory: PathBuf },
     #[command(flatten)]
     Read(ReadCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ContextCommand {
+    /// List them, the current one with a `*`
+    List,
+    /// Commands are about this one from now on
+    Use { name: String },
+    /// Make or change one: --nats and --cell say which cell it is
+    Set { name: String },
+    /// Forget one
+    Remove { name: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct WaitArgs {
+    /// Only this job's tasks; all if left out
+    #[arg(add = names::jobs())]
+    pub job: Option<String>,
+    #[arg(long, value_enum, default_value_t = Until::Done)]
+    pub until: Until,
+    /// Give up then
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Until {
+    /// Every task is done; a failed one is the end, too
+    Done,
+    /// Nothing runs
+    Idle,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -179,18 +246,21 @@ pub struct WorkerArgs {
 pub enum WorkerCommand {
     /// No new work for a worker, until it is resumed; what it runs goes on
     Drain {
+        #[arg(add = names::workers())]
         worker: String,
         #[command(flatten)]
         audit: AuditArgs,
     },
     /// A drained worker takes work again
     Resume {
+        #[arg(add = names::workers())]
         worker: String,
         #[command(flatten)]
         audit: AuditArgs,
     },
     /// A worker that is silent is dead: its tasks run elsewhere at once, not when its lease is over
     Forget {
+        #[arg(add = names::workers())]
         worker: String,
         /// Its host is off, or cut off from everything that its tasks could touch. If something of
         /// it still runs, tasks run twice
@@ -229,16 +299,80 @@ pub struct WorkerHere {
     pub worker_command: Option<String>,
 }
 
+/// Half of what a slow link carries, so that keys have the other half.
+const MAX_KBPS: u32 = 16;
+
 #[derive(Debug, ClapArgs)]
 pub struct ConsoleArgs {
+    /// What to show first
+    #[arg(value_enum, default_value_t = ShowView::Jobs)]
+    pub view: ShowView,
+    /// A filter of that view, as `/` takes it
+    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    pub filter: String,
+    /// A column to sort that view by, `-` in front turns it around
+    #[arg(
+        long,
+        value_name = "COLUMN",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    pub sort: String,
     /// Look, but do not touch
     #[arg(long)]
     pub read_only: bool,
+    /// terminal, dark, light, high-contrast, colour-blind or mono; NO_COLOR means mono
+    #[arg(long, env = "BISTRO_THEME", hide_env_values = true)]
+    pub theme: Option<String>,
+    /// The most that news may send to the terminal, in KB per second; keys are answered at once
+    #[arg(long, value_name = "N", default_value_t = MAX_KBPS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_kbps: u32,
+    /// Print the view once, as text, and leave
+    #[arg(long)]
+    pub once: bool,
+    /// Say what changes, line by line: for screen readers and pipes
+    #[arg(long, conflicts_with = "once")]
+    pub plain: bool,
+    /// List keys and the commands that they mean, and leave
+    #[arg(long)]
+    pub keys: bool,
+}
+
+/// What `bistro up` opens.
+impl Default for ConsoleArgs {
+    fn default() -> Self {
+        Self {
+            view: ShowView::Jobs,
+            filter: String::new(),
+            sort: String::new(),
+            read_only: false,
+            theme: std::env::var("BISTRO_THEME").ok(),
+            max_kbps: MAX_KBPS,
+            once: false,
+            plain: false,
+            keys: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ShowView {
+    Jobs,
+    Grid,
+    Nodes,
+    Workers,
+    Tasks,
+    Logs,
+    Events,
+    Health,
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct LogsArgs {
+    #[arg(add = names::jobs())]
     pub job: Option<String>,
+    #[arg(add = names::nodes())]
     pub node: Option<String>,
     /// Go on with the lines that come
     #[arg(short, long)]
@@ -252,6 +386,9 @@ pub struct LogsArgs {
     /// Only lines in which this regular expression is found
     #[arg(long, value_name = "REGEX")]
     pub grep: Option<String>,
+    /// The first of these lines from this time on: -10m, 14:05, 2024-05-01T14:05
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub since: Option<String>,
     /// Only this attempt
     #[arg(long, value_name = "ID")]
     pub attempt: Option<AttemptId>,
@@ -278,6 +415,9 @@ pub struct EventsArgs {
     /// Only events whose kind starts so: task, task.failed, worker, config, audit
     #[arg(long, default_value = "", hide_default_value = true)]
     pub kind: String,
+    /// Terms that must all hold: kind~audit actor=ann !job=scrape, or words that occur
+    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    pub filter: String,
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
 }
@@ -287,7 +427,10 @@ pub struct EventsArgs {
 pub enum JobCommand {
     /// Show a job: what was given, what is overridden, and what holds
     #[command(after_help = "Example:\n  bistro job get scrape")]
-    Get { job: String },
+    Get {
+        #[arg(add = names::jobs())]
+        job: String,
+    },
     /// Make a job of a JSON file (`-`: standard input)
     #[command(after_help = "Example:\n  echo '{\"owner\": \"me\"}' | bistro job create scrape -")]
     Create {
@@ -299,6 +442,7 @@ pub enum JobCommand {
     /// Put another definition in the place of a job's
     #[command(after_help = "Example:\n  bistro job replace scrape scrape.json --version 3")]
     Replace {
+        #[arg(add = names::jobs())]
         job: String,
         file: PathBuf,
         #[command(flatten)]
@@ -309,6 +453,7 @@ pub enum JobCommand {
     /// Change some keys of a job: a JSON merge patch, in which null removes a key
     #[command(after_help = "Example:\n  bistro job patch scrape '{\"priority\": 2}'")]
     Patch {
+        #[arg(add = names::jobs())]
         job: String,
         patch: String,
         #[command(flatten)]
@@ -319,6 +464,7 @@ pub enum JobCommand {
     /// Delete a job; what runs of it goes on
     #[command(after_help = "Example:\n  bistro job delete scrape")]
     Delete {
+        #[arg(add = names::jobs())]
         job: String,
         #[command(flatten)]
         at: VersionArgs,
@@ -328,6 +474,7 @@ pub enum JobCommand {
     /// Let a job start tasks
     #[command(after_help = "Example:\n  bistro job enable scrape")]
     Enable {
+        #[arg(add = names::jobs())]
         job: String,
         #[command(flatten)]
         audit: AuditArgs,
@@ -335,6 +482,7 @@ pub enum JobCommand {
     /// Let a job start nothing more
     #[command(after_help = "Example:\n  bistro job disable scrape")]
     Disable {
+        #[arg(add = names::jobs())]
         job: String,
         #[command(flatten)]
         audit: AuditArgs,
@@ -342,6 +490,7 @@ pub enum JobCommand {
     /// Rank a job among others
     #[command(after_help = "Example:\n  bistro job set-priority scrape 10")]
     SetPriority {
+        #[arg(add = names::jobs())]
         job: String,
         #[arg(allow_negative_numbers = true, value_parser = parse_priority)]
         priority: f64,
@@ -351,6 +500,7 @@ pub enum JobCommand {
     /// Let go of what was overridden: the file holds again
     #[command(after_help = "Example:\n  bistro job reset scrape")]
     Reset {
+        #[arg(add = names::jobs())]
         job: String,
         #[command(flatten)]
         audit: AuditArgs,
@@ -451,41 +601,36 @@ fn parse_slots(text: &str) -> Result<(String, i64), String> {
 pub enum ReadCommand {
     /// The cell at a glance
     #[command(after_help = "Example:\n  bistro status -o json")]
-    Status(OutputArgs),
-    /// Jobs and how far they are
-    #[command(after_help = "Example:\n  bistro jobs -o csv")]
-    Jobs(OutputArgs),
-    /// Nodes and their slots
-    #[command(after_help = "Example:\n  bistro nodes --level host --contains db1")]
-    Nodes {
-        #[arg(long)]
-        level: Option<String>,
-        /// Only nodes whose name has this text in it
-        #[arg(long, value_name = "TEXT")]
-        contains: Option<String>,
+    Status {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Jobs and how far they are
+    #[command(
+        after_help = "Examples:\n  bistro jobs -o csv\n  bistro jobs --filter 'failed>0' --sort=-failed"
+    )]
+    Jobs(ListArgs),
+    /// Nodes and their slots
+    #[command(after_help = "Example:\n  bistro nodes --filter 'level=host db1' --sort=-used")]
+    Nodes(ListArgs),
     /// Workers and their health
-    #[command(after_help = "Example:\n  bistro workers")]
-    Workers(OutputArgs),
+    #[command(after_help = "Example:\n  bistro workers --filter '!health=healthy'")]
+    Workers(ListArgs),
     /// Tasks, filtered
-    #[command(after_help = "Example:\n  bistro tasks --job scrape --state failed,backoff")]
+    #[command(after_help = "Examples:\n  bistro tasks --job scrape --state failed,backoff\n  \
+                            bistro tasks --filter 'age>10m node~/db_[0-9]+/' --sort=-age --watch")]
     Tasks {
-        #[arg(long)]
+        #[arg(long, add = names::jobs())]
         job: Option<String>,
-        #[arg(long)]
+        #[arg(long, add = names::nodes())]
         node: Option<String>,
-        /// Only nodes whose name has this text in it
-        #[arg(long, value_name = "TEXT")]
-        contains: Option<String>,
         /// Only what runs on this worker
-        #[arg(long)]
+        #[arg(long, add = names::workers())]
         worker: Option<String>,
         #[arg(long, value_delimiter = ',')]
         state: Vec<TaskState>,
         #[command(flatten)]
-        output: OutputArgs,
+        list: ListArgs,
     },
     /// One task: how it is, how it last ended, and what it used
     #[command(subcommand, after_help = "Example:\n  bistro task show scrape db17")]
@@ -493,30 +638,64 @@ pub enum ReadCommand {
     /// Why is a task not running?
     #[command(after_help = "Example:\n  bistro explain scrape db17")]
     Explain {
+        #[arg(add = names::jobs())]
         job: String,
+        #[arg(add = names::nodes())]
         node: String,
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// End the running attempt of a task
-    #[command(after_help = "Example:\n  bistro kill scrape db17 --reason 'db17 is on fire'")]
+    /// End the running attempt of a task, or those of all tasks that pass a filter
+    #[command(after_help = "Examples:\n  bistro kill scrape db17 --reason 'db17 is on fire'\n  \
+                            bistro kill --filter 'job=scrape age>1h'        # says what it would do\n  \
+                            bistro kill --filter 'job=scrape age>1h' --yes  # does it")]
     Kill {
-        job: String,
-        node: String,
-        /// For the audit
-        #[arg(long, default_value = "")]
-        reason: String,
+        #[command(flatten)]
+        what: WhatArgs,
+        /// How to ask it to end [default: as the job's config says]
+        #[arg(long, value_enum)]
+        signal: Option<Signal>,
+        /// With term-wait-kill: how long it may take
+        #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=86_400))]
+        grace: u64,
+        #[command(flatten)]
+        audit: AuditArgs,
     },
     /// Let failed tasks run again, and waiting ones at once
-    #[command(after_help = "Example:\n  bistro forgive scrape --reason 'the API is back'")]
+    #[command(after_help = "Examples:\n  bistro forgive scrape --reason 'the API is back'\n  \
+                            bistro forgive --filter 'state=failed node~rack7' --yes")]
     Forgive {
-        job: String,
-        /// All nodes if left out
-        node: Option<String>,
-        /// For the audit
-        #[arg(long, default_value = "")]
-        reason: String,
+        #[command(flatten)]
+        what: WhatArgs,
+        #[command(flatten)]
+        audit: AuditArgs,
     },
+}
+
+/// One task, or a filter for many.
+#[derive(Debug, ClapArgs)]
+pub struct WhatArgs {
+    #[arg(required_unless_present = "filter", add = names::jobs())]
+    pub job: Option<String>,
+    /// To forgive: all nodes if left out
+    #[arg(add = names::nodes())]
+    pub node: Option<String>,
+    /// All tasks that pass, such as 'job=scrape age>10m'; without --yes it is only said which
+    #[arg(long, value_name = "FILTER", conflicts_with = "job", allow_hyphen_values = true)]
+    pub filter: Option<String>,
+    /// Do it to all that pass the filter
+    #[arg(long, requires = "filter")]
+    pub yes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Signal {
+    /// TERM, once
+    Term,
+    /// KILL, at once
+    Kill,
+    /// TERM, then KILL if it has not ended by then
+    TermWaitKill,
 }
 
 #[derive(Debug, Subcommand)]
@@ -524,7 +703,9 @@ pub enum TaskCommand {
     /// State, last attempt, CPU and memory, and what it waits for
     #[command(after_help = "Example:\n  bistro task show scrape db17 -o json")]
     Show {
+        #[arg(add = names::jobs())]
         job: String,
+        #[arg(add = names::nodes())]
         node: String,
         #[command(flatten)]
         output: OutputArgs,
@@ -535,12 +716,35 @@ pub enum TaskCommand {
 pub struct OutputArgs {
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct ListArgs {
+    /// Terms that must all hold: key=a,b key~text key~/regex/ key>number, !term, or words that names
+    /// contain; see docs/guides/operating.md
+    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    pub filter: String,
+    /// A column, `-` in front turns it around
+    #[arg(
+        long,
+        value_name = "COLUMN",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    pub sort: String,
     /// Rows to leave out at the start
     #[arg(long, default_value_t = 0)]
     pub offset: u32,
     /// Rows at most
     #[arg(long, default_value_t = 1_000)]
     pub limit: u32,
+    /// Show it again and again, every so many seconds
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub watch: Option<u32>,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,6 +1,7 @@
 //! The one binary: `bistro up` and its parts, and the commands that ask a scheduler.
 //!
-//! Exit codes: 0 ok, 1 what was asked for failed, 2 usage, 3 no answer from the cell.
+//! Exit codes: 0 ok, 1 what was asked for failed, 2 usage, 3 no answer from the cell, 4 no such
+//! thing, 5 refused, 124 it took too long.
 
 mod args;
 mod cli;
@@ -17,19 +18,24 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
 use tokio::sync::watch;
 
 use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::{Address, Bus, Patience};
+use bistro_common::protocol::api::ErrorCode;
 use bistro_common::subject::{Cell, Token};
 use bistro_worker::GuardCommand;
 use bistro_worker::logs::Budget;
 
-use args::{Args, Command, SchedulerArgs, WorkerArgs, WorkerHere};
-use client::{Client, Unreachable, find_url};
+use args::{Args, Command, ConsoleArgs, SchedulerArgs, WorkerArgs, WorkerHere};
+use client::{Client, Place, Refused, Unreachable, find_url};
+use tui::settings::Settings;
 
 fn main() -> ExitCode {
+    // For a shell that wants to know how a command goes on.
+    CompleteEnv::with_factory(Args::command).complete();
     let args = Args::parse();
     // Before any thread exists.
     match &args.command {
@@ -63,8 +69,20 @@ fn main() -> ExitCode {
             // Where nobody reads, there is nobody to tell.
             let text = text::safe_lines(&format!("{error:#}"));
             let _ = writeln!(std::io::stderr(), "error: {text}");
-            ExitCode::from(if error.is::<Unreachable>() { 3 } else { 1 })
+            ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref() {
+        Some(Refused(error)) => match error.code {
+            ErrorCode::NotFound => 4,
+            ErrorCode::Gone | ErrorCode::Conflict | ErrorCode::OfTheFile => 5,
+            ErrorCode::BadRequest | ErrorCode::UnknownVerb | ErrorCode::Unavailable => 1,
+        },
+        None if error.is::<Unreachable>() => 3,
+        None => 1,
     }
 }
 
@@ -74,36 +92,89 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let cell = Cell::new(&args.cell).context("--cell")?;
+    // What runs a cell says itself where that is; contexts are for who looks at one.
+    if let Command::Up(_)
+    | Command::Scheduler(_)
+    | Command::Worker(WorkerArgs { command: None, .. }) = &args.command
+    {
+        return run_part(args).await;
+    }
+    if let Command::Context(context) = args.command {
+        let cell = args.cell.as_deref().unwrap_or("main");
+        Cell::new(cell).context("--cell")?;
+        return cli::context::run(context, args.nats, cell);
+    }
+    let place = Place::find(args.nats, args.context.as_deref(), args.cell.as_deref())?;
+    let Place { nats, cell, context } = place;
+    let client = || connect(nats.clone(), cell.clone());
+    match args.command {
+        Command::Worker(WorkerArgs { command: Some(command), .. }) => {
+            cli::worker::run(&client().await?, command).await
+        }
+        Command::Validate { file, strict } => cli::validate::run(&file, strict),
+        Command::Simulate(simulate) => cli::simulate::run(simulate, host_name()).await,
+        Command::Schema => cli::validate::schema(),
+        Command::Console(console) => run_console(nats, cell, context, &console).await,
+        Command::Logs(logs) => cli::logs::run(client().await?, logs).await,
+        Command::Events(events) => cli::events::run(client().await?, events).await,
+        Command::Doctor => cli::doctor::run(nats.as_deref(), cell).await,
+        Command::Job(job) => cli::job::run(&client().await?, job).await,
+        Command::Submit(submit) => cli::submit::run(&client().await?, submit).await,
+        Command::Wait(wait) => cli::wait::run(&client().await?, wait).await,
+        Command::Completions { shell } => cli::shell::completions(shell),
+        Command::Man { directory } => cli::shell::manual(&directory),
+        Command::Read(read) => cli::read::run(&client().await?, read).await,
+        Command::Up(_) | Command::Scheduler(_) | Command::Worker(_) | Command::Context(_) => {
+            unreachable!("it was run before")
+        }
+        Command::Guard { .. } | Command::Confine { .. } => {
+            unreachable!("it runs before the runtime starts")
+        }
+    }
+}
+
+async fn run_part(args: Args) -> anyhow::Result<ExitCode> {
+    let cell = Cell::new(args.cell.as_deref().unwrap_or("main")).context("--cell")?;
     match args.command {
         Command::Up(up) => up::run(&cell, args.nats.as_deref(), up).await,
         Command::Scheduler(scheduler) => {
             let bus = daemon_bus(args.nats.as_deref(), &cell, "scheduler").await?;
             run_scheduler(cell, bus, scheduler).await
         }
-        Command::Worker(WorkerArgs { command: Some(command), .. }) => {
-            cli::worker::run(&connect(args.nats, cell).await?, command).await
-        }
         Command::Worker(WorkerArgs { here, command: None }) => {
             run_worker(args.nats.as_deref(), cell, here).await
         }
-        Command::Guard { .. } | Command::Confine { .. } => {
-            unreachable!("it runs before the runtime starts")
+        _ => unreachable!("it is no part of a cell"),
+    }
+}
+
+async fn run_console(
+    nats: Option<String>,
+    cell: Cell,
+    context: Option<String>,
+    args: &ConsoleArgs,
+) -> anyhow::Result<ExitCode> {
+    let mut settings = Settings::new(args)?;
+    settings.context = context;
+    if args.keys {
+        for binding in &settings.keymap().bindings {
+            cli::print_line(&format!(
+                "{:<12} {:<14} {}",
+                binding.name,
+                binding.shown(),
+                binding.help
+            ))?;
         }
-        Command::Validate { file, strict } => cli::validate::run(&file, strict),
-        Command::Simulate(simulate) => cli::simulate::run(simulate, host_name()).await,
-        Command::Schema => cli::validate::schema(),
-        Command::Console(console) => {
-            let url = find_url(args.nats.as_deref())?;
-            let client = Client::connect(&url, cell, Patience::KeepTrying).await?;
-            tui::run(client, console.read_only).await
-        }
-        Command::Logs(logs) => cli::logs::run(connect(args.nats, cell).await?, logs).await,
-        Command::Events(events) => cli::events::run(connect(args.nats, cell).await?, events).await,
-        Command::Doctor => cli::doctor::run(args.nats.as_deref(), cell).await,
-        Command::Job(job) => cli::job::run(&connect(args.nats, cell).await?, job).await,
-        Command::Submit(submit) => cli::submit::run(&connect(args.nats, cell).await?, submit).await,
-        Command::Read(read) => cli::read::run(&connect(args.nats, cell).await?, read).await,
+        return Ok(ExitCode::SUCCESS);
+    }
+    let url = find_url(nats.as_deref())?;
+    if args.once {
+        return tui::once(Client::connect(&url, cell, Patience::FailFast).await?, settings).await;
+    }
+    let client = Client::connect(&url, cell, Patience::KeepTrying).await?;
+    match args.plain {
+        true => tui::plain(client, settings).await,
+        false => tui::run(client, settings).await,
     }
 }
 

@@ -57,6 +57,30 @@ fn format(ms: Millis, format: &str) -> String {
     }
 }
 
+/// A time as people type it: `-10m` ago, `14:05` of today, or `2024-05-01T14:05` in the local time
+/// zone.
+pub fn parse_time(text: &str, now: Millis) -> Option<Millis> {
+    let text = text.trim();
+    if let Some(ago) = text.strip_prefix('-') {
+        let digits = ago.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor = match &ago[digits.len()..] {
+            "s" => 1_000,
+            "m" | "" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        return now.checked_sub(digits.parse::<Millis>().ok()?.checked_mul(factor)?);
+    }
+    let zone = TimeZone::system();
+    let now = Timestamp::from_millisecond(i64::try_from(now).ok()?).ok()?.to_zoned(zone.clone());
+    let time = match text.parse::<jiff::civil::Time>() {
+        Ok(time) if !text.contains(['-', 'T']) => now.date().to_datetime(time),
+        _ => text.parse::<jiff::civil::DateTime>().ok()?,
+    };
+    Millis::try_from(time.to_zoned(zone).ok()?.timestamp().as_millisecond()).ok()
+}
+
 /// A span for people: `0.4s`, `12s`, `3m05s`, `2h07m`, `4d03h`.
 pub fn span(ms: Millis) -> String {
     let seconds = ms / 1_000;
@@ -148,6 +172,20 @@ mod tests {
         assert_eq!(safe("häuser ✓"), "häuser ✓");
         assert_eq!(safe_lines("a\u{9b}\nb"), "a\u{fffd}\nb");
         assert_eq!(safe_json("{\n\"a\": \"\u{9b}ä\"}"), "{\n\"a\": \"\\u009bä\"}");
+    }
+
+    #[test]
+    fn times_are_read_as_people_type_them() {
+        let now = 1_700_000_000_000;
+        assert_eq!(parse_time("-10m", now), Some(now - 600_000));
+        assert_eq!(parse_time("-90s", now), Some(now - 90_000));
+        assert_eq!(parse_time("-5", now), Some(now - 300_000));
+        let at = |text: &str| clock(parse_time(text, now).unwrap());
+        assert_eq!(at("14:05"), "14:05:00");
+        assert_eq!(at("2023-11-14T03:07"), "03:07:00");
+        for no in ["", "soon", "-", "-1w", "25:00", "-99999999999d"] {
+            assert_eq!(parse_time(no, now), None, "{no}");
+        }
     }
 
     #[test]

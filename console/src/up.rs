@@ -19,9 +19,11 @@ use bistro_common::nats::Patience;
 use bistro_common::protocol::api::{CellStatus, TaskState, verb};
 use bistro_common::subject::Cell;
 
+use crate::args::ConsoleArgs;
 use crate::args::UpArgs;
 use crate::client::{Client, URL_FILE};
 use crate::text::safe;
+use crate::tui::settings::Settings;
 use crate::tui::{self, terminal};
 use crate::{POLL, ended_by_signal, make_private_directory};
 
@@ -100,6 +102,7 @@ pub async fn run(cell: &Cell, nats: Option<&str>, args: UpArgs) -> anyhow::Resul
         "there is no file {}; configs/ has examples, and `bistro validate FILE` checks one",
         args.config.display()
     );
+    let settings = Settings::new(&ConsoleArgs::default())?;
     make_private_directory(&args.data_dir)?;
     let data_dir = args.data_dir.canonicalize()?;
     let _lock = lock(&data_dir)?;
@@ -111,7 +114,7 @@ pub async fn run(cell: &Cell, nats: Option<&str>, args: UpArgs) -> anyhow::Resul
     let url_file = data_dir.join("nats.url");
     let mut parts = Vec::new();
     let result = tokio::select! {
-        result = work(cell, nats, &args, console, &data_dir, &mut parts) => result,
+        result = work(cell, nats, &args, console.then_some(settings), &data_dir, &mut parts) => result,
         () = ended_by_signal() => Ok(ExitCode::from(u8::from(args.until_done))),
     };
     // Workers first, so that they can hand their results over; NATS last.
@@ -140,7 +143,7 @@ async fn work(
     cell: &Cell,
     nats: Option<&str>,
     args: &UpArgs,
-    console: bool,
+    console: Option<Settings>,
     data_dir: &Path,
     parts: &mut Vec<Part>,
 ) -> anyhow::Result<ExitCode> {
@@ -159,7 +162,7 @@ async fn work(
     }
     write_private(&data_dir.join("nats.url"), &url)?;
     let client = Client::connect(&url, cell.clone(), Patience::FailFast).await?;
-    if !console {
+    if console.is_none() {
         let how = match Path::new(URL_FILE).canonicalize() {
             Ok(found) if found.parent() == Some(data_dir) => {
                 "`bistro status` in this directory".to_owned()
@@ -170,17 +173,24 @@ async fn work(
         // Where nobody reads, there is nobody to tell.
         let _ = writeln!(std::io::stderr(), "{text}");
     }
+    let ended = async {
+        match console {
+            Some(settings) => {
+                tui::run(client.clone(), settings).await?;
+                match args.until_done {
+                    true => client.ask(verb::STATUS, &()).await.map(Some),
+                    false => Ok(None),
+                }
+            }
+            None if args.until_done => Ok(Some(until_done(&client).await)),
+            None => std::future::pending().await,
+        }
+    };
     let status = tokio::select! {
         result = keep_running(parts) => return result.map(|()| ExitCode::SUCCESS),
-        result = tui::run(client.clone(), false), if console => {
-            result?;
-            if !args.until_done {
-                return Ok(ExitCode::SUCCESS);
-            }
-            client.ask(verb::STATUS, &()).await?
-        }
-        status = until_done(&client), if args.until_done && !console => status,
+        status = ended => status?,
     };
+    let Some(status) = status else { return Ok(ExitCode::SUCCESS) };
     report(&status, started.elapsed())
 }
 

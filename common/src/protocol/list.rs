@@ -80,17 +80,24 @@ impl JobRow {
 }
 
 impl NodeRow {
-    pub const KEYS: [Key; 4] =
-        [Key::text("node"), Key::text("level"), Key::text("parent"), Key::text("enabled")];
+    /// `free`: slots of the resource that has the fewest; below 0 more is taken than there is.
+    pub const KEYS: [Key; 5] = [
+        Key::text("node"),
+        Key::text("level"),
+        Key::text("parent"),
+        Key::text("enabled"),
+        Key::number("free"),
+    ];
     /// `used`: slots of all resources.
     pub const SORTS: [&str; 2] = ["node", "used"];
 }
 
 impl TaskRow {
-    /// `age`: how long it has been running.
-    pub const KEYS: [Key; 5] = [
+    /// `under`: the node, or one above it. `age`: how long it has been running.
+    pub const KEYS: [Key; 6] = [
         Key::text("job"),
         Key::text("node"),
+        Key::text("under"),
         Key::text("state"),
         Key::text("worker"),
         Key::duration("age"),

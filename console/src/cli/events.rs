@@ -4,6 +4,7 @@ use serde_json::json;
 use std::process::ExitCode;
 use tokio::sync::mpsc;
 
+use bistro_common::filter::Filter;
 use bistro_common::protocol::event::Event;
 
 use super::print::{Rows, print_document, print_line};
@@ -20,11 +21,15 @@ pub async fn run(client: Client, args: EventsArgs) -> anyhow::Result<ExitCode> {
         !(args.follow && args.output == Output::Json),
         "-o json is one document; with --follow use -o ndjson"
     );
+    let filter = Filter::parse(&args.filter, &Event::KEYS)?;
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
     let reading = tokio::spawn(client.events(args.kind, args.lines, args.follow, sender));
     let mut rows = Rows::new(args.output, COLUMNS);
     let mut all = Vec::new();
     while let Some(event) = events.recv().await {
+        if !event.passes(&filter) {
+            continue;
+        }
         match args.output {
             Output::Table => print_line(&line(&event))?,
             Output::Json => all.push(event),

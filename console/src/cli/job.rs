@@ -2,21 +2,23 @@
 
 use anyhow::Context;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
 use bistro_common::protocol::api::verb;
 use bistro_common::protocol::job::{
-    Audit, JobDeleteRequest, JobDeleted, JobDocument, JobGetRequest, JobOverrideRequest,
-    JobPatchRequest, JobPutRequest, Origin, Overrides, PutMode,
+    Audit, JobDeleteRequest, JobDeleted, JobDocument, JobGetRequest, JobPatchRequest,
+    JobPutRequest, PutMode,
 };
 
+use super::act;
 use super::print::{print_document, say};
 use crate::args::{AuditArgs, JobCommand};
+use crate::client::actions::{Action, how_it_is};
 use crate::client::{Client, actor};
-use crate::text::safe;
+use crate::text::{safe, safe_lines};
 
 /// A definition may be so long; the scheduler takes less.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -53,60 +55,26 @@ pub async fn run(client: &Client, command: JobCommand) -> anyhow::Result<ExitCod
             say!("{} is deleted; {running} of its tasks run on", safe(&deleted.job))?;
         }
         JobCommand::Enable { job, audit } => {
-            let overrides = Overrides { enabled: Some(true), priority: None };
-            set(client, job, false, overrides, audit).await?;
+            act(client, Action::Enable { job, on: true }, audit).await?;
         }
         JobCommand::Disable { job, audit } => {
-            let overrides = Overrides { enabled: Some(false), priority: None };
-            set(client, job, false, overrides, audit).await?;
+            act(client, Action::Enable { job, on: false }, audit).await?;
         }
         JobCommand::SetPriority { job, priority, audit } => {
-            let overrides = Overrides { enabled: None, priority: Some(priority) };
-            set(client, job, false, overrides, audit).await?;
+            act(client, Action::Prioritize { job, priority }, audit).await?;
         }
-        JobCommand::Reset { job, audit } => {
-            set(client, job, true, Overrides::default(), audit).await?;
-        }
+        JobCommand::Reset { job, audit } => act(client, Action::Reset { job }, audit).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn of(audit: AuditArgs) -> Audit {
+fn of(audit: AuditArgs) -> Audit {
     Audit { actor: actor(), reason: audit.reason }
-}
-
-async fn set(
-    client: &Client,
-    job: String,
-    reset: bool,
-    overrides: Overrides,
-    audit: AuditArgs,
-) -> anyhow::Result<()> {
-    let audit = of(audit);
-    let request = JobOverrideRequest { job, reset, overrides, version_id: None, audit };
-    changed(client, verb::JOB_OVERRIDE, &request).await
 }
 
 async fn changed(client: &Client, verb: &str, request: &impl Serialize) -> anyhow::Result<()> {
     let document: JobDocument = client.ask(verb, request).await?;
-    let enabled = match document.effective.get("enabled") == Some(&json!(true)) {
-        true => "enabled",
-        false => "disabled",
-    };
-    let priority = document.effective.get("priority").and_then(Value::as_f64).unwrap_or(1.0);
-    let origin = match document.origin {
-        Origin::File if document.overrides.is_empty() => " as its file says",
-        Origin::File => " beside what its file says",
-        Origin::Store => "",
-    };
-    say!(
-        "{} is {enabled} with priority {priority}{origin} (version {})",
-        safe(&document.job),
-        document.version_id
-    )?;
-    for warning in &document.warnings {
-        say!("warning: {}", safe(warning))?;
-    }
+    say!("{}", safe_lines(&how_it_is(&document)))?;
     Ok(())
 }
 

@@ -1,17 +1,20 @@
 //! `bistro logs`: lines of tasks, from all workers.
 
+use anyhow::Context;
 use serde_json::json;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tokio::sync::mpsc;
 
+use bistro_common::Millis;
+use bistro_common::clock::Clock;
 use bistro_common::protocol::log::Stream;
 
 use super::print::{Rows, print_document, print_line};
 use crate::args::{LogsArgs, Output};
 use crate::client::logs::{Line, Query};
 use crate::client::{Client, Unreachable};
-use crate::text::{clock_ms, safe};
+use crate::text::{clock_ms, parse_time, safe};
 
 const COLUMNS: &[&str] = &["node", "job", "worker", "time_ms", "stream", "attempt_no", "text"];
 /// Batches of followed lines that wait for a slow reader.
@@ -29,6 +32,7 @@ pub async fn run(client: Client, args: LogsArgs) -> anyhow::Result<ExitCode> {
         attempt: args.attempt,
         regex: args.grep,
         worker: args.worker,
+        since_ms: since(args.since.as_deref())?,
     };
     let tail = client.tail_logs(&query, args.lines).await?;
     if args.output == Output::Json {
@@ -94,4 +98,10 @@ impl Print {
         let (job, node) = (safe(&line.job), safe(&line.node));
         format!("{} {worker} {job} {node} {mark} {text}", clock_ms(line.time_ms))
     }
+}
+
+fn since(text: Option<&str>) -> anyhow::Result<Option<Millis>> {
+    let Some(text) = text else { return Ok(None) };
+    let time = parse_time(text, Clock::start().now());
+    time.map(Some).with_context(|| format!("--since {text:?} is no time; try -10m or 14:05"))
 }

@@ -17,7 +17,7 @@ pub fn print_rows(listing: &Value, output: OutputArgs, columns: &[&str]) -> std:
             say!("{}", table(columns, items))?;
             let total = listing["total"].as_u64().unwrap_or(0);
             if total > items.len() as u64 {
-                say!("{} of {total}; see --offset and --limit", items.len())?;
+                say!("{} of {total}; see --filter, --offset and --limit", items.len())?;
             }
         }
         other => {

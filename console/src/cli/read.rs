@@ -1,45 +1,46 @@
 //! Commands that ask a scheduler, and how their answers are printed.
 
+use serde::Serialize;
 use serde_json::{Value, json};
+use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bistro_common::clock::Clock;
 use bistro_common::protocol::api::{
-    CellStatus, ExplainRequest, Explanation, ForgiveReply, ForgiveRequest, KillReply, KillRequest,
-    NodesRequest, Page, TasksRequest, verb,
+    BulkAction, CellStatus, ExplainRequest, Explanation, ListRequest, Page, TasksRequest, verb,
 };
+use bistro_common::protocol::task::{Kill, KillMethod};
 
+use super::act;
 use super::print::{cell_text, print_rows, say};
-use crate::args::{Output, OutputArgs, ReadCommand, TaskCommand};
-use crate::client::{Client, actor};
+use crate::args::{
+    AuditArgs, ListArgs, Output, OutputArgs, ReadCommand, Signal, TaskCommand, WhatArgs,
+};
+use crate::client::Client;
+use crate::client::actions::Action;
 use crate::text::{safe, task_facts};
 
 pub async fn run(client: &Client, command: ReadCommand) -> anyhow::Result<ExitCode> {
     match command {
-        ReadCommand::Status(output) => status(client, output).await?,
-        ReadCommand::Jobs(output) => {
-            let rows: Value = client.ask(verb::JOBS, &page(output)).await?;
-            print_rows(
-                &rows,
-                output,
-                &["job", "enabled", "level", "priority", "counts", "errors"],
-            )?;
+        ReadCommand::Status { output } => status(client, output).await?,
+        ReadCommand::Jobs(list) => {
+            let columns = ["job", "enabled", "level", "priority", "counts", "errors"];
+            show_list(client, verb::JOBS, &request(&list), &list, &columns).await?;
         }
-        ReadCommand::Nodes { level, contains, output } => {
-            let request = NodesRequest { level, contains, page: page(output) };
-            let rows: Value = client.ask(verb::NODES, &request).await?;
-            print_rows(&rows, output, &["node", "level", "parent", "enabled", "slots"])?;
+        ReadCommand::Nodes(list) => {
+            let columns = ["node", "level", "parent", "enabled", "slots"];
+            show_list(client, verb::NODES, &request(&list), &list, &columns).await?;
         }
-        ReadCommand::Workers(output) => {
-            let rows: Value = client.ask(verb::WORKERS, &page(output)).await?;
+        ReadCommand::Workers(list) => {
             let columns = ["worker", "host", "health", "closed", "running", "capacity.isolation"];
-            print_rows(&rows, output, &[&columns[..], &["build", "slots"]].concat())?;
+            let columns = [&columns[..], &["build", "slots"]].concat();
+            show_list(client, verb::WORKERS, &request(&list), &list, &columns).await?;
         }
-        ReadCommand::Tasks { job, node, contains, worker, state, output } => {
-            let request =
-                TasksRequest { job, node, contains, worker, states: state, page: page(output) };
-            let rows: Value = client.ask(verb::TASKS, &request).await?;
-            print_rows(&rows, output, &["job", "node", "state", "attempt_no", "last"])?;
+        ReadCommand::Tasks { job, node, worker, state, list } => {
+            let request = TasksRequest { job, node, worker, states: state, list: request(&list) };
+            let columns = ["job", "node", "state", "attempt_no", "last"];
+            show_list(client, verb::TASKS, &request, &list, &columns).await?;
         }
         ReadCommand::Task(TaskCommand::Show { job, node, output }) => {
             show(client, ExplainRequest { job, node }, output).await?;
@@ -47,39 +48,110 @@ pub async fn run(client: &Client, command: ReadCommand) -> anyhow::Result<ExitCo
         ReadCommand::Explain { job, node, output } => {
             explain(client, ExplainRequest { job, node }, output).await?;
         }
-        ReadCommand::Kill { job, node, reason } => {
-            let request = ExplainRequest { job, node };
-            let task: Explanation = client.ask(verb::EXPLAIN, &request).await?;
-            let Some(running) = task.task.running else {
-                anyhow::bail!(
-                    "{} on {} is not running: it is {}",
-                    request.job,
-                    request.node,
-                    task.task.state.as_str()
-                );
-            };
-            let request =
-                KillRequest { attempt: running.attempt, kill: None, actor: actor(), reason };
-            let reply: KillReply = client.ask(verb::KILL, &request).await?;
-            say!(
-                "asked {} to end {} on {} (attempt {})",
-                safe(&reply.worker),
-                safe(&reply.job),
-                safe(&reply.node),
-                reply.attempt_no
-            )?;
+        ReadCommand::Kill { what, signal, grace, audit } => {
+            let kill = signal.map(|signal| Kill { method: method(signal), wait_ms: grace * 1_000 });
+            kill_what(client, what, kill, audit).await?;
         }
-        ReadCommand::Forgive { job, node, reason } => {
-            let request = ForgiveRequest { job, node, actor: actor(), reason };
-            let reply: ForgiveReply = client.ask(verb::FORGIVE, &request).await?;
-            say!("{} tasks forgiven", reply.forgiven)?;
+        ReadCommand::Forgive { what: WhatArgs { filter: Some(filter), yes, .. }, audit } => {
+            bulk(client, BulkAction::Forgive, filter, None, yes, audit).await?;
+        }
+        ReadCommand::Forgive { what: WhatArgs { job, node, .. }, audit } => {
+            let job = job.expect("a job is required where there is no filter");
+            act(client, Action::Forgive { job, node }, audit).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn page(output: OutputArgs) -> Page {
-    Page { offset: output.offset, limit: output.limit }
+fn request(list: &ListArgs) -> ListRequest {
+    let page = Page { offset: list.offset, limit: list.limit };
+    ListRequest { filter: list.filter.clone(), sort: list.sort.clone(), page }
+}
+
+/// Once, or again and again.
+async fn show_list(
+    client: &Client,
+    verb: &str,
+    request: &impl Serialize,
+    list: &ListArgs,
+    columns: &[&str],
+) -> anyhow::Result<()> {
+    loop {
+        let rows: Value = client.ask(verb, request).await?;
+        let Some(seconds) = list.watch else {
+            print_rows(&rows, list.output, columns)?;
+            return Ok(());
+        };
+        clear()?;
+        print_rows(&rows, list.output, columns)?;
+        tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+    }
+}
+
+/// Makes room for the next look, on a terminal.
+fn clear() -> std::io::Result<()> {
+    if std::io::stdout().is_terminal() {
+        use crossterm::{cursor::MoveTo, execute, terminal};
+        execute!(std::io::stdout(), terminal::Clear(terminal::ClearType::All), MoveTo(0, 0))?;
+    }
+    Ok(())
+}
+
+fn method(signal: Signal) -> KillMethod {
+    match signal {
+        Signal::Term => KillMethod::Term,
+        Signal::Kill => KillMethod::Kill,
+        Signal::TermWaitKill => KillMethod::TermWaitKill,
+    }
+}
+
+async fn kill_what(
+    client: &Client,
+    what: WhatArgs,
+    kill: Option<Kill>,
+    audit: AuditArgs,
+) -> anyhow::Result<()> {
+    if let Some(filter) = what.filter {
+        return bulk(client, BulkAction::Kill, filter, kill, what.yes, audit).await;
+    }
+    let (Some(job), Some(node)) = (what.job, what.node) else {
+        anyhow::bail!("which node? all of a job's tasks are --filter 'job=...'");
+    };
+    let request = ExplainRequest { job, node };
+    let task: Explanation = client.ask(verb::EXPLAIN, &request).await?;
+    let ExplainRequest { job, node } = request;
+    let Some(running) = task.task.running else {
+        anyhow::bail!("{job} on {node} is not running: it is {}", task.task.state.as_str());
+    };
+    act(client, Action::Kill { job, node, attempt: running.attempt, kill }, audit).await
+}
+
+/// Says what would be done to whom, and does it if that is wanted.
+async fn bulk(
+    client: &Client,
+    action: BulkAction,
+    filter: String,
+    kill: Option<Kill>,
+    yes: bool,
+    audit: AuditArgs,
+) -> anyhow::Result<()> {
+    let plan = client.plan(action, &filter).await?;
+    if yes {
+        let plan = plan.plan;
+        return act(client, Action::Apply { action, filter, plan, kill }, audit).await;
+    }
+    let counts = cell_text(&json!(plan.counts));
+    say!("{} tasks{}{counts}", plan.total, if counts.is_empty() { "" } else { ": " })?;
+    for task in &plan.sample {
+        say!("  {} on {}  {}", safe(&task.job), safe(&task.node), task.state.as_str())?;
+    }
+    if plan.total > plan.sample.len() as u64 {
+        say!("  ...")?;
+    }
+    if plan.total > 0 {
+        say!("nothing was done; --yes does it")?;
+    }
+    Ok(())
 }
 
 async fn status(client: &Client, output: OutputArgs) -> anyhow::Result<()> {

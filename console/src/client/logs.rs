@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use bistro_common::Millis;
 use bistro_common::ids::{AttemptId, WorkerName};
-use bistro_common::protocol::api::{Listing, Page, WorkerHealth, WorkerRow, verb};
+use bistro_common::protocol::api::{ListRequest, Listing, WorkerHealth, WorkerRow, verb};
 use bistro_common::protocol::log::{
     Direction, LineId, LogLine, LogRead, LogReadReply, PAGE_LINES_MAX, Stream,
 };
@@ -32,6 +32,8 @@ pub struct Query {
     pub regex: Option<String>,
     /// Absent: all workers.
     pub worker: Option<WorkerName>,
+    /// From this time on, rather than the last ones.
+    pub since_ms: Option<Millis>,
 }
 
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -70,7 +72,7 @@ impl Client {
         if let Some(worker) = &query.worker {
             return Ok(vec![worker.clone()]);
         }
-        let rows: Listing<WorkerRow> = self.ask(verb::WORKERS, &Page::default()).await?;
+        let rows: Listing<WorkerRow> = self.ask(verb::WORKERS, &ListRequest::default()).await?;
         let alive = rows.items.into_iter().filter(|row| row.health != WorkerHealth::Gone);
         Ok(alive.filter_map(|row| WorkerName::new(row.worker).ok()).collect())
     }
@@ -104,13 +106,19 @@ impl Client {
             let key = |line: &Line| (line.line.time_ms, line.line.id);
             key(a).cmp(&key(b)).then_with(|| a.worker.cmp(&b.worker))
         });
+        // What was asked for is at the end, unless it is from a time on.
         let extra = tail.lines.len().saturating_sub(count as usize);
-        tail.lines.drain(..extra);
+        if query.since_ms.is_none() {
+            tail.lines.drain(..extra);
+        }
         tail.problems.sort();
         Ok(tail)
     }
 
     async fn tail_one(&self, worker: WorkerName, query: &Query, count: u32) -> Tail {
+        if let Some(since_ms) = query.since_ms {
+            return self.first_of_one(worker, query, LineId::at(since_ms), count).await;
+        }
         let mut tail = Tail::default();
         let mut from = LineId::MAX;
         while tail.lines.len() < count as usize {
@@ -140,6 +148,29 @@ impl Client {
         }
         let last = tail.lines.first().map_or(LineId::MIN, |newest| newest.line.id.next());
         tail.next.insert(worker, last);
+        tail
+    }
+
+    /// Lines from a place on; those that follow are for who follows.
+    async fn first_of_one(
+        &self,
+        worker: WorkerName,
+        query: &Query,
+        from: LineId,
+        count: u32,
+    ) -> Tail {
+        let mut tail = Tail::default();
+        let request = query.request(from, Direction::Ascending, count.min(PAGE_LINES_MAX), 0);
+        match self.read_log(&worker, &request).await {
+            Ok(page) => {
+                let name = worker.to_string();
+                tail.problems.extend(page.error.map(|error| format!("worker {worker}: {error}")));
+                let lines = page.lines.into_iter();
+                tail.lines.extend(lines.map(|line| Line { worker: name.clone(), line }));
+                tail.next.insert(worker, page.next.unwrap_or(from));
+            }
+            Err(problem) => tail.problems.push(problem),
+        }
         tail
     }
 

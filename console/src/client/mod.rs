@@ -1,5 +1,7 @@
 //! One client of a cell, for commands and console alike.
 
+pub mod actions;
+pub mod contexts;
 pub mod events;
 pub mod logs;
 
@@ -8,6 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 use std::time::Duration;
+
+use contexts::Contexts;
 
 use bistro_common::nats::{Address, Bus, NatsError, Patience};
 use bistro_common::protocol::api::{ApiError, ApiReply};
@@ -27,8 +31,47 @@ impl std::fmt::Display for Unreachable {
 
 impl std::error::Error for Unreachable {}
 
+/// The scheduler does not do what was asked for.
+#[derive(Debug)]
+pub struct Refused(pub ApiError);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.message)?;
+        self.0.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))
+    }
+}
+
+impl std::error::Error for Refused {}
+
 /// Where `bistro up` in this directory has written how to reach its NATS.
 pub const URL_FILE: &str = ".bistro/up/nats.url";
+
+/// Where a cell is: its NATS, if that is known, its name, and the context that says so.
+#[derive(Debug)]
+pub struct Place {
+    pub nats: Option<String>,
+    pub cell: Cell,
+    pub context: Option<String>,
+}
+
+impl Place {
+    /// What is given counts first, then a context that is, then a `bistro up` in this directory,
+    /// then the current context.
+    pub fn find(
+        nats: Option<String>,
+        context: Option<&str>,
+        cell: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let here = nats.is_some() || context.is_none() && Path::new(URL_FILE).exists();
+        let contexts = if here { Contexts::default() } else { Contexts::load()? };
+        let chosen = contexts.chosen(context)?;
+        let of_context = chosen.map(|(_, context)| context.cell.as_str());
+        let cell = Cell::new(cell.or(of_context).unwrap_or("main")).context("--cell")?;
+        let nats = nats.or_else(|| chosen.map(|(_, context)| context.nats.clone()));
+        Ok(Self { nats, cell, context: chosen.map(|(name, _)| name.to_owned()) })
+    }
+}
 
 /// The address that was given, or that of a `bistro up` in this directory.
 pub fn find_url(given: Option<&str>) -> anyhow::Result<String> {
@@ -42,7 +85,7 @@ pub fn find_url(given: Option<&str>) -> anyhow::Result<String> {
     }
     anyhow::bail!(
         "no NATS address, and no `bistro up` runs in this directory; \
-         give --nats URL or set BISTRO_NATS_URL"
+         give --nats URL, set BISTRO_NATS_URL, or see `bistro context --help`"
     )
 }
 
@@ -79,10 +122,7 @@ impl Client {
         let reply: ApiReply<T> = serde_json::from_slice(&bytes)?;
         match (reply.ok, reply.error) {
             (Some(ok), _) => Ok(ok),
-            (None, Some(ApiError { message, hint: Some(hint), .. })) => {
-                Err(anyhow::anyhow!("{message}\nhint: {hint}"))
-            }
-            (None, Some(error)) => Err(error.into()),
+            (None, Some(error)) => Err(Refused(error).into()),
             (None, None) => Err(anyhow::anyhow!("the scheduler's reply is empty")),
         }
     }

@@ -4,30 +4,44 @@
 //! without a limit, and an answer that does not come is tried again.
 
 use futures_util::{FutureExt, StreamExt};
-use std::time::Duration;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use bistro_common::filter;
 use bistro_common::protocol::api::{
-    CellStatus, ExplainRequest, Explanation, ForgiveReply, Grid, GridRequest, JobRow, KillReply,
-    Listing, Page, TaskRow, WorkerRow, verb,
+    CellStatus, ExplainRequest, Explanation, Grid, GridRequest, JobRow, ListRequest, Listing,
+    NodeRow, Page, TaskRow, TasksRequest, verb,
 };
 use bistro_common::protocol::decode;
-use bistro_common::protocol::view::GridDelta;
+use bistro_common::protocol::job::JobGetRequest;
+use bistro_common::protocol::view::{GridDelta, GridPlace};
 
-use super::state::Wants;
+use super::grid::Names;
+use super::state::{JobView, Wants};
 use super::update::{Command, Message};
-use crate::client::Client;
+use crate::client::actions::Action;
 use crate::client::logs::Query;
+use crate::client::{Client, Unreachable};
 
+/// Between two looks, while something happens and while nothing does.
+const BUSY: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_secs(1);
+/// Longer than this nobody waits for a read.
+const ANSWER: Duration = Duration::from_secs(2);
 /// Well within the time that a watcher counts as watching.
 const RENEW: Duration = Duration::from_secs(5);
 /// A grid that is out of step is asked for again, but not all the time.
 const RESYNC: Duration = Duration::from_millis(300);
 const LOG_LINES: u32 = 1_000;
-const PAST_EVENTS: u64 = 200;
+const PAST_EVENTS: u64 = 1_000;
 const BATCHES_MAX: usize = 16;
+/// Names of nodes around the cursor of the grid.
+const NAMES: u32 = 200;
+/// Of what a job view shows of failing and of slow tasks.
+const FEW: u32 = 5;
 
 /// Starts everything; it ends when nobody listens or the set is dropped.
 pub fn start(
@@ -39,6 +53,7 @@ pub fn start(
     let mut tasks = JoinSet::new();
     tasks.spawn(connections(client.clone(), out.clone()));
     tasks.spawn(poll(client.clone(), wants.clone(), out.clone()));
+    tasks.spawn(rows(client.clone(), wants.clone(), out.clone()));
     tasks.spawn(grid(client.clone(), wants.clone(), in_sync.clone(), out.clone()));
     tasks.spawn(logs(client.clone(), wants.clone(), out.clone()));
     tasks.spawn(events(client.clone(), wants.clone(), out.clone()));
@@ -47,21 +62,31 @@ pub fn start(
 
 /// Carries out a command and says how it went.
 pub async fn perform(client: Client, command: Command, out: mpsc::Sender<Message>) {
-    let went = match command {
-        Command::Kill(request) => {
-            client.ask::<KillReply>(verb::KILL, &request).await.map(|reply| {
-                let KillReply { job, node, attempt_no, worker } = reply;
-                format!("asked {worker} to end {job} on {node} (attempt {attempt_no})")
-            })
-        }
-        Command::Forgive(request) => client
-            .ask::<ForgiveReply>(verb::FORGIVE, &request)
-            .await
-            .map(|reply| format!("{} tasks forgiven", reply.forgiven)),
+    let message = match command {
+        Command::Act(action) => act(&client, action, &out).await,
+        Command::Plan(action, filter) => match client.plan(action, &filter).await {
+            Ok(plan) => Message::Planned(action, filter, plan),
+            Err(error) => Message::Notice(format!("refused: {error:#}")),
+        },
+        Command::Save { path, text } => Message::Notice(match std::fs::write(&path, text) {
+            Ok(()) => format!("saved to {path}"),
+            Err(error) => format!("{path} cannot be written: {error}"),
+        }),
+        // The terminal's.
+        Command::Copy(_) => return,
     };
-    let text = went.unwrap_or_else(|error| format!("refused: {error}"));
     // A console that is gone does not want to know.
-    let _ = out.send(Message::Notice(text)).await;
+    let _ = out.send(message).await;
+}
+
+async fn act(client: &Client, action: Action, out: &mpsc::Sender<Message>) -> Message {
+    let progress = |done: u64, left: u64| {
+        // Whoever leaves the console does not want the rest done unseen.
+        let text = format!("{done} done, {left} left");
+        !matches!(out.try_send(Message::Notice(text)), Err(mpsc::error::TrySendError::Closed(_)))
+    };
+    let went = client.act(action.clone(), "from the console".to_owned(), progress).await;
+    Message::Done(action, went.map_err(|error| format!("{error:#}").replace('\n', "; ")))
 }
 
 async fn connections(client: Client, out: mpsc::Sender<Message>) {
@@ -75,44 +100,193 @@ async fn connections(client: Client, out: mpsc::Sender<Message>) {
     }
 }
 
-async fn poll(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
+/// A read that is given up when the connection is lost, or when it takes longer than anybody waits.
+async fn ask<T: DeserializeOwned>(
+    client: &Client,
+    verb: &str,
+    request: &impl Serialize,
+) -> anyhow::Result<T> {
+    let gone = |why: &str| Err(Unreachable(why.to_owned()).into());
+    let mut connections = client.bus.connections();
+    connections.mark_unchanged();
+    tokio::select! {
+        answer = client.ask(verb, request) => answer,
+        _ = connections.changed() => gone("the connection was lost"),
+        () = tokio::time::sleep(ANSWER) => gone("the scheduler does not answer"),
+    }
+}
+
+/// Until the next look, which comes at once after the connection has changed.
+async fn pause(client: &Client, wait: Duration) {
+    let mut connections = client.bus.connections();
+    connections.mark_unchanged();
+    let _ = tokio::time::timeout(wait, connections.changed()).await;
+}
+
+/// The cell at a glance.
+async fn poll(client: Client, wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
+    let mut before = None;
+    while !out.is_closed() {
+        let asked = Instant::now();
+        let (message, wait) = match ask::<CellStatus>(&client, verb::STATUS, &()).await {
+            Ok(status) => {
+                let wait = if before.as_ref() == Some(&status.counts) { POLL } else { BUSY };
+                before = Some(status.counts.clone());
+                let took_ms = asked.elapsed().as_secs_f64() * 1e3;
+                (Message::Status(Box::new(status), took_ms), wait)
+            }
+            Err(error) => (Message::Silence(one_line(&error)), POLL),
+        };
+        if out.send(message).await.is_err() {
+            return;
+        }
+        if wants.borrow().health
+            && let Ok(rows) = overused(&client).await
+            && out.send(Message::Overused(rows)).await.is_err()
+        {
+            return;
+        }
+        pause(&client, wait).await;
+    }
+}
+
+async fn overused(client: &Client) -> anyhow::Result<Vec<NodeRow>> {
+    let page = Page { offset: 0, limit: FEW };
+    let request = ListRequest { filter: "free<0".to_owned(), page, ..ListRequest::default() };
+    let rows: Listing<NodeRow> = ask(client, verb::NODES, &request).await?;
+    Ok(rows.items)
+}
+
+/// What the view lists, at once when it wants something else.
+async fn rows(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
+    let mut before = 0;
     while !out.is_closed() {
         let now = wants.borrow_and_update().clone();
-        if let Err(error) = ask_status(&client, &out).await {
-            let _ = out.send(Message::Silence(format!("{error:#}"))).await;
-        } else if let Err(error) = ask_rows(&client, &now, &out).await {
-            // The scheduler is well; what the view asks for is not to be had.
-            let _ = out.send(Message::Refused(format!("{error:#}"))).await;
+        let messages = ask_rows(&client, &now).await;
+        // As often as they change.
+        let answer = fingerprint(&messages);
+        let wait = if answer == before { POLL } else { BUSY };
+        before = answer;
+        for message in messages {
+            if out.send(message).await.is_err() {
+                return;
+            }
         }
-        let _ = tokio::time::timeout(POLL, wants.changed()).await;
+        tokio::select! {
+            _ = wants.changed() => {}
+            () = pause(&client, wait) => {}
+        }
     }
 }
 
-async fn ask_status(client: &Client, out: &mpsc::Sender<Message>) -> anyhow::Result<()> {
-    let status: CellStatus = client.ask(verb::STATUS, &()).await?;
-    let jobs: Listing<JobRow> = client.ask(verb::JOBS, &Page::default()).await?;
-    out.send(Message::Status(status, jobs.items)).await?;
-    Ok(())
+fn fingerprint(messages: &[Message]) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    for message in messages {
+        match message {
+            Message::Jobs(_, Ok(listing)) => {
+                listing.items.iter().for_each(|row| row.counts.hash(&mut hasher));
+            }
+            Message::Tasks(_, Ok(listing)) => {
+                listing.total.hash(&mut hasher);
+                let rows = listing.items.iter().take(50);
+                rows.for_each(|row| (&row.node, row.state).hash(&mut hasher));
+            }
+            Message::Workers(_, Ok(listing)) => {
+                listing.items.iter().for_each(|row| row.running.hash(&mut hasher));
+            }
+            _ => {}
+        }
+    }
+    hasher.finish()
 }
 
-async fn ask_rows(
-    client: &Client,
-    wants: &Wants,
-    out: &mpsc::Sender<Message>,
-) -> anyhow::Result<()> {
-    if let Some(request) = &wants.tasks {
-        let rows: Listing<TaskRow> = client.ask(verb::TASKS, request).await?;
-        out.send(Message::Tasks(request.clone(), rows)).await?;
+async fn ask_rows(client: &Client, wants: &Wants) -> Vec<Message> {
+    let mut messages = Vec::new();
+    if let Some(request) = &wants.jobs
+        && let Some(rows) = answered(ask(client, verb::JOBS, request).await)
+    {
+        messages.push(Message::Jobs(request.clone(), rows));
+    }
+    if let Some(request) = &wants.nodes
+        && let Some(rows) = answered(ask(client, verb::NODES, request).await)
+    {
+        messages.push(Message::Nodes(request.clone(), rows));
+    }
+    if let Some(request) = &wants.workers
+        && let Some(rows) = answered(ask(client, verb::WORKERS, request).await)
+    {
+        messages.push(Message::Workers(request.clone(), rows));
+    }
+    if let Some(request) = &wants.tasks
+        && let Some(rows) = answered(ask(client, verb::TASKS, request).await)
+    {
+        messages.push(Message::Tasks(request.list.clone(), rows));
+    }
+    if let Some(job) = &wants.job {
+        messages.push(Message::Job(Box::new(job_view(client, job.clone()).await)));
     }
     if let Some((job, node)) = wants.task.clone() {
-        let task = client.ask::<Explanation>(verb::EXPLAIN, &ExplainRequest { job, node }).await?;
-        out.send(Message::Task(task)).await?;
+        let asked = ask::<Explanation>(client, verb::EXPLAIN, &ExplainRequest { job, node }).await;
+        messages.extend(answered(asked).map(|task| Message::Task(task.map(Box::new))));
     }
-    if wants.workers {
-        let rows: Listing<WorkerRow> = client.ask(verb::WORKERS, &Page::default()).await?;
-        out.send(Message::Workers(rows.items)).await?;
+    if let Some((level, node)) = &wants.node
+        && let Ok(names) = names(client, level, *node).await
+    {
+        messages.push(Message::Names(names));
     }
-    Ok(())
+    messages
+}
+
+/// What the scheduler says, or why it refuses; nothing if it is silent, which is said elsewhere.
+fn answered<T>(asked: anyhow::Result<T>) -> Option<Result<T, String>> {
+    match asked {
+        Ok(answer) => Some(Ok(answer)),
+        Err(error) if error.is::<Unreachable>() => None,
+        Err(error) => Some(Err(one_line(&error))),
+    }
+}
+
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").replace('\n', "; ")
+}
+
+async fn names(client: &Client, level: &str, node: u32) -> anyhow::Result<Names> {
+    let first = node.saturating_sub(NAMES / 2);
+    let page = Page { offset: first, limit: NAMES };
+    let filter = filter::exactly("level", level);
+    let request = ListRequest { filter, page, ..ListRequest::default() };
+    let rows: Listing<NodeRow> = ask(client, verb::NODES, &request).await?;
+    let names = rows.items.into_iter().map(|row| row.node).collect();
+    Ok(Names { level: level.to_owned(), first, names })
+}
+
+async fn job_view(client: &Client, job: String) -> JobView {
+    let mut view = JobView { job: job.clone(), ..JobView::default() };
+    let filter = filter::exactly("job", &job);
+    let request = ListRequest { filter: filter.clone(), ..ListRequest::default() };
+    let few = |filter: String, sort: &str| {
+        let (sort, page) = (sort.to_owned(), Page { offset: 0, limit: FEW });
+        let list = ListRequest { filter, sort, page };
+        TasksRequest { list, ..TasksRequest::default() }
+    };
+    let failing = few(filter::with(&filter, "state", Some("failed,backoff")), "");
+    let slowest = few(filter::with(&filter, "state", Some("running")), "-age");
+    let definition = JobGetRequest { job };
+    let (rows, document, failing, slowest) = tokio::join!(
+        ask::<Listing<JobRow>>(client, verb::JOBS, &request),
+        ask(client, verb::JOB_GET, &definition),
+        ask::<Listing<TaskRow>>(client, verb::TASKS, &failing),
+        ask::<Listing<TaskRow>>(client, verb::TASKS, &slowest),
+    );
+    view.row = rows.ok().and_then(|rows| rows.items.into_iter().next());
+    match document {
+        Ok(document) => view.document = Some(document),
+        Err(error) => view.problem = Some(one_line(&error)),
+    }
+    view.failing = failing.map(|rows| rows.items).unwrap_or_default();
+    view.slowest = slowest.map(|rows| rows.items).unwrap_or_default();
+    view
 }
 
 /// Waits until the console wants something of a kind.
@@ -143,7 +317,7 @@ async fn grid(
                     let _ = out.send(Message::GridTrouble(format!("{error:#}"))).await;
                 }
                 // What failed will not be different at once.
-                tokio::time::sleep(RENEW).await;
+                pause(&client, POLL).await;
             }
             () = until(&mut gone, |wants| !wants.grid) => {}
         }
@@ -158,14 +332,23 @@ async fn watch_grid(
     let mut deltas = client.bus.client().subscribe(client.cell.view_grid()).await?;
     let mut layout = 0;
     loop {
-        let request = GridRequest { watch: true, layout, in_sync: *in_sync.borrow() && layout > 0 };
-        let snapshot = client.ask::<Grid>(verb::GRID, &request).await?;
-        layout = snapshot.layout;
-        // What came before the answer belongs before it.
-        while let Some(Some(delta)) = deltas.next().now_or_never() {
-            send_delta(&delta, out).await?;
+        let known = if *in_sync.borrow() { layout } else { 0 };
+        let mut from = Some(GridPlace::default());
+        while let Some(place) = from {
+            let request = GridRequest { watch: true, in_sync: known, from: place };
+            let page = ask::<Grid>(client, verb::GRID, &request).await?;
+            // What came before the answer belongs before it.
+            while let Some(Some(delta)) = deltas.next().now_or_never() {
+                send_delta(&delta, out).await?;
+            }
+            let changed = place != GridPlace::default() && page.layout != layout;
+            layout = page.layout;
+            // Another layout in the middle: all of it anew.
+            from = if changed { Some(GridPlace::default()) } else { page.next };
+            if !changed {
+                out.send(Message::Grid(place, page)).await?;
+            }
         }
-        out.send(Message::Grid(snapshot)).await?;
         let renew = tokio::time::sleep(RENEW);
         tokio::pin!(renew);
         loop {

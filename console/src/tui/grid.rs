@@ -1,65 +1,156 @@
 //! All tasks' states, kept up to date by deltas, and the window that is looked at.
+//!
+//! A cell is a byte, the larger the more it needs attention: what stands for many cells is their
+//! maximum, which a processor finds at memory speed. So every zoom is drawn from the cells
+//! themselves, and a delta costs a byte.
 
 use std::collections::BTreeMap;
 
 use bistro_common::protocol::api::{self, TaskState};
-use bistro_common::protocol::view::GridDelta;
+use bistro_common::protocol::view::{GridDelta, GridPlace};
 
-/// More cells than this are not taken from a message.
-const CELLS_MAX: usize = 50_000_000;
+/// More cells than this are not taken from messages.
+const CELLS_MAX: usize = 100_000_000;
+
+/// From what needs no attention to what needs it most.
+const RANKS: [TaskState; 9] = [
+    TaskState::Avoided,
+    TaskState::Done,
+    TaskState::Disabled,
+    TaskState::Blocked,
+    TaskState::CanRun,
+    TaskState::Running,
+    TaskState::Backoff,
+    TaskState::Unsure,
+    TaskState::Failed,
+];
+
+/// One state, as a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cell(u8);
+
+impl Cell {
+    const FAILED: Self = Self(RANKS.len() as u8 - 1);
+
+    pub fn state(self) -> TaskState {
+        RANKS[usize::from(self.0)]
+    }
+}
+
+impl From<TaskState> for Cell {
+    fn from(state: TaskState) -> Self {
+        let rank = RANKS.iter().position(|&ranked| ranked == state);
+        Self(rank.expect("every state has a rank") as u8)
+    }
+}
 
 pub struct GridJob {
     pub job: String,
     pub level: String,
-    pub cells: Vec<TaskState>,
+    pub cells: Vec<Cell>,
+}
+
+/// How much is shown in one cell of the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    pub jobs: usize,
+    pub nodes: usize,
+}
+
+/// Names of some nodes of a level, from a place on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Names {
+    pub level: String,
+    pub first: u32,
+    pub names: Vec<String>,
 }
 
 #[derive(Default)]
 pub struct Grid {
     pub layout: u64,
     pub seq: u64,
-    /// False until a snapshot has come, and after a gap.
+    /// False until all pages have come, and after a gap.
     pub in_sync: bool,
-    pub levels: BTreeMap<String, Vec<String>>,
+    pub levels: BTreeMap<String, u32>,
     pub jobs: Vec<GridJob>,
+    pub total_jobs: usize,
+    cells: usize,
     /// The job and the node that the cursor is on.
     pub row: usize,
     pub column: usize,
-    /// Why there is no snapshot.
+    /// Why there is nothing.
     pub trouble: Option<String>,
-    /// Nodes per cell on the screen; 0: as many as make all of them fit.
-    pub zoom: usize,
+    /// 0: a job per row, all nodes in sight. Each step closer halves the nodes per cell, each step
+    /// away doubles the jobs per row.
+    pub zoom: i32,
+    pub names: Names,
 }
 
 impl Grid {
-    /// Takes a snapshot. An error says what is wrong with it.
-    pub fn replace(&mut self, snapshot: api::Grid) -> Result<(), String> {
-        if snapshot.layout == self.layout && snapshot.jobs.is_empty() && self.in_sync {
+    /// Takes a page that begins at `from`. An error says what is wrong with it.
+    pub fn take(&mut self, from: GridPlace, page: api::Grid) -> Result<(), String> {
+        if page.layout == self.layout && page.jobs.is_empty() && self.in_sync {
             // Only a renewal. All deltas up to it should be here.
-            self.in_sync = snapshot.seq == self.seq;
+            self.in_sync = page.seq == self.seq;
             return Ok(());
         }
-        let levels = match snapshot.levels {
-            Some(levels) => levels,
-            None if snapshot.layout == self.layout => std::mem::take(&mut self.levels),
-            None => return Err("the grid has another layout than was asked for".to_owned()),
-        };
-        let mut jobs = Vec::with_capacity(snapshot.jobs.len());
-        for job in snapshot.jobs {
-            let nodes = levels.get(&job.level).map_or(0, Vec::len);
-            let cells = job.unpack(nodes.min(CELLS_MAX))?;
-            jobs.push(GridJob { job: job.job, level: job.level, cells });
+        if from == GridPlace::default() {
+            // The same layout is filled again in place, and looks as it did meanwhile.
+            if page.layout != self.layout {
+                (self.jobs, self.cells, self.names) = (Vec::new(), 0, Names::default());
+            }
+            (self.layout, self.seq, self.in_sync) = (page.layout, page.seq, false);
+            (self.levels, self.total_jobs) = (page.levels.clone(), page.total as usize);
+        } else if page.layout != self.layout {
+            return Err("the grid has changed while it was read".to_owned());
         }
-        (self.layout, self.seq, self.in_sync) = (snapshot.layout, snapshot.seq, true);
-        (self.levels, self.jobs, self.trouble) = (levels, jobs, None);
+        self.levels.extend(page.levels);
+        let mut at = from;
+        for job in page.jobs {
+            let nodes = self.levels.get(&job.level).copied().unwrap_or(0) as usize;
+            let states = job.unpack(nodes.saturating_sub(at.node as usize))?;
+            self.put(at, job, &states)?;
+            at = GridPlace { job: at.job + 1, node: 0 };
+        }
+        if page.next.is_none() {
+            (self.in_sync, self.trouble) = (true, None);
+        }
         self.move_by(0, 0);
         Ok(())
     }
 
-    /// Applies changes; a gap, or another layout, makes a new snapshot necessary.
+    fn put(
+        &mut self,
+        at: GridPlace,
+        job: api::GridJob,
+        states: &[TaskState],
+    ) -> Result<(), String> {
+        let (row, first) = (at.job as usize, at.node as usize);
+        if row == self.jobs.len() {
+            self.jobs.push(GridJob { job: job.job, level: job.level, cells: Vec::new() });
+        }
+        let Some(job) = self.jobs.get_mut(row) else {
+            return Err("a page of the grid is missing".to_owned());
+        };
+        let end = first + states.len();
+        if job.cells.len() < end {
+            self.cells += end - job.cells.len();
+            if self.cells > CELLS_MAX {
+                return Err(format!("the grid has more than {CELLS_MAX} cells"));
+            }
+            job.cells.resize(end, Cell(0));
+        }
+        for (cell, &state) in job.cells[first..end].iter_mut().zip(states) {
+            *cell = state.into();
+        }
+        Ok(())
+    }
+
+    /// Applies changes; a gap, or another layout, makes all pages necessary. Jobs that are not here
+    /// yet come with their changes.
     pub fn apply(&mut self, delta: &GridDelta) {
-        if !self.in_sync || delta.layout != self.layout || delta.seq > self.seq + 1 {
-            // One that is older than the snapshot is no gap.
+        if self.layout == 0 || delta.layout != self.layout || delta.seq > self.seq + 1 {
+            // One that is older than the first page is no gap.
             self.in_sync &= delta.layout == self.layout && delta.seq <= self.seq;
             return;
         }
@@ -68,12 +159,20 @@ impl Grid {
         }
         self.seq = delta.seq;
         for change in &delta.changes {
-            let job = self.jobs.get_mut(change.job as usize);
-            match job.and_then(|job| job.cells.get_mut(change.node as usize)) {
-                Some(cell) => *cell = change.state,
+            let Some(job) = self.jobs.get_mut(change.at.job as usize) else { continue };
+            match job.cells.get_mut(change.at.node as usize) {
+                Some(cell) => *cell = change.state.into(),
                 None => self.in_sync = false,
             }
         }
+    }
+
+    pub fn cell_count(&self) -> usize {
+        self.cells
+    }
+
+    fn longest(&self) -> usize {
+        self.levels.values().max().map_or(0, |&nodes| nodes as usize)
     }
 
     pub fn move_by(&mut self, rows: i64, columns: i64) {
@@ -85,45 +184,80 @@ impl Grid {
         self.column = clamp(self.column, columns, nodes);
     }
 
-    /// Nodes per cell if `width` cells fit on the screen.
-    pub fn nodes_per_cell(&self, width: usize) -> usize {
-        let longest = self.jobs.iter().map(|job| job.cells.len()).max().unwrap_or(0);
-        let fit = longest.div_ceil(width.max(1)).max(1);
-        if self.zoom == 0 { fit } else { self.zoom.min(fit) }
-    }
-
-    /// Zooms in (true) or out by a factor of two, until everything fits.
-    pub fn zoom(&mut self, closer: bool, width: usize) {
-        let now = self.nodes_per_cell(width);
-        let next = if closer { (now / 2).max(1) } else { now * 2 };
-        self.zoom = next;
-        if self.nodes_per_cell(width) < next {
-            self.zoom = 0;
+    /// If so many cells fit on the screen.
+    pub fn scale(&self, width: usize, height: usize) -> Scale {
+        let all_nodes = self.longest().div_ceil(width.max(1)).max(1);
+        let all_jobs = self.jobs.len().div_ceil(height.max(1)).max(1);
+        let steps = self.zoom.unsigned_abs().min(usize::BITS - 1);
+        match self.zoom {
+            0.. => Scale { jobs: 1, nodes: (all_nodes >> steps).max(1) },
+            _ => Scale { jobs: (1 << steps).min(all_jobs), nodes: all_nodes },
         }
     }
 
-    /// The job and node under the cursor, and its state.
-    pub fn current(&self) -> Option<(&str, &str, TaskState)> {
+    /// Zooms closer, or away, as far as that shows anything else.
+    pub fn zoom(&mut self, closer: bool, width: usize, height: usize) {
+        let (zoom, scale) = (self.zoom, self.scale(width, height));
+        self.zoom = if closer { zoom + 1 } else { zoom - 1 };
+        if self.scale(width, height) == scale {
+            self.zoom = zoom;
+        }
+    }
+
+    /// The worst of the cells of some jobs and nodes, if they have any.
+    pub fn worst(
+        &self,
+        jobs: std::ops::Range<usize>,
+        nodes: std::ops::Range<usize>,
+    ) -> Option<Cell> {
+        let jobs = &self.jobs[jobs.start.min(self.jobs.len())..jobs.end.min(self.jobs.len())];
+        let of_job = |job: &GridJob| {
+            let len = job.cells.len();
+            worst(&job.cells[nodes.start.min(len)..nodes.end.min(len)])
+        };
+        jobs.iter().filter_map(of_job).max()
+    }
+
+    /// Moves the cursor to the next failed task, around the end if need be.
+    pub fn next_failed(&mut self) -> bool {
+        let rows = self.jobs.len();
+        for step in 0..=rows {
+            let row = (self.row + step) % rows.max(1);
+            let Some(job) = self.jobs.get(row) else { return false };
+            let from = if step == 0 { (self.column + 1).min(job.cells.len()) } else { 0 };
+            if let Some(at) = job.cells[from..].iter().position(|&cell| cell == Cell::FAILED) {
+                (self.row, self.column) = (row, from + at);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The cursor's level and node, by its number.
+    pub fn place(&self) -> Option<(&str, u32)> {
         let job = self.jobs.get(self.row)?;
-        let node = self.levels.get(&job.level)?.get(self.column)?;
-        Some((&job.job, node, *job.cells.get(self.column)?))
+        (self.column < job.cells.len()).then_some((&job.level, self.column as u32))
+    }
+
+    /// The name of the node under the cursor, once it has been asked for.
+    pub fn node(&self) -> Option<&str> {
+        let (level, at) = self.place()?;
+        let names = &self.names;
+        let at = at.checked_sub(names.first).filter(|_| names.level == level)?;
+        names.names.get(at as usize).map(String::as_str)
+    }
+
+    pub fn current(&self) -> Option<Cell> {
+        self.jobs.get(self.row)?.cells.get(self.column).copied()
     }
 }
 
-/// What stands for many cells: the one that needs attention most.
-pub fn worst(cells: &[TaskState]) -> Option<TaskState> {
-    const ORDER: [TaskState; 9] = [
-        TaskState::Failed,
-        TaskState::Unsure,
-        TaskState::Backoff,
-        TaskState::Running,
-        TaskState::CanRun,
-        TaskState::Blocked,
-        TaskState::Disabled,
-        TaskState::Done,
-        TaskState::Avoided,
-    ];
-    ORDER.into_iter().find(|state| cells.contains(state))
+/// Without a branch, so that it is done sixteen at a time.
+fn worst(cells: &[Cell]) -> Option<Cell> {
+    if cells.is_empty() {
+        return None;
+    }
+    Some(Cell(cells.iter().fold(0, |worst, cell| worst.max(cell.0))))
 }
 
 #[cfg(test)]
@@ -131,23 +265,28 @@ mod tests {
     use super::*;
     use bistro_common::protocol::view::CellChange;
 
-    fn snapshot(layout: u64, seq: u64) -> api::Grid {
-        let nodes = ["n1", "n2", "n3"].map(str::to_owned).to_vec();
+    fn page(layout: u64, seq: u64) -> api::Grid {
         api::Grid {
             layout,
             seq,
-            levels: Some([("host".to_owned(), nodes)].into()),
-            jobs: vec![api::GridJob {
-                job: "j".to_owned(),
-                level: "host".to_owned(),
-                cells: "3.".to_owned(),
-            }],
+            total: 1,
+            levels: [("host".to_owned(), 3)].into(),
+            jobs: vec![job("3.")],
+            next: None,
         }
     }
 
+    fn job(cells: &str) -> api::GridJob {
+        api::GridJob { job: "j".to_owned(), level: "host".to_owned(), cells: cells.to_owned() }
+    }
+
     fn delta(layout: u64, seq: u64, node: u32) -> GridDelta {
-        let changes = vec![CellChange { job: 0, node, state: TaskState::Done }];
-        GridDelta { v: 1, layout, seq, changes }
+        let at = GridPlace { job: 0, node };
+        GridDelta { v: 1, layout, seq, changes: vec![CellChange { at, state: TaskState::Done }] }
+    }
+
+    fn take(grid: &mut Grid, page: api::Grid) {
+        grid.take(GridPlace::default(), page).unwrap();
     }
 
     #[test]
@@ -155,49 +294,81 @@ mod tests {
         let mut grid = Grid::default();
         grid.apply(&delta(1, 6, 0));
         assert!(!grid.in_sync);
-        grid.replace(snapshot(1, 5)).unwrap();
+        take(&mut grid, page(1, 5));
         grid.apply(&delta(1, 5, 0));
-        assert_eq!(grid.jobs[0].cells[0], TaskState::CanRun, "it is in the snapshot already");
+        let state = |grid: &Grid, node: usize| grid.jobs[0].cells[node].state();
+        assert_eq!(state(&grid, 0), TaskState::CanRun, "it is in the page already");
         grid.apply(&delta(1, 6, 1));
         assert!(grid.in_sync);
-        assert_eq!(grid.jobs[0].cells[1], TaskState::Done);
+        assert_eq!(state(&grid, 1), TaskState::Done);
         grid.apply(&delta(1, 8, 2));
         assert!(!grid.in_sync, "7 is missing");
-        grid.replace(snapshot(1, 8)).unwrap();
+        take(&mut grid, page(1, 8));
         grid.apply(&delta(2, 9, 2));
         assert!(!grid.in_sync, "another layout");
-        grid.replace(snapshot(2, 9)).unwrap();
-        let renewal = |seq| api::Grid { levels: None, jobs: Vec::new(), ..snapshot(2, seq) };
-        grid.replace(renewal(9)).unwrap();
+        take(&mut grid, page(2, 9));
+        let renewal = |seq| api::Grid { jobs: Vec::new(), ..page(2, seq) };
+        take(&mut grid, renewal(9));
         assert!(grid.in_sync);
-        grid.replace(renewal(10)).unwrap();
+        take(&mut grid, renewal(10));
         assert!(!grid.in_sync, "the last delta was lost");
-        grid.replace(snapshot(2, 9)).unwrap();
+        take(&mut grid, page(2, 9));
         grid.apply(&delta(2, 10, 99));
         assert!(!grid.in_sync, "no such cell");
     }
 
     #[test]
-    fn zoom_ends_where_everything_fits_and_at_single_nodes() {
+    fn pages_follow_each_other_and_deltas_come_in_between() {
         let mut grid = Grid::default();
-        let cells = vec![TaskState::Done; 1_000];
-        grid.jobs.push(GridJob { job: String::new(), level: String::new(), cells });
-        assert_eq!(grid.nodes_per_cell(100), 10);
-        for _ in 0..10 {
-            grid.zoom(true, 100);
-        }
-        assert_eq!(grid.nodes_per_cell(100), 1);
-        for _ in 0..10 {
-            grid.zoom(false, 100);
-        }
-        assert_eq!(grid.nodes_per_cell(100), 10);
+        let next = Some(GridPlace { job: 0, node: 2 });
+        let first = api::Grid { jobs: vec![job("2.")], next, total: 2, ..page(1, 5) };
+        take(&mut grid, first.clone());
+        assert!(!grid.in_sync);
+        grid.apply(&delta(1, 6, 0));
+        let second = api::Grid { jobs: vec![job("."), job("2.x")], total: 2, ..page(1, 7) };
+        grid.take(GridPlace { job: 0, node: 2 }, second.clone()).unwrap();
+        assert!(grid.in_sync);
+        assert_eq!(grid.cell_count(), 6);
+        assert_eq!(grid.worst(0..1, 0..1).unwrap().state(), TaskState::Done);
+        assert_eq!(grid.worst(0..2, 0..3).unwrap().state(), TaskState::Failed);
+        assert!(grid.next_failed());
+        assert_eq!((grid.row, grid.column), (1, 2));
+        // Out of turn, of another layout, and more than there is.
+        assert!(grid.take(GridPlace { job: 9, node: 0 }, second.clone()).is_err());
+        assert!(
+            grid.take(GridPlace { job: 1, node: 0 }, api::Grid { layout: 3, ..second }).is_err()
+        );
+        let long = api::Grid { jobs: vec![job("4.")], ..page(1, 9) };
+        assert!(grid.take(GridPlace::default(), long).is_err());
     }
 
     #[test]
-    fn the_worst_state_wins() {
+    fn zoom_ends_where_everything_fits_and_at_single_cells() {
+        let mut grid = Grid { levels: [(String::new(), 1_000)].into(), ..Grid::default() };
+        for _ in 0..300 {
+            let cells = vec![Cell::from(TaskState::Done); 1_000];
+            grid.jobs.push(GridJob { job: String::new(), level: String::new(), cells });
+        }
+        assert_eq!(grid.scale(100, 30), Scale { jobs: 1, nodes: 10 });
+        for _ in 0..10 {
+            grid.zoom(true, 100, 30);
+        }
+        assert_eq!(grid.scale(100, 30), Scale { jobs: 1, nodes: 1 });
+        for _ in 0..20 {
+            grid.zoom(false, 100, 30);
+        }
+        assert_eq!(grid.scale(100, 30), Scale { jobs: 10, nodes: 10 });
+        grid.zoom(true, 100, 30);
+        assert_eq!(grid.scale(100, 30), Scale { jobs: 8, nodes: 10 });
+    }
+
+    #[test]
+    fn one_failed_task_shows_at_every_zoom() {
         use TaskState::*;
-        assert_eq!(worst(&[Done, Failed, Running]), Some(Failed));
-        assert_eq!(worst(&[Done, CanRun]), Some(CanRun));
+        let cells = |states: &[TaskState]| states.iter().map(|&s| s.into()).collect::<Vec<Cell>>();
+        assert_eq!(worst(&cells(&[Done, Failed, Running])), Some(Failed.into()));
+        assert_eq!(worst(&cells(&[Done, CanRun])), Some(CanRun.into()));
         assert_eq!(worst(&[]), None);
+        assert!(TaskState::ALL.into_iter().all(|state| Cell::from(state).state() == state));
     }
 }

@@ -1,6 +1,8 @@
-//! The keymap, as data: what `?` shows is what the keys do.
+//! The keymap, as data: what `?` and the reference show is what the keys do. Settings may give a
+//! command other keys.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use std::collections::BTreeMap;
 
 use super::state::View;
 
@@ -8,6 +10,7 @@ use super::state::View;
 pub enum Key {
     Quit,
     Help,
+    Palette,
     Back,
     Open,
     Go(View),
@@ -21,20 +24,38 @@ pub enum Key {
     Home,
     End,
     Filter,
-    Logs,
-    Kill,
-    Forgive,
     NextState,
+    Failures,
+    Sort,
+    Reverse,
+    Freeze,
+    Copy,
+    Logs,
     Statuses,
+    Search,
+    NextFound,
+    LastFound,
+    Wrap,
+    Times,
+    Jump,
+    Save,
     ZoomIn,
     ZoomOut,
+    Kill,
+    Forgive,
+    KillAll,
+    ForgiveAll,
+    Toggle,
+    Priority,
+    Undo,
 }
 
+/// A key and what it does. `name` is what settings call it.
+#[derive(Clone, Debug)]
 pub struct Binding {
     pub key: Key,
-    pub codes: &'static [KeyCode],
-    /// As help shows them.
-    pub shown: &'static str,
+    pub name: &'static str,
+    pub codes: Vec<KeyCode>,
     /// In the footer; empty: help alone shows it.
     pub short: &'static str,
     pub help: &'static str,
@@ -42,116 +63,264 @@ pub struct Binding {
     pub views: &'static [View],
 }
 
-const fn binding(
-    key: Key,
-    codes: &'static [KeyCode],
-    shown: &'static str,
-    short: &'static str,
-    help: &'static str,
-    views: &'static [View],
-) -> Binding {
-    Binding { key, codes, shown, short, help, views }
+#[derive(Clone, Debug)]
+pub struct Keymap {
+    pub bindings: Vec<Binding>,
 }
 
-use KeyCode::Char;
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum KeymapError {
+    #[error("there is no command {0:?}; `bistro console --keys` lists them")]
+    UnknownCommand(String),
+    #[error(
+        "{0:?} is no key; use one character, or enter, esc, tab, space, up, down, left, right, home, end, pgup, pgdn, f1 to f12"
+    )]
+    UnknownKey(String),
+    #[error("{key} would mean both {one} and {other} in the {view} view")]
+    Twice { key: String, one: &'static str, other: &'static str, view: &'static str },
+}
+
+const LISTS: &[View] = &[View::Jobs, View::Nodes, View::Workers, View::Tasks];
+const LINES: &[View] = &[View::Logs, View::Events];
+const TASKS: &[View] = &[View::Grid, View::Tasks, View::Task];
 
 /// Nothing that changes anything lies on a key that a slip or a terminal's own habit can hit.
-pub const BINDINGS: &[Binding] = &[
-    binding(Key::Go(View::Jobs), &[Char('1')], "1", "", "jobs and how far they are", &[]),
-    binding(Key::Go(View::Grid), &[Char('2')], "2", "", "grid of jobs and nodes", &[]),
-    binding(Key::Go(View::Workers), &[Char('3')], "3", "", "workers", &[]),
-    binding(Key::Go(View::Tasks), &[Char('4')], "4", "", "tasks", &[]),
-    binding(Key::Go(View::Logs), &[Char('5')], "5", "", "logs", &[]),
-    binding(Key::Go(View::Events), &[Char('6')], "6", "", "events", &[]),
-    binding(Key::NextView, &[KeyCode::Tab], "tab", "", "next view", &[]),
-    binding(Key::Up, &[KeyCode::Up, Char('k')], "up k", "", "up", &[]),
-    binding(Key::Down, &[KeyCode::Down, Char('j')], "down j", "", "down", &[]),
-    binding(Key::Left, &[KeyCode::Left, Char('h')], "left h", "pan", "left", &[View::Grid]),
-    binding(Key::Right, &[KeyCode::Right], "right", "", "right", &[View::Grid]),
-    binding(Key::PageUp, &[KeyCode::PageUp], "pgup", "", "a page up", &[]),
-    binding(Key::PageDown, &[KeyCode::PageDown, Char(' ')], "pgdn space", "", "a page down", &[]),
-    binding(Key::Home, &[KeyCode::Home, Char('g')], "home g", "", "to the start", &[]),
-    binding(Key::End, &[KeyCode::End, Char('G')], "end G", "", "to the end (logs: follow)", &[]),
-    binding(
+type Default = (Key, &'static str, &'static str, &'static str, &'static str, &'static [View]);
+const DEFAULTS: &[Default] = &[
+    (Key::Go(View::Jobs), "jobs", "1", "", "jobs and how far they are", &[]),
+    (Key::Go(View::Grid), "grid", "2", "", "grid of jobs and nodes", &[]),
+    (Key::Go(View::Nodes), "nodes", "3", "", "nodes and their slots", &[]),
+    (Key::Go(View::Workers), "workers", "4", "", "workers", &[]),
+    (Key::Go(View::Tasks), "tasks", "5", "", "tasks", &[]),
+    (Key::Go(View::Logs), "all-logs", "6", "", "logs", &[]),
+    (Key::Go(View::Events), "events", "7", "", "events and audit", &[]),
+    (Key::Go(View::Health), "health", "8", "", "what is wrong with the cell", &[]),
+    (Key::NextView, "next-view", "tab", "", "next view", &[]),
+    (Key::Palette, "palette", ":", "commands", "find a command, job or worker", &[]),
+    (Key::Help, "help", "?", "help", "this help", &[]),
+    (Key::Quit, "quit", "q", "quit", "quit", &[]),
+    (Key::Back, "back", "esc", "", "back; first clears a filter", &[]),
+    (Key::Up, "up", "up k", "", "up", &[]),
+    (Key::Down, "down", "down j", "", "down", &[]),
+    (Key::Left, "left", "left h", "", "left", &[View::Grid]),
+    (Key::Right, "right", "right", "", "right", &[View::Grid]),
+    (Key::PageUp, "page-up", "pgup", "", "a page up", &[]),
+    (Key::PageDown, "page-down", "pgdn space", "", "a page down", &[]),
+    (Key::Home, "home", "home g", "", "to the start", &[]),
+    (Key::End, "end", "end G", "", "to the end; in logs: follow", &[]),
+    (
         Key::Open,
-        &[KeyCode::Enter],
+        "open",
         "enter",
         "open",
         "open what the cursor is on",
-        &[View::Jobs, View::Grid, View::Workers, View::Tasks],
+        &[View::Jobs, View::Grid, View::Nodes, View::Workers, View::Tasks, View::Job],
     ),
-    binding(Key::Back, &[KeyCode::Esc], "esc", "", "back; clear the filter", &[]),
-    binding(Key::Filter, &[Char('/')], "/", "filter", "filter", &[View::Tasks, View::Logs]),
-    binding(Key::NextState, &[Char('t')], "t", "state", "only one state: next", &[View::Tasks]),
-    binding(
+    (
+        Key::Filter,
+        "filter",
+        "/",
+        "filter",
+        "filter: state=failed age>10m node~/re/ !word",
+        &[View::Jobs, View::Nodes, View::Workers, View::Tasks, View::Logs, View::Events],
+    ),
+    (
+        Key::Failures,
+        "failures",
+        "f",
+        "failures",
+        "only failures; grid: next one",
+        &[View::Jobs, View::Grid, View::Tasks],
+    ),
+    (Key::NextState, "next-state", "t", "state", "only one state: next", &[View::Tasks]),
+    (Key::Sort, "sort", "s", "sort", "sort by the next column", LISTS),
+    (Key::Reverse, "reverse", "r", "", "sort the other way", LISTS),
+    (Key::Freeze, "freeze", "z", "", "freeze the order of rows", LISTS),
+    (
         Key::Logs,
-        &[Char('l')],
+        "logs",
         "l",
         "logs",
         "logs of what the cursor is on",
-        &[View::Jobs, View::Grid, View::Workers, View::Tasks, View::Task],
+        &[View::Jobs, View::Grid, View::Workers, View::Tasks, View::Task, View::Job],
     ),
-    binding(
-        Key::Statuses,
-        &[Char('e')],
-        "e",
-        "statuses",
-        "with what happened to attempts",
-        &[View::Logs],
-    ),
-    binding(Key::ZoomIn, &[Char('+'), Char('=')], "+", "zoom", "zoom in", &[View::Grid]),
-    binding(Key::ZoomOut, &[Char('-')], "-", "", "zoom out", &[View::Grid]),
-    binding(
-        Key::Kill,
-        &[Char('K')],
-        "K",
-        "kill",
-        "kill the running attempt (asks)",
-        &[View::Grid, View::Tasks, View::Task],
-    ),
-    binding(
+    (Key::Statuses, "statuses", "e", "", "with what happened to attempts", &[View::Logs]),
+    (Key::Search, "search", "s", "search", "search in the lines (regex)", &[View::Logs]),
+    (Key::NextFound, "next-found", "n", "", "next line that was searched", &[View::Logs]),
+    (Key::LastFound, "last-found", "N", "", "the one before", &[View::Logs]),
+    (Key::Wrap, "wrap", "w", "wrap", "fold long lines", &[View::Logs]),
+    (Key::Times, "times", "T", "", "with times, or without", &[View::Logs]),
+    (Key::Jump, "jump", "@", "time", "jump to a time: -10m, 14:05", LINES),
+    (Key::Save, "save", "o", "", "save these lines to a file", &[View::Logs]),
+    (Key::ZoomIn, "zoom-in", "+ =", "zoom", "zoom in", &[View::Grid]),
+    (Key::ZoomOut, "zoom-out", "-", "", "zoom out", &[View::Grid]),
+    (Key::Copy, "copy", "y", "", "copy the command that shows this", &[]),
+    (Key::Kill, "kill", "K", "kill", "kill the running attempt (asks)", TASKS),
+    (
         Key::Forgive,
-        &[Char('F')],
+        "forgive",
         "F",
         "forgive",
         "forgive failed tasks (asks)",
-        &[View::Jobs, View::Grid, View::Tasks, View::Task],
+        &[View::Jobs, View::Job, View::Grid, View::Tasks, View::Task],
     ),
-    binding(Key::Help, &[Char('?')], "?", "help", "this help", &[]),
-    binding(Key::Quit, &[Char('q')], "q", "quit", "quit", &[]),
+    (Key::KillAll, "kill-all", "X", "", "kill all that pass the filter (asks)", &[View::Tasks]),
+    (Key::ForgiveAll, "forgive-all", "A", "", "forgive all that pass it (asks)", &[View::Tasks]),
+    (
+        Key::Toggle,
+        "toggle",
+        "D",
+        "on/off",
+        "disable or enable a job; drain or resume a worker (asks)",
+        &[View::Jobs, View::Job, View::Workers],
+    ),
+    (
+        Key::Priority,
+        "priority",
+        "P",
+        "",
+        "change a job's priority (asks)",
+        &[View::Jobs, View::Job],
+    ),
+    (Key::Undo, "undo", "u", "", "take the last change back (asks)", &[]),
 ];
 
-/// What a key means in a view.
-pub fn meaning(event: KeyEvent, view: View) -> Option<Key> {
-    if event.modifiers.contains(KeyModifiers::CONTROL) {
-        return (event.code == Char('c')).then_some(Key::Quit);
+impl Binding {
+    pub fn is_in(&self, view: View) -> bool {
+        self.views.is_empty() || self.views.contains(&view)
     }
-    let here = BINDINGS.iter().filter(|b| b.views.is_empty() || b.views.contains(&view));
-    here.into_iter().find(|b| b.codes.contains(&event.code)).map(|b| b.key)
+
+    /// Its keys, as help shows them.
+    pub fn shown(&self) -> String {
+        self.codes.iter().map(|&code| shown(code)).collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Keymap {
+    /// The defaults, but for commands that have other keys.
+    pub fn new(changed: &BTreeMap<String, Vec<String>>) -> Result<Self, KeymapError> {
+        if let Some(name) = changed.keys().find(|name| !DEFAULTS.iter().any(|d| d.1 == **name)) {
+            return Err(KeymapError::UnknownCommand(name.clone()));
+        }
+        let mut bindings = Vec::with_capacity(DEFAULTS.len());
+        for &(key, name, keys, short, help, views) in DEFAULTS {
+            let codes = match changed.get(name) {
+                Some(keys) => keys.iter().map(|key| parse(key)).collect::<Result<_, _>>()?,
+                None => keys.split(' ').map(parse).collect::<Result<_, _>>()?,
+            };
+            bindings.push(Binding { key, name, codes, short, help, views });
+        }
+        let map = Self { bindings };
+        map.check()?;
+        Ok(map)
+    }
+
+    fn check(&self) -> Result<(), KeymapError> {
+        for view in View::ALL {
+            let mut meanings = BTreeMap::new();
+            for binding in self.in_view(view) {
+                for &code in &binding.codes {
+                    let key = shown(code);
+                    if let Some(one) = meanings.insert(key.clone(), binding.name) {
+                        let (other, view) = (binding.name, view.title());
+                        return Err(KeymapError::Twice { key, one, other, view });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn in_view(&self, view: View) -> impl Iterator<Item = &Binding> {
+        self.bindings.iter().filter(move |binding| binding.is_in(view))
+    }
+
+    /// What a key means in a view.
+    pub fn meaning(&self, event: KeyEvent, view: View) -> Option<Key> {
+        if event.modifiers.contains(KeyModifiers::CONTROL) {
+            return (event.code == KeyCode::Char('c')).then_some(Key::Quit);
+        }
+        self.in_view(view).find(|binding| binding.codes.contains(&event.code)).map(|b| b.key)
+    }
+
+    /// The key of a command, for texts that name it.
+    pub fn key_of(&self, key: Key) -> String {
+        let binding = self.bindings.iter().find(|binding| binding.key == key);
+        binding.and_then(|b| b.codes.first()).map(|&code| shown(code)).unwrap_or_default()
+    }
+}
+
+const NAMED: [(&str, KeyCode); 12] = [
+    ("enter", KeyCode::Enter),
+    ("esc", KeyCode::Esc),
+    ("tab", KeyCode::Tab),
+    ("space", KeyCode::Char(' ')),
+    ("up", KeyCode::Up),
+    ("down", KeyCode::Down),
+    ("left", KeyCode::Left),
+    ("right", KeyCode::Right),
+    ("home", KeyCode::Home),
+    ("end", KeyCode::End),
+    ("pgup", KeyCode::PageUp),
+    ("pgdn", KeyCode::PageDown),
+];
+
+/// A key without modifiers: those are a terminal's and a multiplexer's own.
+fn parse(text: &str) -> Result<KeyCode, KeymapError> {
+    if let Some((_, code)) = NAMED.iter().find(|(name, _)| *name == text) {
+        return Ok(*code);
+    }
+    if let Some(Ok(number @ 1..=12)) = text.strip_prefix('f').map(str::parse) {
+        return Ok(KeyCode::F(number));
+    }
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (Some(c), None) if !c.is_control() => Ok(KeyCode::Char(c)),
+        _ => Err(KeymapError::UnknownKey(text.to_owned())),
+    }
+}
+
+fn shown(code: KeyCode) -> String {
+    match (NAMED.iter().find(|(_, named)| *named == code), code) {
+        (Some((name, _)), _) => (*name).to_owned(),
+        (None, KeyCode::Char(c)) => c.to_string(),
+        (None, KeyCode::F(number)) => format!("f{number}"),
+        (None, _) => "?".to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn changed(command: &str, key: &str) -> Result<Keymap, KeymapError> {
+        Keymap::new(&[(command.to_owned(), vec![key.to_owned()])].into())
+    }
+
     #[test]
     fn no_key_means_two_things_in_a_view() {
-        for view in View::TABS.into_iter().chain([View::Task]) {
-            let here = BINDINGS.iter().filter(|b| b.views.is_empty() || b.views.contains(&view));
-            let mut codes: Vec<_> = here.flat_map(|b| b.codes).collect();
-            let all = codes.len();
-            codes.dedup();
-            codes.sort_by_key(|code| format!("{code:?}"));
-            codes.dedup();
-            assert_eq!(codes.len(), all, "{view:?}");
-        }
+        Keymap::new(&BTreeMap::new()).unwrap();
+        assert!(matches!(changed("kill", "F"), Err(KeymapError::Twice { .. })));
+        assert!(matches!(changed("kill", "q"), Err(KeymapError::Twice { .. })));
+    }
+
+    #[test]
+    fn commands_can_have_other_keys() {
+        let map = changed("kill", "f12").unwrap();
+        let press = |code| map.meaning(KeyEvent::new(code, KeyModifiers::NONE), View::Tasks);
+        assert_eq!(press(KeyCode::F(12)), Some(Key::Kill));
+        assert_eq!(press(KeyCode::Char('K')), None);
+        assert_eq!(map.key_of(Key::Kill), "f12");
+        assert!(matches!(changed("explode", "x"), Err(KeymapError::UnknownCommand(_))));
+        assert!(matches!(changed("kill", "ctrl-k"), Err(KeymapError::UnknownKey(_))));
     }
 
     #[test]
     fn control_keys_do_nothing_but_quit() {
+        let map = Keymap::new(&BTreeMap::new()).unwrap();
         for letter in ('a'..='z').filter(|&letter| letter != 'c') {
-            let event = KeyEvent::new(Char(letter), KeyModifiers::CONTROL);
-            assert_eq!(meaning(event, View::Tasks), None, "{letter}");
+            let event = KeyEvent::new(KeyCode::Char(letter), KeyModifiers::CONTROL);
+            assert_eq!(map.meaning(event, View::Tasks), None, "{letter}");
         }
     }
 }

@@ -1,10 +1,15 @@
-//! The console: messages in, state changed by `update`, drawn by `view`. I/O is here and in `feed`.
+//! The console: messages in, state changed by `update`, drawn by `view`. I/O is here, in `feed` and
+//! in `terminal`.
 
 mod feed;
 mod grid;
 mod keys;
+mod list;
+mod palette;
+mod plain;
+mod rates;
+pub mod settings;
 mod state;
-mod table;
 pub mod terminal;
 mod theme;
 mod update;
@@ -14,6 +19,7 @@ use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures_util::StreamExt;
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -21,9 +27,12 @@ use bistro_common::clock::{Clock, sleep_until};
 
 use crate::client::Client;
 use crate::ended_by_signal;
-use state::State;
+use settings::Settings;
+use state::{State, Wants};
 use terminal::Terminal;
-use update::{Message, update};
+use update::{Command, Message, update};
+
+pub use plain::{once, plain};
 
 /// Messages on their way to the screen; who has more waits.
 const MESSAGES_MAX: usize = 256;
@@ -32,53 +41,128 @@ const FRAME: Duration = Duration::from_millis(33);
 /// Ages and clocks move at this pace.
 const SECOND: Duration = Duration::from_secs(1);
 
+/// What the console is fed by, and how it says what it wants.
+struct Feeding {
+    messages: mpsc::Receiver<Message>,
+    sender: mpsc::Sender<Message>,
+    wants: watch::Sender<Wants>,
+    in_sync: watch::Sender<bool>,
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+impl Feeding {
+    fn start(client: &Client, state: &State) -> Self {
+        let (sender, messages) = mpsc::channel(MESSAGES_MAX);
+        let (wants, wanted) = watch::channel(state.wants());
+        let (in_sync, synced) = watch::channel(false);
+        let tasks = feed::start(client, &wanted, &synced, &sender);
+        Self { messages, sender, wants, in_sync, _tasks: tasks }
+    }
+
+    /// After the state has changed.
+    fn follow(&self, state: &State) {
+        self.wants.send_if_modified(|old| {
+            let new = state.wants();
+            std::mem::replace(old, new.clone()) != new
+        });
+        self.in_sync.send_if_modified(|old| {
+            std::mem::replace(old, state.grid.in_sync) != state.grid.in_sync
+        });
+    }
+}
+
+/// When to draw: keys are answered at once, news wait for a frame, and for the link.
+struct Pace {
+    bytes_per_s: f64,
+    key: bool,
+    news: bool,
+    next_news: Instant,
+}
+
+impl Pace {
+    fn is_due(&self) -> bool {
+        self.key || self.news && Instant::now() >= self.next_news
+    }
+
+    fn drawn(&mut self, bytes: usize) {
+        (self.key, self.news) = (false, false);
+        let share = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s);
+        self.next_news = Instant::now() + share.max(FRAME);
+    }
+
+    /// A terminal that takes long gets less.
+    fn written(&mut self, took: Duration) {
+        self.next_news = self.next_news.max(Instant::now() + took * 2);
+    }
+}
+
 /// Runs until the user leaves or a signal ends it. The terminal is as before then.
-pub async fn run(client: Client, read_only: bool) -> anyhow::Result<ExitCode> {
-    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let mut state = State::new(client.cell.name().to_owned(), read_only, colour);
+pub async fn run(client: Client, settings: Settings) -> anyhow::Result<ExitCode> {
+    let max_kbps = settings.max_kbps;
+    let mut state = settings.into_state(client.cell.name());
     let mut terminal = Terminal::open()?;
     state.size = terminal.size()?;
     let clock = Clock::start();
     update(&mut state, Message::Time(clock.now()));
-    terminal.draw(|frame| view::draw(&state, frame))?;
+    let mut pace = Pace {
+        bytes_per_s: f64::from(max_kbps) * 1024.0,
+        key: true,
+        news: false,
+        next_news: Instant::now(),
+    };
+    pace.drawn(terminal.draw(|frame| view::draw(&state, frame))?);
 
-    let (sender, mut messages) = mpsc::channel(MESSAGES_MAX);
-    let (wants, wanted) = watch::channel(state.wants());
-    let (in_sync, synced) = watch::channel(false);
-    let _feed = feed::start(&client, &wanted, &synced, &sender);
+    let mut feeding = Feeding::start(&client, &state);
     let mut input = EventStream::new();
     let mut seconds = tokio::time::interval(SECOND);
+    let mut stops = signal(SignalKind::from_raw(nix::libc::SIGTSTP))?;
     let ended = ended_by_signal();
     tokio::pin!(ended);
-    let mut draw_at: Option<Instant> = None;
     while !state.quit {
-        let (message, soon) = tokio::select! {
+        if !terminal.is_busy() && pace.is_due() {
+            let bytes = terminal.draw(|frame| view::draw(&state, frame))?;
+            pace.drawn(bytes);
+        }
+        let news_at = (pace.news && !terminal.is_busy()).then_some(pace.next_news);
+        let message = tokio::select! {
+            biased;
             event = input.next() => match event {
-                Some(Ok(event)) => (translate(event), true),
+                Some(Ok(event)) => {
+                    pace.key = true;
+                    translate(event)
+                }
                 // The terminal is gone.
                 Some(Err(_)) | None => break,
             },
-            Some(message) = messages.recv() => (Some(message), false),
-            _ = seconds.tick() => (Some(Message::Time(clock.now())), false),
-            () = sleep_until(draw_at) => {
-                draw_at = None;
-                terminal.draw(|frame| view::draw(&state, frame))?;
-                continue;
-            }
             () = &mut ended => break,
+            _ = stops.recv() => {
+                terminal.stop()?;
+                pace.key = true;
+                None
+            }
+            took = terminal.written(), if terminal.is_busy() => {
+                pace.written(took);
+                None
+            }
+            Some(message) = feeding.messages.recv() => {
+                pace.news = true;
+                Some(message)
+            }
+            _ = seconds.tick() => {
+                pace.news = true;
+                Some(Message::Time(clock.now()))
+            }
+            () = sleep_until(news_at) => None,
         };
         let Some(message) = message else { continue };
-        if let Some(command) = update(&mut state, message) {
-            tokio::spawn(feed::perform(client.clone(), command, sender.clone()));
+        match update(&mut state, message) {
+            Some(Command::Copy(text)) => terminal.copy(&text)?,
+            Some(command) => {
+                tokio::spawn(feed::perform(client.clone(), command, feeding.sender.clone()));
+            }
+            None => {}
         }
-        wants.send_if_modified(|old| {
-            let new = state.wants();
-            std::mem::replace(old, new.clone()) != new
-        });
-        in_sync.send_replace(state.grid.in_sync);
-        // A key is answered at once, news may wait for a frame.
-        let at = Instant::now() + if soon { Duration::ZERO } else { FRAME };
-        draw_at = Some(draw_at.map_or(at, |before| before.min(at)));
+        feeding.follow(&state);
     }
     Ok(ExitCode::SUCCESS)
 }

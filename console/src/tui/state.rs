@@ -1,78 +1,90 @@
 //! Everything the console shows. Changed by `update`, drawn by `view`, and nothing else.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bistro_common::Millis;
-use bistro_common::ids::AttemptId;
 use bistro_common::protocol::api::{
-    CellStatus, Explanation, JobRow, TaskRow, TaskState, TasksRequest, WorkerRow,
+    CellStatus, Explanation, JobRow, ListRequest, NodeRow, TaskRow, TasksRequest, WorkerRow,
 };
 use bistro_common::protocol::event::Event;
+use bistro_common::protocol::job::JobDocument;
 use bistro_common::protocol::log::Stream;
+use bistro_common::protocol::task::Kill;
 
 use super::grid::Grid;
-use super::table::Table;
+use super::keys::Keymap;
+use super::list::List;
+use super::palette::Palette;
+use super::rates::Rates;
+use super::theme::Theme;
+use crate::client::actions::Action;
 use crate::client::logs::{Line, Query};
 
-/// The scheduler is asked every second; silence for so long is said.
+/// The scheduler is asked every second or more often; silence for so long is said.
 pub const SILENCE_MS: Millis = 2_500;
 /// Older lines and events are forgotten.
 pub const LINES_MAX: usize = 5_000;
-pub const EVENTS_MAX: usize = 1_000;
+pub const EVENTS_MAX: usize = 5_000;
 /// How long a notice stays.
 pub const NOTICE_MS: Millis = 6_000;
-/// Tasks come in windows of so many around the cursor.
-pub const TASKS_WINDOW: u32 = 500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
     Jobs,
     Grid,
+    Nodes,
     Workers,
     Tasks,
-    Task,
     Logs,
     Events,
+    Health,
+    /// One job.
+    Job,
+    /// One task.
+    Task,
 }
 
 impl View {
     /// Those with a tab, in their order.
-    pub const TABS: [Self; 6] =
-        [Self::Jobs, Self::Grid, Self::Workers, Self::Tasks, Self::Logs, Self::Events];
+    pub const TABS: [Self; 8] = [
+        Self::Jobs,
+        Self::Grid,
+        Self::Nodes,
+        Self::Workers,
+        Self::Tasks,
+        Self::Logs,
+        Self::Events,
+        Self::Health,
+    ];
+    pub const ALL: [Self; 10] = [
+        Self::Jobs,
+        Self::Grid,
+        Self::Nodes,
+        Self::Workers,
+        Self::Tasks,
+        Self::Logs,
+        Self::Events,
+        Self::Health,
+        Self::Job,
+        Self::Task,
+    ];
 
     pub fn title(self) -> &'static str {
         match self {
             Self::Jobs => "Jobs",
             Self::Grid => "Grid",
+            Self::Nodes => "Nodes",
             Self::Workers => "Workers",
             Self::Tasks => "Tasks",
-            Self::Task => "Task",
             Self::Logs => "Logs",
             Self::Events => "Events",
+            Self::Health => "Health",
+            Self::Job => "Job",
+            Self::Task => "Task",
         }
     }
 }
 
-/// What the tasks view lists.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TaskFilter {
-    pub job: Option<String>,
-    pub worker: Option<String>,
-    pub contains: String,
-    pub state: Option<TaskState>,
-}
-
-/// A window of the tasks that pass the filter.
-#[derive(Default)]
-pub struct Tasks {
-    pub filter: TaskFilter,
-    pub table: Table<TaskRow>,
-    /// Of the first row that is here, among all that pass.
-    pub offset: u32,
-    pub total: u64,
-}
-
-#[derive(Default)]
 pub struct Logs {
     pub query: Query,
     pub lines: VecDeque<Line>,
@@ -80,18 +92,46 @@ pub struct Logs {
     pub up: usize,
     pub problems: Vec<String>,
     pub loaded: bool,
+    /// What is looked for in the lines, as it was typed and as it is compared.
+    pub search: Option<(String, regex::Regex)>,
+    pub wrap: bool,
+    pub times: bool,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        let query = Query { streams: vec![Stream::Stdout, Stream::Stderr], ..Query::default() };
+        let (lines, problems) = (VecDeque::new(), Vec::new());
+        Self {
+            query,
+            lines,
+            up: 0,
+            problems,
+            loaded: false,
+            search: None,
+            wrap: false,
+            times: true,
+        }
+    }
 }
 
 #[derive(Default)]
 pub struct Events {
     pub events: VecDeque<Event>,
+    /// As typed; applied to what is here.
+    pub filter: String,
     pub up: usize,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    Kill { attempt: AttemptId },
-    Forgive { job: String, node: Option<String> },
+/// What the job view shows beside the job's row.
+#[derive(Default)]
+pub struct JobView {
+    pub job: String,
+    pub row: Option<JobRow>,
+    pub document: Option<JobDocument>,
+    pub failing: Vec<TaskRow>,
+    pub slowest: Vec<TaskRow>,
+    pub problem: Option<String>,
 }
 
 /// A question before something is changed. It names what it is about for good: whatever the lists
@@ -101,126 +141,188 @@ pub struct Confirm {
     pub title: String,
     pub lines: Vec<String>,
     pub action: Action,
+    /// For kills: ways to ask for the end, and which of them is chosen.
+    pub ways: Vec<(&'static str, Option<Kill>)>,
+    pub way: usize,
     /// Which button has the focus; Cancel at first.
     pub yes: bool,
 }
 
+/// A line that is being typed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prompt {
+    pub kind: PromptKind,
+    pub text: String,
+    /// What holds if nothing is typed after all.
+    pub before: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PromptKind {
+    /// Of the list, the logs or the events in sight.
+    Filter,
+    Search,
+    Time,
+    Save,
+    Priority {
+        job: String,
+    },
+}
+
+/// What goes on with this console itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Link {
+    pub connected: bool,
+    /// When the scheduler last answered, and how long that took.
+    pub answered_ms: Option<Millis>,
+    pub rtt_ms: Option<f64>,
+    /// How often changes of the grid were missed, and all of it was taken again.
+    pub gaps: u64,
+    /// Why it did not answer, if it did not.
+    pub trouble: Option<String>,
+}
+
 pub struct State {
     pub cell: String,
+    /// The context that was chosen, if one was.
+    pub context: Option<String>,
     pub read_only: bool,
-    pub colour: bool,
+    pub theme: Theme,
+    pub ascii: bool,
+    pub keymap: Keymap,
     pub size: (u16, u16),
     pub now_ms: Millis,
     pub quit: bool,
 
-    pub connected: bool,
-    /// When the scheduler last answered.
-    pub answered_ms: Option<Millis>,
-    /// Why it did not, if it did not.
-    pub trouble: Option<String>,
-    /// Why what the view asks for is not to be had.
-    pub refused: Option<String>,
+    pub link: Link,
     pub notice: Option<(Millis, String)>,
-
     pub view: View,
     pub back: Vec<View>,
     pub help: bool,
     pub confirm: Option<Confirm>,
-    /// The filter that is being typed.
-    pub typing: Option<String>,
+    pub prompt: Option<Prompt>,
+    pub palette: Option<Palette>,
+    /// What takes the last change back.
+    pub undo: Option<Action>,
 
     pub status: Option<CellStatus>,
-    pub jobs: Table<JobRow>,
-    pub workers: Table<WorkerRow>,
-    pub tasks: Tasks,
+    pub jobs: List<JobRow>,
+    pub rates: Rates,
+    pub nodes: List<NodeRow>,
+    pub workers: List<WorkerRow>,
+    pub tasks: List<TaskRow>,
+    pub job: JobView,
     pub grid: Grid,
     /// The task that the task view is about.
     pub task: Option<(String, String)>,
     pub explanation: Option<Explanation>,
+    /// Why what the job or task view asks for is not to be had.
+    pub refused: Option<String>,
     pub logs: Logs,
     pub events: Events,
+    /// Nodes with more slots taken than they have.
+    pub overused: Vec<NodeRow>,
 }
 
 /// What has to be asked for to show the present view.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wants {
-    pub workers: bool,
+    pub jobs: Option<ListRequest>,
+    pub nodes: Option<ListRequest>,
+    pub workers: Option<ListRequest>,
     pub tasks: Option<TasksRequest>,
+    pub job: Option<String>,
     pub task: Option<(String, String)>,
     pub grid: bool,
+    /// A level, and the number of the node whose name is wanted.
+    pub node: Option<(String, u32)>,
     pub logs: Option<Query>,
     pub events: bool,
+    pub health: bool,
 }
 
 impl State {
-    pub fn new(cell: String, read_only: bool, colour: bool) -> Self {
+    pub fn new(cell: String, theme: Theme, keymap: Keymap) -> Self {
         Self {
             cell,
-            read_only,
-            colour,
+            context: None,
+            read_only: false,
+            theme,
+            ascii: false,
+            keymap,
             size: (80, 24),
             now_ms: 0,
             quit: false,
-            connected: false,
-            answered_ms: None,
-            trouble: None,
-            refused: None,
+            link: Link::default(),
             notice: None,
             view: View::Jobs,
             back: Vec::new(),
             help: false,
             confirm: None,
-            typing: None,
+            prompt: None,
+            palette: None,
+            undo: None,
             status: None,
-            jobs: Table::default(),
-            workers: Table::default(),
-            tasks: Tasks::default(),
+            jobs: List::default(),
+            rates: Rates(HashMap::new()),
+            nodes: List::default(),
+            workers: List::default(),
+            tasks: List::default(),
+            job: JobView::default(),
             grid: Grid::default(),
             task: None,
             explanation: None,
-            logs: Logs {
-                query: Query { streams: vec![Stream::Stdout, Stream::Stderr], ..Query::default() },
-                ..Logs::default()
-            },
+            refused: None,
+            logs: Logs::default(),
             events: Events::default(),
+            overused: Vec::new(),
         }
     }
 
     /// How long the scheduler has been silent, if that is worth saying.
     pub fn silent_ms(&self) -> Option<Millis> {
-        let silent = self.now_ms.saturating_sub(self.answered_ms?);
-        (silent > SILENCE_MS || !self.connected).then_some(silent)
+        let silent = self.now_ms.saturating_sub(self.link.answered_ms?);
+        (silent > SILENCE_MS || !self.link.connected).then_some(silent)
     }
 
     pub fn wants(&self) -> Wants {
-        let tasks = self.view == View::Tasks;
+        let is = |view| self.view == view;
+        let tasks = is(View::Tasks)
+            .then(|| TasksRequest { list: self.tasks.request(), ..TasksRequest::default() });
+        let node = self.grid.place().filter(|_| is(View::Grid) && self.grid.node().is_none());
         Wants {
-            workers: self.view == View::Workers,
-            tasks: tasks.then(|| self.tasks.request()),
-            task: self.task.clone().filter(|_| self.view == View::Task),
-            grid: self.view == View::Grid,
-            logs: (self.view == View::Logs).then(|| self.logs.query.clone()),
-            events: self.view == View::Events,
+            jobs: is(View::Jobs).then(|| self.jobs.request()),
+            nodes: is(View::Nodes).then(|| self.nodes.request()),
+            workers: is(View::Workers).then(|| self.workers.request()),
+            tasks,
+            job: is(View::Job).then(|| self.job.job.clone()),
+            task: self.task.clone().filter(|_| is(View::Task)),
+            grid: is(View::Grid),
+            node: node.map(|(level, node)| (level.to_owned(), node)),
+            logs: is(View::Logs).then(|| self.logs.query.clone()),
+            events: is(View::Events),
+            health: is(View::Health),
         }
+    }
+
+    /// Everything that the present view needs has come.
+    pub fn is_settled(&self) -> bool {
+        let shown = match self.view {
+            View::Jobs => self.jobs.loaded || self.jobs.problem.is_some(),
+            View::Nodes => self.nodes.loaded || self.nodes.problem.is_some(),
+            View::Workers => self.workers.loaded || self.workers.problem.is_some(),
+            View::Tasks => self.tasks.loaded || self.tasks.problem.is_some(),
+            View::Grid => self.grid.in_sync || self.grid.trouble.is_some(),
+            View::Logs => self.logs.loaded,
+            View::Job => self.job.document.is_some() || self.job.problem.is_some(),
+            View::Task => self.explanation.is_some() || self.refused.is_some(),
+            View::Events | View::Health => true,
+        };
+        shown && self.status.is_some()
     }
 
     /// Rows of the body: all but the header, the tabs and the footer.
     pub fn body_rows(&self) -> usize {
         usize::from(self.size.1).saturating_sub(super::view::FRAME_ROWS)
-    }
-}
-
-impl Tasks {
-    pub fn request(&self) -> TasksRequest {
-        use bistro_common::protocol::api::Page;
-        let filter = &self.filter;
-        TasksRequest {
-            job: filter.job.clone(),
-            node: None,
-            contains: (!filter.contains.is_empty()).then(|| filter.contains.clone()),
-            states: filter.state.into_iter().collect(),
-            worker: filter.worker.clone(),
-            page: Page { offset: self.offset, limit: TASKS_WINDOW },
-        }
     }
 }

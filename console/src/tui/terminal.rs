@@ -1,22 +1,30 @@
 //! The terminal: taken over as a whole, and given back as it was, whatever happens.
+//!
+//! A frame is drawn into memory and written by a thread of its own, one at a time: a terminal that
+//! is slow to read holds up neither keys nor news, and never shows more than one frame that is old.
 
-use crossterm::cursor::Show;
-use crossterm::execute;
+use crossterm::clipboard::CopyToClipboard;
+use crossterm::cursor::{Hide, Show};
 use crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
     disable_raw_mode, enable_raw_mode,
 };
+use crossterm::{execute, queue};
 use ratatui::Frame;
 use ratatui::backend::CrosstermBackend;
 use std::fs::OpenOptions;
-use std::io::{BufWriter, IsTerminal, Stdout, stdout};
+use std::io::{IsTerminal, Write, stdout};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// Where standard error was before it was diverted.
 static STDERR: Mutex<Option<OwnedFd>> = Mutex::new(None);
+/// The last frame may take so long when the console leaves.
+const LAST_FRAME: Duration = Duration::from_secs(1);
 
 /// Sends standard error to a file while the screen is taken: a warning in the middle of it would
 /// spoil it. Panics are shown all the same, since the terminal is restored first.
@@ -37,10 +45,68 @@ fn return_stderr() {
     }
 }
 
-type Screen = ratatui::Terminal<CrosstermBackend<BufWriter<Stdout>>>;
+/// What ratatui writes, until it is a whole frame.
+#[derive(Clone, Default)]
+struct Pending(Arc<Mutex<Vec<u8>>>);
 
-/// `None` only while it is dropped.
-pub struct Terminal(Option<Screen>);
+impl Pending {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for Pending {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+type Screen = ratatui::Terminal<CrosstermBackend<Pending>>;
+
+/// The thread that writes.
+struct Output {
+    frames: std::sync::mpsc::SyncSender<Vec<u8>>,
+    /// How long each frame took.
+    written: mpsc::UnboundedReceiver<Duration>,
+    busy: bool,
+}
+
+impl Output {
+    fn start() -> Self {
+        let (frames, queue) = std::sync::mpsc::sync_channel::<Vec<u8>>(1);
+        let (done, written) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            for frame in queue {
+                let began = Instant::now();
+                // A terminal that is gone is noticed by who reads its keys.
+                let _ = stdout().write_all(&frame).and_then(|()| stdout().flush());
+                if done.send(began.elapsed()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { frames, written, busy: false }
+    }
+
+    fn send(&mut self, bytes: Vec<u8>) {
+        self.busy = true;
+        // The thread ends only after this.
+        let _ = self.frames.send(bytes);
+    }
+}
+
+pub struct Terminal {
+    /// `None` only while it is dropped.
+    screen: Option<Screen>,
+    pending: Pending,
+    /// What is written when nothing has changed.
+    nothing: Vec<u8>,
+    output: Output,
+}
 
 /// Is there a terminal to take?
 pub fn is_possible() -> bool {
@@ -51,17 +117,26 @@ impl Terminal {
     pub fn open() -> anyhow::Result<Self> {
         anyhow::ensure!(
             is_possible(),
-            "the console needs a terminal; for scripts there are `bistro status`, `bistro tasks`, ..."
+            "the console needs a terminal; for scripts there are `bistro console --once`, \
+             `bistro status`, `bistro tasks`, ..."
         );
         divert_stderr(Path::new("/dev/null"))?;
         restore_on_panic();
         // Whether there is colour is decided by the theme, not by each widget.
         crossterm::style::force_color_output(true);
-        enable_raw_mode()?;
-        execute!(stdout(), EnterAlternateScreen)?;
-        // From here on, dropping it restores the terminal.
-        let backend = CrosstermBackend::new(BufWriter::with_capacity(64 << 10, stdout()));
-        Ok(Self(Some(ratatui::Terminal::new(backend)?)))
+        enter()?;
+        let pending = Pending::default();
+        let mut screen = match ratatui::Terminal::new(CrosstermBackend::new(pending.clone())) {
+            Ok(screen) => screen,
+            Err(error) => {
+                restore();
+                return Err(error.into());
+            }
+        };
+        pending.take();
+        screen.flush()?;
+        let nothing = pending.take();
+        Ok(Self { screen: Some(screen), pending, nothing, output: Output::start() })
     }
 
     pub fn size(&mut self) -> anyhow::Result<(u16, u16)> {
@@ -69,33 +144,101 @@ impl Terminal {
         Ok((size.width, size.height))
     }
 
-    /// Draws what has changed, in one piece where the terminal knows how.
-    pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> anyhow::Result<()> {
+    /// A frame is being written: nothing can be drawn until it is.
+    pub fn is_busy(&self) -> bool {
+        self.output.busy
+    }
+
+    /// Waits until the frame is written; returns how long that took. Never, if there is none.
+    pub async fn written(&mut self) -> Duration {
+        match self.output.written.recv().await {
+            Some(took) => {
+                self.output.busy = false;
+                took
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Draws what has changed, in one piece where the terminal knows how. Returns how many bytes
+    /// that takes: none, and no system call, if nothing has.
+    pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> anyhow::Result<usize> {
         let screen = self.screen();
-        execute!(screen.backend_mut(), BeginSynchronizedUpdate)?;
-        screen.draw(draw)?;
-        execute!(screen.backend_mut(), EndSynchronizedUpdate)?;
+        screen.autoresize()?;
+        draw(&mut screen.get_frame());
+        screen.flush()?;
+        screen.swap_buffers();
+        let changes = self.pending.take();
+        if changes == self.nothing {
+            return Ok(0);
+        }
+        let mut frame = Vec::with_capacity(changes.len() + 32);
+        queue!(frame, BeginSynchronizedUpdate)?;
+        frame.extend(changes);
+        queue!(frame, EndSynchronizedUpdate)?;
+        let bytes = frame.len();
+        self.output.send(frame);
+        Ok(bytes)
+    }
+
+    /// To the clipboard of the terminal, wherever it is.
+    pub fn copy(&mut self, text: &str) -> anyhow::Result<()> {
+        let mut bytes = Vec::new();
+        queue!(bytes, CopyToClipboard::to_clipboard_from(text))?;
+        self.output.send(bytes);
         Ok(())
     }
 
+    /// Gives the terminal back, stops this process, and takes it again when somebody wants the
+    /// console back.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.finish();
+        leave();
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)?;
+        enter()?;
+        self.screen().clear()?;
+        Ok(())
+    }
+
+    /// Lets the last frame go out before anything else is written.
+    fn finish(&mut self) {
+        let deadline = Instant::now() + LAST_FRAME;
+        while self.output.busy && Instant::now() < deadline {
+            match self.output.written.try_recv() {
+                Ok(_) => self.output.busy = false,
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
     fn screen(&mut self) -> &mut Screen {
-        self.0.as_mut().expect("the screen is there until it is dropped")
+        self.screen.as_mut().expect("the screen is there until it is dropped")
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        self.finish();
         // It complains to standard error if the terminal is gone, which would be a panic if that
         // were back already.
-        self.0 = None;
+        self.screen = None;
         restore();
     }
 }
 
+fn enter() -> std::io::Result<()> {
+    enable_raw_mode()?;
+    execute!(stdout(), EnterAlternateScreen, Hide)
+}
+
 /// Does as much as it can; there is nobody to tell what failed.
-fn restore() {
-    let _ = execute!(stdout(), LeaveAlternateScreen, Show);
+fn leave() {
+    let _ = execute!(stdout(), EndSynchronizedUpdate, LeaveAlternateScreen, Show);
     let _ = disable_raw_mode();
+}
+
+fn restore() {
+    leave();
     return_stderr();
 }
 

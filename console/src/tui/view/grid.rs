@@ -1,101 +1,131 @@
-//! The heat map: a row per job, a column per node or group of nodes, side by side for every job.
+//! The heat map: a row per job or group of jobs, a column per node or group of nodes, side by side
+//! for every job.
 
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use bistro_common::protocol::api::TaskState;
-
-use super::{heading, nothing};
+use super::nothing;
 use crate::text::{fit, safe};
-use crate::tui::grid::{GridJob, worst};
+use crate::tui::grid::{Cell, Grid, Scale};
+use crate::tui::list::first_shown;
 use crate::tui::state::State;
-use crate::tui::table::first_shown;
-use crate::tui::theme;
 
 const NAME: usize = 18;
 /// The heading and the line about the cursor.
 const ROWS: usize = 2;
 
-/// How many cells fit beside the names.
-pub fn grid_width(state: &State) -> usize {
-    usize::from(state.size.0).saturating_sub(NAME + 1).max(1)
+/// How many cells fit beside the names, and how many rows.
+pub fn grid_size(state: &State) -> (usize, usize) {
+    let width = usize::from(state.size.0).saturating_sub(NAME + 1).max(1);
+    (width, state.body_rows().saturating_sub(ROWS).max(1))
 }
 
 pub fn lines(state: &State, area: Rect) -> Vec<Line<'static>> {
     let grid = &state.grid;
     if grid.jobs.is_empty() {
         let what = if grid.in_sync { "no tasks" } else { "loading the grid..." };
-        return nothing(state, grid.trouble.as_deref().unwrap_or(what));
+        return nothing(state, None, grid.trouble.as_deref().unwrap_or(what));
     }
     let width = usize::from(area.width).saturating_sub(NAME + 1).max(1);
-    let per_cell = grid.nodes_per_cell(width);
+    let height = usize::from(area.height).saturating_sub(ROWS).max(1);
+    let scale = grid.scale(width, height);
     let first_cell = match grid.jobs.get(grid.row) {
-        Some(job) => first_shown(grid.column / per_cell, job.cells.len().div_ceil(per_cell), width),
+        Some(job) => {
+            let cells = job.cells.len().div_ceil(scale.nodes);
+            first_shown(grid.column / scale.nodes, cells, width)
+        }
         None => 0,
     };
-    let scale = match per_cell {
-        1 => "a node per cell".to_owned(),
-        n => format!("{n} nodes per cell, the worst one shows"),
-    };
-    let mut lines = vec![heading(&[("JOB", NAME), (&scale, width)], state)];
-    let height = usize::from(area.height).saturating_sub(ROWS).max(1);
-    let first = first_shown(grid.row, grid.jobs.len(), height);
-    for (at, job) in grid.jobs.iter().enumerate().skip(first).take(height) {
-        let cursor = (at == grid.row).then_some(grid.column / per_cell);
-        lines.push(job_line(state, job, (first_cell, width, per_cell), cursor));
+    let groups = grid.jobs.len().div_ceil(scale.jobs);
+    let first = first_shown(grid.row / scale.jobs, groups, height);
+    let mut lines = vec![heading(state, scale)];
+    for group in (first..groups).take(height) {
+        let cursor = (group == grid.row / scale.jobs).then_some(grid.column / scale.nodes);
+        lines.push(group_line(state, group, (first_cell, width), scale, cursor));
     }
     lines.resize_with(height + 1, Line::default);
-    lines.push(cursor_line(state, per_cell));
+    lines.push(cursor_line(state, scale));
     lines
 }
 
-fn job_line(
+fn heading(state: &State, scale: Scale) -> Line<'static> {
+    let grid = &state.grid;
+    let cells = match scale {
+        Scale { jobs: 1, nodes: 1 } => "a task per cell".to_owned(),
+        Scale { jobs: 1, nodes } => format!("{nodes} nodes per cell, the worst shows"),
+        Scale { jobs, nodes } => format!("{jobs} jobs x {nodes} nodes per cell, the worst shows"),
+    };
+    let nodes = grid.levels.values().max().copied().unwrap_or(0);
+    let sync = if grid.in_sync { "" } else { "  loading..." };
+    let text = format!(
+        "{:<NAME$} {cells}  {} x {nodes} = {}{sync}",
+        "JOB",
+        grid.jobs.len(),
+        grid.cell_count()
+    );
+    Line::styled(text, state.theme.quiet)
+}
+
+fn group_line(
     state: &State,
-    job: &GridJob,
-    (first_cell, width, per_cell): (usize, usize, usize),
+    group: usize,
+    (first_cell, width): (usize, usize),
+    scale: Scale,
     cursor: Option<usize>,
 ) -> Line<'static> {
-    let name = if cursor.is_some() { theme::title() } else { theme::quiet(state.colour) };
-    let mut spans = vec![Span::styled(fit(&job.job, NAME) + " ", name)];
-    let cells = job.cells.chunks(per_cell).enumerate().skip(first_cell).take(width);
+    let grid = &state.grid;
+    let jobs = group * scale.jobs..(group + 1) * scale.jobs;
+    let name = &grid.jobs[jobs.start].job;
+    let name = match scale.jobs {
+        1 => fit(name, NAME),
+        more => fit(&format!("{} +{}", fit(name, NAME - 6).trim_end(), more - 1), NAME),
+    };
+    let style = if cursor.is_some() { state.theme.title } else { state.theme.quiet };
+    let mut line = Line::from(Span::styled(name + " ", style));
     // Neighbours in the same style are one span: fewer bytes to the terminal.
-    let mut run: Option<(TaskState, String)> = None;
-    for (at, nodes) in cells {
-        let Some(cell) = worst(nodes) else { continue };
+    let mut run: Option<(Cell, String)> = None;
+    for at in first_cell..first_cell + width {
+        let nodes = at * scale.nodes..(at + 1) * scale.nodes;
+        let Some(cell) = grid.worst(jobs.clone(), nodes) else { break };
+        let glyph = cell.state().glyph();
         if cursor == Some(at) {
-            flush(&mut spans, &mut run, state.colour);
-            spans.push(Span::styled(cell.glyph().to_string(), theme::cursor()));
+            flush(state, &mut line, &mut run);
+            line.push_span(Span::styled(glyph.to_string(), state.theme.cursor));
             continue;
         }
         match &mut run {
-            Some((same, text)) if *same == cell => text.push(cell.glyph()),
+            Some((same, text)) if *same == cell => text.push(glyph),
             _ => {
-                flush(&mut spans, &mut run, state.colour);
-                run = Some((cell, cell.glyph().to_string()));
+                flush(state, &mut line, &mut run);
+                run = Some((cell, glyph.to_string()));
             }
         }
     }
-    flush(&mut spans, &mut run, state.colour);
-    Line::from(spans)
+    flush(state, &mut line, &mut run);
+    line
 }
 
-fn flush(spans: &mut Vec<Span<'static>>, run: &mut Option<(TaskState, String)>, colour: bool) {
-    if let Some((state, text)) = run.take() {
-        spans.push(Span::styled(text, theme::state_style(state, colour)));
+fn flush(state: &State, line: &mut Line<'static>, run: &mut Option<(Cell, String)>) {
+    if let Some((cell, text)) = run.take() {
+        line.push_span(Span::styled(text, state.theme.state(cell.state())));
     }
 }
 
-fn cursor_line(state: &State, per_cell: usize) -> Line<'static> {
-    let Some((job, node, cell)) = state.grid.current() else {
+fn cursor_line(state: &State, scale: Scale) -> Line<'static> {
+    let grid: &Grid = &state.grid;
+    let (Some(job), Some(cell), Some((_, number))) =
+        (grid.jobs.get(grid.row), grid.current(), grid.place())
+    else {
         return Line::default();
     };
-    let more = match per_cell {
-        1 => String::new(),
-        n => format!("  (the first of {n}; + zooms in)"),
+    let node = grid.node().map_or_else(|| format!("node {number}"), safe);
+    let more = match scale {
+        Scale { jobs: 1, nodes: 1 } => String::new(),
+        Scale { jobs, nodes } => format!("  (the first of {}; + zooms in)", jobs * nodes),
     };
     Line::from(vec![
-        Span::styled(format!("{} on {}: ", safe(job), safe(node)), theme::title()),
-        Span::styled(cell.as_str(), theme::state_style(cell, state.colour)),
-        Span::styled(more, theme::quiet(state.colour)),
+        Span::styled(format!("{} on {node}: ", safe(&job.job)), state.theme.title),
+        Span::styled(cell.state().as_str(), state.theme.state(cell.state())),
+        Span::styled(more, state.theme.quiet),
     ])
 }

@@ -1,70 +1,137 @@
-//! Jobs, workers and tasks: one row each.
+//! Jobs, nodes, workers and tasks: one row each.
 
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use bistro_common::protocol::api::{JobRow, TaskRow, TaskState, WorkerHealth, WorkerRow};
+use bistro_common::protocol::api::{
+    Counts, JobRow, NodeRow, SlotUse, TaskRow, TaskState, WorkerHealth, WorkerRow,
+};
 use bistro_common::protocol::heartbeat::Isolation;
+use std::collections::BTreeMap;
 
 use super::{heading, nothing, row};
-use crate::text::{fit, span};
+use crate::text::{fit, safe, span};
+use crate::tui::list::{List, Row};
 use crate::tui::state::State;
-use crate::tui::table::first_shown;
-use crate::tui::theme;
 
-/// The rows that fit below a heading, each with its number.
-fn shown<T>(rows: &[T], cursor: usize, area: Rect) -> impl Iterator<Item = (usize, &T)> {
-    let height = usize::from(area.height).saturating_sub(1);
-    rows.iter().enumerate().skip(first_shown(cursor, rows.len(), height)).take(height)
-}
+/// A column: its title, its sort key if it has one, its width.
+type Column<'a> = (&'a str, &'a str, usize);
 
-pub fn jobs(state: &State, area: Rect) -> Vec<Line<'static>> {
-    if state.jobs.rows.is_empty() {
-        return nothing(state, "no jobs; the config has none");
+/// A line about the list, its heading, and the rows that fit.
+fn table<T: Row>(
+    state: &State,
+    list: &List<T>,
+    what: &str,
+    columns: &[Column<'_>],
+    area: Rect,
+    spans: impl Fn(&T) -> Vec<Span<'static>>,
+) -> Vec<Line<'static>> {
+    let mut lines = vec![about(state, list, what)];
+    if list.rows.is_empty() || list.problem.is_some() {
+        let what = match (list.loaded, what) {
+            (false, _) => "loading...".to_owned(),
+            (true, _) if list.query.filter.is_empty() => format!("no {what}"),
+            (true, _) => format!("no {what} that pass the filter; esc clears it"),
+        };
+        lines.extend(nothing(state, list.problem.as_deref(), &what));
+        return lines;
     }
-    let width = usize::from(area.width);
-    let numbers = 34;
-    let name = (width.saturating_sub(numbers) * 2 / 5).max(8);
-    let bar = width.saturating_sub(numbers + name + 2).max(4);
-    let columns =
-        [("JOB", name), ("PROGRESS", bar), ("DONE", 13), ("RUN", 5), ("WAIT", 6), ("FAIL", 5)];
-    let mut lines = vec![heading(&columns, state)];
-    for (at, job) in shown(&state.jobs.rows, state.jobs.cursor, area) {
-        let spans = job_spans(state, job, name, bar);
-        lines.push(row(spans, at == state.jobs.cursor));
+    lines.push(heading(columns, &list.query.sort, state));
+    let (first, rows) = list.shown(usize::from(area.height).saturating_sub(2));
+    for (number, item) in (first..).zip(rows) {
+        lines.push(row(state, spans(item), number == list.cursor));
     }
     lines
 }
 
-fn job_spans(state: &State, job: &JobRow, name: usize, bar: usize) -> Vec<Span<'static>> {
+/// What is listed, and where the cursor is.
+fn about<T: Row>(state: &State, list: &List<T>, what: &str) -> Line<'static> {
+    let filter = match list.query.filter.is_empty() {
+        true => format!("all {what}"),
+        false => safe(&list.query.filter),
+    };
+    let at = if list.total == 0 { 0 } else { list.cursor + 1 };
+    let mut line = Line::styled(format!("{filter}  {at} of {}", list.total), state.theme.quiet);
+    let flags = [
+        (list.frozen, "  frozen"),
+        (list.strayed, "  the row that you were on is gone"),
+        (!list.loaded && !list.rows.is_empty(), "  ..."),
+    ];
+    for (_, text) in flags.into_iter().filter(|(is_so, _)| *is_so) {
+        line.push_span(Span::styled(text, state.theme.title));
+    }
+    line
+}
+
+pub fn jobs(state: &State, area: Rect) -> Vec<Line<'static>> {
+    let width = usize::from(area.width);
+    let wide = width >= 110;
+    let numbers = if wide { 65 } else { 34 };
+    let name = (width.saturating_sub(numbers) * 2 / 5).clamp(8, 40);
+    let bar = width.saturating_sub(numbers + name + 2).max(4);
+    let mut columns = vec![
+        ("JOB", "job", name),
+        ("PROGRESS", "progress", bar),
+        ("DONE", "done", 13),
+        ("RUN", "running", 5),
+        ("WAIT", "waiting", 6),
+        ("FAIL", "failed", 5),
+    ];
+    if wide {
+        columns.extend([("PRIO", "priority", 6), ("PER SEC", "", 8), ("LEFT", "", 14)]);
+    }
+    table(state, &state.jobs, "jobs", &columns, area, |job| job_spans(state, job, name, bar, wide))
+}
+
+fn job_spans(
+    state: &State,
+    job: &JobRow,
+    name: usize,
+    bar: usize,
+    wide: bool,
+) -> Vec<Span<'static>> {
     let count = |wanted| job.counts.get(&wanted).copied().unwrap_or(0);
-    let avoided = count(TaskState::Avoided);
-    let total = job.counts.values().sum::<u64>() - avoided;
+    let total = job.counts.values().sum::<u64>() - count(TaskState::Avoided);
     let waiting = count(TaskState::CanRun) + count(TaskState::Blocked) + count(TaskState::Backoff);
     let style = match job.errors.is_empty() {
-        true if job.enabled => theme::title(),
-        true => theme::quiet(state.colour),
-        false => theme::state_style(TaskState::Failed, state.colour),
+        true if job.enabled => state.theme.title,
+        true => state.theme.quiet,
+        false => state.theme.state(TaskState::Failed),
     };
-    let mut spans = vec![Span::styled(fit(&job.job, name) + " ", style)];
-    spans.extend(bar_spans(state, job, total, bar));
+    let label =
+        if job.enabled { fit(&job.job, name) } else { fit(&format!("# {}", job.job), name) };
+    let mut spans = vec![Span::styled(label + " ", style)];
+    spans.extend(bar_spans(state, &job.counts, total, bar));
     let done = format!("{}/{total}", count(TaskState::Done));
     spans.push(Span::raw(format!(" {done:<13} {:<5} {waiting:<6} ", count(TaskState::Running))));
     let failed = count(TaskState::Failed);
-    let style = match failed {
-        0 => theme::quiet(state.colour),
-        _ => theme::state_style(TaskState::Failed, state.colour),
-    };
-    spans.push(Span::styled(format!("{failed:<5}"), style));
+    let style = if failed == 0 { state.theme.quiet } else { state.theme.state(TaskState::Failed) };
+    spans.push(Span::styled(format!("{failed:<5} "), style));
+    if wide {
+        spans.push(Span::raw(format!("{:<6} {}", job.priority, rate_text(state, job))));
+    }
     if let Some(error) = job.errors.first() {
-        spans.push(Span::styled(crate::text::safe(error), style));
+        spans.push(Span::styled(safe(error), state.theme.state(TaskState::Failed)));
     }
     spans
 }
 
+/// Tasks per second, and when the rest will be done.
+pub fn rate_text(state: &State, job: &JobRow) -> String {
+    let Some(rate) = state.rates.of(job) else { return String::new() };
+    let left = match rate.left_seconds {
+        Some((soonest, latest)) => {
+            let [soonest, latest] = [soonest, latest].map(|s| span((s * 1e3) as u64));
+            if soonest == latest { soonest } else { format!("{soonest} to {latest}") }
+        }
+        None => String::new(),
+    };
+    format!("{:<8.1} {left}", rate.per_second)
+}
+
 /// Every state that has tasks gets a part of the bar, and at least one cell: one failed task in a
 /// million is seen.
-fn bar_spans(state: &State, job: &JobRow, total: u64, width: usize) -> Vec<Span<'static>> {
+pub fn bar_spans(state: &State, counts: &Counts, total: u64, width: usize) -> Vec<Span<'static>> {
     const ORDER: [TaskState; 8] = [
         TaskState::Done,
         TaskState::Running,
@@ -77,17 +144,17 @@ fn bar_spans(state: &State, job: &JobRow, total: u64, width: usize) -> Vec<Span<
     ];
     let parts: Vec<(TaskState, u64)> = ORDER
         .into_iter()
-        .filter_map(|s| Some((s, *job.counts.get(&s)?)).filter(|(_, count)| *count > 0))
+        .filter_map(|s| Some((s, *counts.get(&s)?)).filter(|(_, count)| *count > 0))
         .collect();
     let cells = split(&parts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), total, width);
     let part = |(&(part, _), cells): (&(TaskState, u64), usize)| {
-        let glyph = match (state.colour, part) {
+        let glyph = match (state.theme.blocks && !state.ascii, part) {
             (true, TaskState::CanRun | TaskState::Blocked | TaskState::Disabled) => '░',
             (true, _) => '█',
             (false, _) => part.glyph(),
         };
         let text: String = std::iter::repeat_n(glyph, cells).collect();
-        Span::styled(text, theme::state_style(part, state.colour))
+        Span::styled(text, state.theme.state(part))
     };
     let used: usize = cells.iter().sum();
     let mut spans: Vec<_> = parts.iter().zip(cells).map(part).collect();
@@ -112,26 +179,51 @@ fn split(counts: &[u64], total: u64, width: usize) -> Vec<usize> {
     cells
 }
 
+pub fn nodes(state: &State, area: Rect) -> Vec<Line<'static>> {
+    let name = (usize::from(area.width).saturating_sub(38) / 2).clamp(8, 40);
+    let columns =
+        [("NODE", "node", name), ("LEVEL", "", 12), ("ABOVE", "", name), ("SLOTS", "used", 20)];
+    table(state, &state.nodes, "nodes", &columns, area, |node| node_spans(state, node, name))
+}
+
+fn node_spans(state: &State, node: &NodeRow, name: usize) -> Vec<Span<'static>> {
+    let over = node.slots.values().any(|slots| slots.used > slots.limit);
+    let style = if node.enabled { state.theme.title } else { state.theme.quiet };
+    let label = match node.enabled {
+        true => fit(&node.node, name),
+        false => fit(&format!("# {}", node.node), name),
+    };
+    let style_of_slots = match over {
+        true => state.theme.state(TaskState::Failed),
+        false => ratatui::style::Style::new(),
+    };
+    vec![
+        Span::styled(label + " ", style),
+        Span::raw(fit(&node.level, 12) + " "),
+        Span::raw(fit(node.parent.as_deref().unwrap_or(""), name) + " "),
+        Span::styled(slots_text(&node.slots), style_of_slots),
+    ]
+}
+
+fn slots_text(slots: &BTreeMap<String, SlotUse>) -> String {
+    let texts = slots.iter().map(|(name, slots)| format!("{name} {}/{}", slots.used, slots.limit));
+    safe(&texts.collect::<Vec<_>>().join(" "))
+}
+
 pub fn workers(state: &State, area: Rect) -> Vec<Line<'static>> {
-    if state.workers.rows.is_empty() {
-        return nothing(state, "no workers; start one with `bistro worker`");
-    }
-    let name = (usize::from(area.width).saturating_sub(56) / 2).max(8);
+    let name = (usize::from(area.width).saturating_sub(56) / 2).clamp(8, 40);
     let columns = [
-        ("WORKER", name),
-        ("HOST", name),
-        ("HEALTH", 9),
-        ("RUNNING", 8),
-        ("HEARD", 8),
-        ("KILLS BY", 8),
-        ("SLOTS", 18),
+        ("WORKER", "worker", name),
+        ("HOST", "host", name),
+        ("HEALTH", "", 9),
+        ("RUNNING", "running", 8),
+        ("HEARD", "", 8),
+        ("KILLS BY", "", 8),
+        ("SLOTS", "", 18),
     ];
-    let mut lines = vec![heading(&columns, state)];
-    for (at, worker) in shown(&state.workers.rows, state.workers.cursor, area) {
-        let spans = worker_spans(state, worker, name);
-        lines.push(row(spans, at == state.workers.cursor));
-    }
-    lines
+    table(state, &state.workers, "workers", &columns, area, |worker| {
+        worker_spans(state, worker, name)
+    })
 }
 
 fn worker_spans(state: &State, worker: &WorkerRow, name: usize) -> Vec<Span<'static>> {
@@ -143,72 +235,42 @@ fn worker_spans(state: &State, worker: &WorkerRow, name: usize) -> Vec<Span<'sta
         (WorkerHealth::Gone, _) => ("gone", TaskState::Failed),
     };
     let heard = worker.last_heartbeat_ms.map(|at| span(state.now_ms.saturating_sub(at)) + " ago");
-    let slots =
-        worker.slots.iter().map(|(name, slots)| format!("{name} {}/{}", slots.used, slots.limit));
-    let slots: Vec<_> = slots.collect();
     let kills_by = match worker.capacity.isolation {
         Some(Isolation::Cgroup) => "cgroup",
         Some(Isolation::ProcessGroup) => "group",
         None => "",
     };
     vec![
-        Span::styled(fit(&worker.worker, name) + " ", theme::title()),
+        Span::styled(fit(&worker.worker, name) + " ", state.theme.title),
         Span::raw(fit(&worker.host, name) + " "),
-        Span::styled(fit(health, 9) + " ", theme::state_style(style, state.colour)),
+        Span::styled(fit(health, 9) + " ", state.theme.state(style)),
         Span::raw(format!(
             "{:<8} {} {} ",
             worker.running,
             fit(heard.as_deref().unwrap_or("never"), 8),
             fit(kills_by, 8),
         )),
-        Span::raw(crate::text::safe(&slots.join(" "))),
+        Span::raw(slots_text(&worker.slots)),
     ]
 }
 
 pub fn tasks(state: &State, area: Rect) -> Vec<Line<'static>> {
-    let tasks = &state.tasks;
-    let mut lines = vec![filter_line(state)];
-    let below = Rect { height: area.height.saturating_sub(1), ..area };
-    if tasks.table.rows.is_empty() {
-        lines.extend(nothing(state, if tasks.total > 0 { "loading..." } else { "no such tasks" }));
-        return lines;
-    }
     let width = usize::from(area.width);
     let name = (width.saturating_sub(46) / 2).clamp(8, 40);
     let last = width.saturating_sub(2 * name + 34).max(5);
-    let columns =
-        [("JOB", name), ("NODE", name), ("STATE", 10), ("TRY", 4), ("FOR", 7), ("ON/LAST", last)];
-    lines.push(heading(&columns, state));
-    for (at, task) in shown(&tasks.table.rows, tasks.table.cursor, below) {
-        let spans = task_spans(state, task, name);
-        lines.push(row(spans, at == tasks.table.cursor));
-    }
-    lines
-}
-
-fn filter_line(state: &State) -> Line<'static> {
-    let tasks = &state.tasks;
-    let filter = &tasks.filter;
-    let parts = [
-        filter.job.as_ref().map(|job| format!("job={job}")),
-        filter.worker.as_ref().map(|worker| format!("worker={worker}")),
-        filter.state.map(|state| format!("state={}", state.as_str())),
-        (!filter.contains.is_empty()).then(|| format!("node~{}", filter.contains)),
+    let columns = [
+        ("JOB", "", name),
+        ("NODE", "node", name),
+        ("STATE", "state", 10),
+        ("TRY", "", 4),
+        ("FOR", "age", 7),
+        ("ON/LAST", "", last),
     ];
-    let parts: Vec<_> = parts.into_iter().flatten().collect();
-    let at = match tasks.total {
-        0 => 0,
-        _ => u64::from(tasks.offset) + tasks.table.cursor as u64 + 1,
-    };
-    let filter = if parts.is_empty() { "all tasks".to_owned() } else { parts.join(" ") };
-    Line::styled(
-        format!("{}  {at} of {}", crate::text::safe(&filter), tasks.total),
-        theme::quiet(state.colour),
-    )
+    table(state, &state.tasks, "tasks", &columns, area, |task| task_spans(state, task, name))
 }
 
-fn task_spans(state: &State, task: &TaskRow, name: usize) -> Vec<Span<'static>> {
-    let style = theme::state_style(task.state, state.colour);
+pub fn task_spans(state: &State, task: &TaskRow, name: usize) -> Vec<Span<'static>> {
+    let style = state.theme.state(task.state);
     let (time, last) = match (&task.running, &task.last) {
         (Some(running), _) => {
             (span(state.now_ms.saturating_sub(running.started_ms)), running.worker.clone())
@@ -222,12 +284,7 @@ fn task_spans(state: &State, task: &TaskRow, name: usize) -> Vec<Span<'static>> 
     vec![
         Span::raw(format!("{} {} ", fit(&task.job, name), fit(&task.node, name))),
         Span::styled(fit(&format!("{} {}", task.state.glyph(), task.state.as_str()), 10), style),
-        Span::raw(format!(
-            " {:<4} {} {}",
-            task.attempt_no,
-            fit(&time, 7),
-            crate::text::safe(&last)
-        )),
+        Span::raw(format!(" {:<4} {} {}", task.attempt_no, fit(&time, 7), safe(&last))),
     ]
 }
 

@@ -1,6 +1,8 @@
 //! Draws the state. Reads it and changes nothing.
 
 mod grid;
+mod health;
+mod job;
 mod lists;
 mod logs;
 mod overlay;
@@ -14,12 +16,11 @@ use ratatui::widgets::Paragraph;
 
 use bistro_common::protocol::api::{Counts, Severity, TaskState};
 
-use super::keys::BINDINGS;
-use super::state::{State, View};
-use super::theme;
+use super::state::{Prompt, PromptKind, State, View};
 use crate::text::{clock, fit, safe, span};
 
-pub use grid::grid_width;
+pub use grid::grid_size;
+pub use logs::shown_events;
 
 /// Rows that are not the body's: two of the header, the tabs, and the footer.
 pub const FRAME_ROWS: usize = 4;
@@ -29,32 +30,43 @@ pub fn draw(state: &State, frame: &mut Frame<'_>) {
         [Constraint::Length(2), Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)];
     let [header, tabs, body, footer] = Layout::vertical(rows).areas(frame.area());
     frame.render_widget(Paragraph::new(header_lines(state, header.width)), header);
-    frame.render_widget(Paragraph::new(tab_line(state)), tabs);
-    draw_body(state, frame, body);
-    frame.render_widget(Paragraph::new(footer_line(state)), footer);
+    frame.render_widget(Paragraph::new(tab_line(state, tabs.width)), tabs);
+    frame.render_widget(Paragraph::new(body_lines(state, body)), body);
+    frame.render_widget(Paragraph::new(footer_line(state, footer.width)), footer);
     if let Some(confirm) = &state.confirm {
         overlay::confirm(state, confirm, frame);
+    } else if let Some(palette) = &state.palette {
+        overlay::palette(state, palette, frame);
     } else if state.help {
         overlay::help(state, frame);
     }
 }
 
-fn draw_body(state: &State, frame: &mut Frame<'_>, area: Rect) {
-    let lines = match state.view {
+fn body_lines(state: &State, area: Rect) -> Vec<Line<'static>> {
+    match state.view {
         View::Jobs => lists::jobs(state, area),
+        View::Nodes => lists::nodes(state, area),
         View::Workers => lists::workers(state, area),
         View::Tasks => lists::tasks(state, area),
         View::Grid => grid::lines(state, area),
+        View::Job => job::lines(state, area),
         View::Task => task::lines(state, area),
         View::Logs => logs::logs(state, area),
         View::Events => logs::events(state, area),
-    };
-    frame.render_widget(Paragraph::new(lines), area);
+        View::Health => health::lines(state, area),
+    }
 }
 
 fn header_lines(state: &State, width: u16) -> Vec<Line<'static>> {
-    let mut first = vec![Span::styled(format!("bistro {} ", safe(&state.cell)), theme::title())];
+    let cell = match &state.context {
+        Some(context) => format!("bistro {} ({}) ", safe(&state.cell), safe(context)),
+        None => format!("bistro {} ", safe(&state.cell)),
+    };
+    let mut first = vec![Span::styled(cell, state.theme.title)];
     let mut second = Vec::new();
+    if state.read_only {
+        first.push(Span::styled(" RO ", state.theme.cursor));
+    }
     match &state.status {
         Some(status) => {
             let text = format!(
@@ -63,24 +75,25 @@ fn header_lines(state: &State, width: u16) -> Vec<Line<'static>> {
             );
             first.push(Span::raw(text));
             if status.finished {
-                first.push(Span::styled("  finished", theme::title()));
+                first.push(Span::styled("  finished", state.theme.title));
             }
-            second = counts_spans(&status.counts, state.colour);
+            second = counts_spans(state, &status.counts);
         }
         None => first.push(Span::raw(" no answer yet")),
     }
     match state.silent_ms() {
         Some(ms) => {
-            let why = if state.connected { "scheduler silent" } else { "no connection" };
-            let text = format!(" {why} for {} ", span(ms));
+            let why = if state.link.connected { "scheduler silent" } else { "no connection" };
             first.push(Span::raw("  "));
-            first.push(Span::styled(text, theme::alarm(state.colour)));
+            first.push(Span::styled(format!(" {why} for {} ", span(ms)), state.theme.alarm));
+            // What is known is old.
+            second.iter_mut().for_each(|span| span.style = state.theme.quiet);
         }
         None if state.status.is_none() => {
-            if let Some(trouble) = &state.trouble {
-                second.push(Span::styled(safe(trouble), theme::alarm(state.colour)));
-            } else if !state.connected {
-                second.push(Span::styled(" connecting to NATS ", theme::alarm(state.colour)));
+            if let Some(trouble) = &state.link.trouble {
+                second.push(Span::styled(safe(trouble), state.theme.alarm));
+            } else if !state.link.connected {
+                second.push(Span::styled(" connecting to NATS ", state.theme.alarm));
             }
         }
         None => {}
@@ -90,18 +103,18 @@ fn header_lines(state: &State, width: u16) -> Vec<Line<'static>> {
     let room = usize::from(width).saturating_sub(first.width() + now.len());
     if room > 1 {
         first.push_span(Span::raw(" ".repeat(room)));
-        first.push_span(Span::styled(now, theme::quiet(state.colour)));
+        first.push_span(Span::styled(now, state.theme.quiet));
     }
     vec![first, Line::from(second)]
 }
 
-fn counts_spans(counts: &Counts, colour: bool) -> Vec<Span<'static>> {
+fn counts_spans(state: &State, counts: &Counts) -> Vec<Span<'static>> {
     let mut spans = Vec::new();
-    for state in TaskState::ALL {
-        let count = counts.get(&state).copied().unwrap_or(0);
+    for which in TaskState::ALL {
+        let count = counts.get(&which).copied().unwrap_or(0);
         if count > 0 {
-            let text = format!("{} {} {count}  ", state.glyph(), state.as_str());
-            spans.push(Span::styled(text, theme::state_style(state, colour)));
+            let text = format!("{} {} {count}  ", which.glyph(), which.as_str());
+            spans.push(Span::styled(text, state.theme.state(which)));
         }
     }
     if spans.is_empty() {
@@ -110,56 +123,86 @@ fn counts_spans(counts: &Counts, colour: bool) -> Vec<Span<'static>> {
     spans
 }
 
-fn tab_line(state: &State) -> Line<'static> {
+fn tab_line(state: &State, width: u16) -> Line<'static> {
     let mut spans = Vec::new();
+    let narrow = width < 76;
     for (i, view) in View::TABS.into_iter().enumerate() {
-        let style = if view == state.view { theme::cursor() } else { theme::quiet(state.colour) };
-        spans.push(Span::styled(format!(" {} {} ", i + 1, view.title()), style));
+        let here = view == state.view;
+        let style = if here { state.theme.cursor } else { state.theme.quiet };
+        let text = match narrow && !here {
+            true => format!(" {} ", i + 1),
+            false => format!(" {} {} ", i + 1, view.title()),
+        };
+        spans.push(Span::styled(text, style));
     }
-    if state.view == View::Task {
-        spans.push(Span::styled(" Task ", theme::cursor()));
+    match state.view {
+        View::Job => {
+            spans.push(Span::styled(format!(" Job {} ", safe(&state.job.job)), state.theme.cursor))
+        }
+        View::Task => spans.push(Span::styled(" Task ", state.theme.cursor)),
+        _ => {}
     }
     let errors = state.status.as_ref().map_or(0, |status| {
         status.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
     });
     if errors > 0 {
-        let text = format!(" {errors} config error{}: 6 ", if errors == 1 { "" } else { "s" });
-        spans.push(Span::raw(" "));
-        spans.push(Span::styled(text, theme::alarm(state.colour)));
+        let text = format!(" {errors} config error{}: 8 ", if errors == 1 { "" } else { "s" });
+        spans.push(Span::styled(text, state.theme.alarm));
     }
     Line::from(spans)
 }
 
-fn footer_line(state: &State) -> Line<'static> {
-    if let Some(text) = &state.typing {
-        return Line::from(format!("filter (enter: apply, esc: cancel): {}_", safe(text)));
+fn footer_line(state: &State, width: u16) -> Line<'static> {
+    if let Some(Prompt { kind, text, .. }) = &state.prompt {
+        let what = match kind {
+            PromptKind::Filter if state.view == View::Logs => "only lines with (regex)".to_owned(),
+            PromptKind::Filter => "filter".to_owned(),
+            PromptKind::Search => "search (regex)".to_owned(),
+            PromptKind::Time => "from (-10m, 14:05)".to_owned(),
+            PromptKind::Save => "save to".to_owned(),
+            PromptKind::Priority { job } => format!("priority of {}", safe(job)),
+        };
+        // The end of what is typed stays in sight.
+        let room = usize::from(width).saturating_sub(what.len() + 4);
+        let typed: Vec<char> = safe(text).chars().collect();
+        let typed: String = typed[typed.len().saturating_sub(room)..].iter().collect();
+        return Line::from(vec![
+            Span::styled(format!("{what}: "), state.theme.title),
+            Span::raw(format!("{typed}_")),
+        ]);
     }
     if let Some((_, notice)) = &state.notice {
-        return Line::styled(safe(notice), theme::title());
+        return Line::styled(safe(notice), state.theme.title);
     }
-    let mut spans = Vec::new();
-    let here = BINDINGS.iter().filter(|b| b.views.is_empty() || b.views.contains(&state.view));
-    for binding in here.filter(|binding| !binding.short.is_empty()) {
-        spans.push(Span::styled(binding.shown, theme::title()));
-        spans.push(Span::styled(format!(" {}  ", binding.short), theme::quiet(state.colour)));
+    let mut line = Line::default();
+    let shown = state.keymap.in_view(state.view).filter(|binding| !binding.short.is_empty());
+    for binding in shown {
+        let key = binding.codes.first().map(|_| binding.shown()).unwrap_or_default();
+        let key = key.split(' ').next().unwrap_or_default().to_owned();
+        let text = format!(" {}  ", binding.short);
+        if line.width() + key.len() + text.len() > usize::from(width) {
+            break;
+        }
+        line.push_span(Span::styled(key, state.theme.title));
+        line.push_span(Span::styled(text, state.theme.quiet));
     }
-    Line::from(spans)
+    line
 }
 
-/// What an empty list says.
-fn nothing(state: &State, what: &str) -> Vec<Line<'static>> {
-    let text = match (state.answered_ms, &state.refused) {
+/// What an empty view says.
+fn nothing(state: &State, problem: Option<&str>, what: &str) -> Vec<Line<'static>> {
+    let text = match (state.link.answered_ms, problem) {
         (None, _) => "waiting for the scheduler...",
-        (Some(_), Some(refused)) => refused,
+        (Some(_), Some(problem)) => problem,
         (Some(_), None) => what,
     };
-    vec![Line::raw(""), Line::styled(format!("  {}", safe(text)), theme::quiet(state.colour))]
+    vec![Line::raw(""), Line::styled(format!("  {}", safe(text)), state.theme.quiet)]
 }
 
 /// A row of a list. The cursor marks its name; the rest keeps its colours, which mean something.
-fn row(mut spans: Vec<Span<'static>>, here: bool) -> Line<'static> {
+fn row(state: &State, mut spans: Vec<Span<'static>>, here: bool) -> Line<'static> {
     if here && let Some(name) = spans.first_mut() {
-        name.style = theme::cursor();
+        name.style = state.theme.cursor;
     }
     Line::from(spans)
 }
@@ -171,7 +214,15 @@ fn fold(text: &str, width: u16, style: Style) -> Vec<Line<'static>> {
     parts.map(|part| Line::styled(part.iter().collect::<String>(), style)).collect()
 }
 
-fn heading(columns: &[(&str, usize)], state: &State) -> Line<'static> {
-    let text: String = columns.iter().map(|(name, width)| fit(name, *width) + " ").collect();
-    Line::styled(text, theme::quiet(state.colour))
+/// The heading of a list, with an arrow at the column that it is sorted by.
+fn heading(columns: &[(&str, &str, usize)], sort: &str, state: &State) -> Line<'static> {
+    let (by, arrow) = match sort.strip_prefix('-') {
+        Some(by) => (by, 'v'),
+        None => (sort, '^'),
+    };
+    let title = |&(name, key, width): &(&str, &str, usize)| match !key.is_empty() && key == by {
+        true => fit(&format!("{name}{arrow}"), width) + " ",
+        false => fit(name, width) + " ",
+    };
+    Line::styled(columns.iter().map(title).collect::<String>(), state.theme.quiet)
 }

@@ -1,37 +1,90 @@
-//! What lies over a view: help, and questions.
+//! What lies over a view: help, questions and the palette.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
+use ratatui::symbols::border;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
+use crate::client::actions::shell;
 use crate::text::{fit, safe};
-use crate::tui::keys::BINDINGS;
+use crate::tui::list::first_shown;
+use crate::tui::palette::{Palette, entries};
 use crate::tui::state::{Confirm, State};
-use crate::tui::theme;
+
+/// A frame of characters that every terminal has.
+const ASCII: border::Set<'_> = border::Set {
+    top_left: "+",
+    top_right: "+",
+    bottom_left: "+",
+    bottom_right: "+",
+    vertical_left: "|",
+    vertical_right: "|",
+    horizontal_top: "-",
+    horizontal_bottom: "-",
+};
 
 pub fn confirm(state: &State, confirm: &Confirm, frame: &mut Frame<'_>) {
     let mut lines: Vec<_> = confirm.lines.iter().map(|line| Line::raw(safe(line))).collect();
+    for (at, (way, _)) in confirm.ways.iter().enumerate() {
+        let chosen = at == confirm.way;
+        let label = if at == 0 { "how" } else { "" };
+        lines.push(Line::from(vec![
+            Span::raw(format!("{label:<8} {} ", if chosen { ">" } else { " " })),
+            Span::styled(*way, if chosen { state.theme.title } else { state.theme.quiet }),
+        ]));
+    }
+    let command = safe(&shell(&confirm.action.command()));
+    lines.push(Line::styled(command, state.theme.quiet));
     lines.push(Line::raw(""));
     let button = |text: &'static str, focus| match focus {
-        true => Span::styled(text, theme::cursor()),
+        true => Span::styled(text, state.theme.cursor),
         false => Span::raw(text),
+    };
+    let keys = match confirm.ways.is_empty() {
+        true => "   tab: choose, enter: take it",
+        false => "   tab: choose, enter: take it, down: how",
     };
     lines.push(Line::from(vec![
         button(" Cancel ", !confirm.yes),
         Span::raw("  "),
         button(" Do it ", confirm.yes),
-        Span::styled("   tab: choose, enter: take it", theme::quiet(state.colour)),
+        Span::styled(keys, state.theme.quiet),
     ]));
-    boxed(frame, &confirm.title, lines);
+    boxed(state, frame, &confirm.title, lines);
+}
+
+pub fn palette(state: &State, palette: &Palette, frame: &mut Frame<'_>) {
+    let width = usize::from(frame.area().width).saturating_sub(6).min(100);
+    let height = usize::from(frame.area().height).saturating_sub(6).clamp(1, 20);
+    let entries = entries(state, &palette.text);
+    let first = first_shown(palette.cursor, entries.len(), height);
+    let mut lines = vec![Line::from(vec![
+        Span::styled(":", state.theme.title),
+        Span::raw(format!("{}_", safe(&palette.text))),
+    ])];
+    for (at, entry) in entries.iter().enumerate().skip(first).take(height) {
+        let here = at == palette.cursor;
+        let title = fit(&safe(&entry.title), width / 2);
+        let style = if here { state.theme.cursor } else { ratatui::style::Style::new() };
+        lines.push(Line::from(vec![
+            Span::styled(title, style),
+            Span::styled(
+                format!("  {}", fit(&safe(&entry.command), width - width / 2 - 2)),
+                state.theme.quiet,
+            ),
+        ]));
+    }
+    boxed(state, frame, "enter: do it, esc: close", lines);
 }
 
 pub fn help(state: &State, frame: &mut Frame<'_>) {
-    let here = BINDINGS.iter().filter(|b| b.views.is_empty() || b.views.contains(&state.view));
-    let mut lines: Vec<_> = here
+    let mut lines: Vec<_> = state
+        .keymap
+        .in_view(state.view)
         .map(|binding| {
             Line::from(vec![
-                Span::styled(fit(binding.shown, 12), theme::title()),
+                Span::styled(fit(&binding.shown(), 11), state.theme.title),
                 Span::raw(binding.help),
             ])
         })
@@ -40,33 +93,40 @@ pub fn help(state: &State, frame: &mut Frame<'_>) {
     let height = usize::from(frame.area().height).saturating_sub(2);
     if lines.len() > height && height > 0 {
         let rest = lines.split_off(lines.len().div_ceil(2));
+        let column = usize::from(frame.area().width).saturating_sub(4) / 2;
         for (left, right) in lines.iter_mut().zip(rest) {
-            let room = 42usize.saturating_sub(left.width());
+            let room = column.saturating_sub(left.width()).max(1);
             left.push_span(Span::raw(" ".repeat(room)));
             right.spans.into_iter().for_each(|span| left.push_span(span));
         }
     }
-    boxed(frame, &format!("Keys in {} (any key closes)", state.view.title()), lines);
+    boxed(state, frame, &format!("Keys in {} (any key closes)", state.view.title()), lines);
 }
 
-fn boxed(frame: &mut Frame<'_>, title: &str, lines: Vec<Line<'static>>) {
+fn boxed(state: &State, frame: &mut Frame<'_>, title: &str, lines: Vec<Line<'static>>) {
     let area = frame.area();
     let widest = lines.iter().map(Line::width).max().unwrap_or(0).max(title.len() + 2);
-    let width = (widest as u16).saturating_add(4).min(area.width);
-    let height = (lines.len() as u16).saturating_add(2).min(area.height);
+    let width = u16::try_from(widest).unwrap_or(u16::MAX).saturating_add(4).min(area.width);
+    let rows = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+    let height = rows.saturating_add(2).min(area.height);
     let place = Rect {
         x: area.x + (area.width - width) / 2,
         y: area.y + (area.height - height) / 2,
         width,
         height,
     };
-    let block = Block::bordered().title(format!(" {title} "));
+    let mut block = Block::bordered().title(format!(" {title} "));
+    if state.ascii {
+        block = block.border_set(ASCII);
+    }
     let inner = block.inner(place);
     frame.render_widget(Clear, place);
     frame.render_widget(block, place);
+    // Where there are not enough rows, the end is what has the buttons.
+    let hidden = rows.saturating_sub(inner.height);
     let inner = Rect { x: inner.x.saturating_add(1).min(inner.right()), ..inner };
     frame.render_widget(
-        Paragraph::new(lines),
+        Paragraph::new(lines).scroll((if state.confirm.is_some() { hidden } else { 0 }, 0)),
         Rect { width: inner.width.saturating_sub(1), ..inner },
     );
 }

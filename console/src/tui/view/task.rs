@@ -7,17 +7,16 @@ use ratatui::text::{Line, Span};
 use super::{fold, nothing};
 use crate::text::{safe, task_facts};
 use crate::tui::state::State;
-use crate::tui::theme;
 
 pub fn lines(state: &State, area: Rect) -> Vec<Line<'static>> {
     let Some(explanation) = &state.explanation else {
-        return nothing(state, "asking...");
+        return nothing(state, state.refused.as_deref(), "asking...");
     };
-    let style = theme::state_style(explanation.task.state, state.colour);
+    let style = state.theme.state(explanation.task.state);
     let mut lines = Vec::new();
     for (label, text) in task_facts(explanation, state.now_ms) {
         match label {
-            "task" => lines.push(Line::styled(safe(&text), theme::title())),
+            "task" => lines.push(Line::styled(safe(&text), state.theme.title)),
             "state" => lines.push(Line::from(vec![
                 Span::raw(format!("{label:<9}")),
                 Span::styled(format!("{} {text}", explanation.task.state.glyph()), style),
@@ -27,7 +26,7 @@ pub fn lines(state: &State, area: Rect) -> Vec<Line<'static>> {
     }
     if !explanation.reasons.is_empty() {
         lines.push(Line::raw(""));
-        lines.push(Line::styled("why it does not start now", theme::quiet(state.colour)));
+        lines.push(Line::styled("why it does not start now", state.theme.quiet));
     }
     for reason in &explanation.reasons {
         lines.extend(fold(&format!("- {}", reason.text), area.width, Style::new()));

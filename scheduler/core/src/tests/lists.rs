@@ -92,6 +92,18 @@ fn a_filtered_page_is_what_the_plain_way_finds() {
 }
 
 #[test]
+fn tasks_are_found_by_what_is_above_them() {
+    let cell = busy();
+    let total = |filter| tasks(&cell, &asked(filter, "", 0, 0)).total;
+    assert_eq!(total("under=h1"), total("node~h1"));
+    assert_eq!(total("under=root"), 24);
+    assert_eq!(total("under=h1d0 job=a"), 1);
+    let running = total("state=running under=h0") + total("state=running under=h1");
+    assert_eq!(running, total("state=running"));
+    assert_eq!(total("worker=w1 under=h0"), total("state=running under=h0"));
+}
+
+#[test]
 fn a_sorted_page_is_part_of_the_sorted_whole() {
     let cell = busy();
     let key = |sort: &str, row: &TaskRow| match sort {
@@ -135,6 +147,9 @@ fn jobs_nodes_and_workers_are_filtered_and_sorted() {
     let used = cell.core.node_rows(&list("level=host", "-used")).unwrap().items;
     let of = |at: usize| used[at].slots.values().map(|slots| slots.used).sum::<i64>();
     assert!(of(0) >= of(1));
+    let full = cell.core.node_rows(&list("level=host free<1", "")).unwrap();
+    assert!(full.items.iter().all(|row| row.slots.values().any(|s| s.used >= s.limit)));
+    assert_eq!(cell.core.node_rows(&list("free<0", "")).unwrap().total, 0);
     let workers = |filter| cell.core.worker_rows(&list(filter, "")).unwrap().items;
     let names = |rows: Vec<WorkerRow>| rows.into_iter().map(|row| row.worker).collect::<Vec<_>>();
     assert_eq!(names(workers("health=healthy running>0")), ["w1"]);

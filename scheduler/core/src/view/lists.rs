@@ -118,6 +118,10 @@ impl Core {
         let (filter, sort) = parse(request, &NodeRow::KEYS, &NodeRow::SORTS)?;
         let forest = &self.plan.forest;
         let levels = forest.level_names();
+        let free = |node: NodeIx| {
+            let slots = self.plan.resources.node_slots(forest.level_of(node), node);
+            slots.map(|(_, slots)| (slots.limit - slots.used) as f64).reduce(f64::min)
+        };
         let wanted = |&node: &NodeIx| {
             let name = forest.name(node);
             let parent = || forest.parent(node).map(|parent| forest.name(parent));
@@ -128,6 +132,7 @@ impl Core {
                 && filter
                     .of("enabled")
                     .all(|term| term.holds_for(yes_or_no(forest.is_enabled(node))))
+                && filter.of("free").all(|term| term.holds_for_number(free(node)))
         };
         let used = |&node: &NodeIx| -> i64 {
             let slots = self.plan.resources.node_slots(forest.level_of(node), node);

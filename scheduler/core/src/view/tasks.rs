@@ -161,7 +161,14 @@ impl Core {
             && query.filter.named(&[&job.config.name, node])
             && query.filter.of("job").all(|term| term.holds_for(&job.config.name))
             && query.filter.of("node").all(|term| term.holds_for(node))
+            && query.filter.of("under").all(|term| self.is_under(term, task.node))
             && self.passes_terms(query, task)
+    }
+
+    fn is_under(&self, term: &Term, node: NodeIx) -> bool {
+        let above: Vec<&str> =
+            self.plan.forest.upwards(node).into_iter().map(|n| self.plan.forest.name(n)).collect();
+        term.holds_for_any(&above)
     }
 
     /// The terms that are about the task itself.
@@ -265,8 +272,10 @@ impl<'a> Query<'a> {
             let mut terms: Vec<&Term> = named.map(|(_, term)| term).collect();
             terms.extend(filter.of("node"));
             let passes = |node: usize| {
-                let name = core.plan.forest.name(NodeIx(node as u32));
+                let node = NodeIx(node as u32);
+                let name = core.plan.forest.name(node);
                 terms.iter().all(|term| term.holds_for(name))
+                    && filter.of("under").all(|term| core.is_under(term, node))
             };
             let passes: Vec<bool> = core.plan.forest.level(level).map(passes).collect();
             Mask { all: passes.iter().all(|&passes| passes), passes }

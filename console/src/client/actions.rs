@@ -1,0 +1,317 @@
+//! What can be done to a cell: the same for commands and for the console.
+
+use serde_json::{Value, json};
+
+use bistro_common::ids::AttemptId;
+use bistro_common::protocol::api::{
+    ApplyReply, ApplyRequest, BulkAction, ForgiveReply, ForgiveRequest, KillReply, KillRequest,
+    ListRequest, PlanReply, PlanRequest, TasksRequest, WorkerDrainRequest, WorkerForgetRequest,
+    WorkerReply, verb,
+};
+use bistro_common::protocol::job::{Audit, JobDocument, JobOverrideRequest, Origin, Overrides};
+use bistro_common::protocol::task::{Kill, KillMethod};
+
+use super::{Client, actor};
+
+/// One thing to do. It names what it is about for good.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// `job` and `node` are those of the attempt. No `kill`: as the job's config says.
+    Kill {
+        job: String,
+        node: String,
+        attempt: AttemptId,
+        kill: Option<Kill>,
+    },
+    /// All nodes of the job if none is given.
+    Forgive {
+        job: String,
+        node: Option<String>,
+    },
+    /// What a plan says, which was made for this filter.
+    Apply {
+        action: BulkAction,
+        filter: String,
+        plan: String,
+        kill: Option<Kill>,
+    },
+    Enable {
+        job: String,
+        on: bool,
+    },
+    Prioritize {
+        job: String,
+        priority: f64,
+    },
+    /// The job's file holds again.
+    Reset {
+        job: String,
+    },
+    Drain {
+        worker: String,
+        on: bool,
+    },
+    Forget {
+        worker: String,
+        fenced: bool,
+    },
+}
+
+impl Action {
+    /// What takes it back, for what can be taken back.
+    pub fn undo(&self) -> Option<Self> {
+        match self {
+            Self::Enable { job, on } => Some(Self::Enable { job: job.clone(), on: !on }),
+            Self::Drain { worker, on } => Some(Self::Drain { worker: worker.clone(), on: !on }),
+            _ => None,
+        }
+    }
+
+    /// The command that does the same.
+    pub fn command(&self) -> Vec<String> {
+        let mut words = vec!["bistro"];
+        let mut options = Vec::new();
+        match self {
+            Self::Kill { job, node, kill, .. } => {
+                words.extend(["kill", job, node]);
+                options = kill_options(*kill);
+            }
+            Self::Forgive { job, node } => {
+                words.extend(["forgive", job]);
+                words.extend(node.as_deref());
+            }
+            Self::Apply { action, filter, kill, .. } => {
+                let verb = match action {
+                    BulkAction::Kill => "kill",
+                    BulkAction::Forgive => "forgive",
+                };
+                words.extend([verb, "--filter", filter, "--yes"]);
+                options = kill_options(*kill);
+            }
+            Self::Enable { job, on: true } => words.extend(["job", "enable", job]),
+            Self::Enable { job, on: false } => words.extend(["job", "disable", job]),
+            Self::Prioritize { job, priority } => {
+                words.extend(["job", "set-priority", job]);
+                options.push(priority.to_string());
+            }
+            Self::Reset { job } => words.extend(["job", "reset", job]),
+            Self::Drain { worker, on: true } => words.extend(["worker", "drain", worker]),
+            Self::Drain { worker, on: false } => words.extend(["worker", "resume", worker]),
+            Self::Forget { worker, fenced } => {
+                words.extend(["worker", "forget", worker]);
+                words.extend(fenced.then_some("--i-have-fenced-it"));
+            }
+        }
+        let words = words.into_iter().map(str::to_owned).chain(options);
+        words.collect()
+    }
+}
+
+fn kill_options(kill: Option<Kill>) -> Vec<String> {
+    let Some(Kill { method, wait_ms }) = kill else { return Vec::new() };
+    match method {
+        KillMethod::Term => vec!["--signal=term".to_owned()],
+        KillMethod::Kill => vec!["--signal=kill".to_owned()],
+        KillMethod::TermWaitKill => vec![
+            "--signal=term-wait-kill".to_owned(),
+            format!("--grace={}", wait_ms.div_ceil(1_000)),
+        ],
+    }
+}
+
+impl Client {
+    /// Does it, and says what was done. `progress` hears of long work as it goes on: how many are
+    /// done and how many are left; it says whether to go on.
+    pub async fn act(
+        &self,
+        action: Action,
+        reason: String,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> anyhow::Result<String> {
+        let audit = Audit { actor: actor(), reason };
+        match action {
+            Action::Kill { attempt, kill, .. } => {
+                let Audit { actor, reason } = audit;
+                let request = KillRequest { attempt, kill, actor, reason };
+                let KillReply { job, node, attempt_no, worker } =
+                    self.ask(verb::KILL, &request).await?;
+                Ok(format!("asked {worker} to end {job} on {node} (attempt {attempt_no})"))
+            }
+            Action::Forgive { job, node } => {
+                let Audit { actor, reason } = audit;
+                let request = ForgiveRequest { job, node, actor, reason };
+                let reply: ForgiveReply = self.ask(verb::FORGIVE, &request).await?;
+                Ok(format!("{} tasks forgiven", reply.forgiven))
+            }
+            Action::Apply { action, plan, kill, .. } => {
+                self.apply(action, plan, kill, audit, &mut progress).await
+            }
+            Action::Enable { job, on } => {
+                let overrides = Overrides { enabled: Some(on), priority: None };
+                self.set(job, false, overrides, audit).await
+            }
+            Action::Prioritize { job, priority } => {
+                let overrides = Overrides { enabled: None, priority: Some(priority) };
+                self.set(job, false, overrides, audit).await
+            }
+            Action::Reset { job } => self.set(job, true, Overrides::default(), audit).await,
+            Action::Drain { worker, on } => {
+                let request = WorkerDrainRequest { worker, on, audit };
+                let WorkerReply { worker, attempts } =
+                    self.ask(verb::WORKER_DRAIN, &request).await?;
+                Ok(match on {
+                    true => format!("{worker} takes no new work; it still runs {attempts} tasks"),
+                    false => format!("{worker} takes work again"),
+                })
+            }
+            Action::Forget { worker, fenced } => {
+                let request = WorkerForgetRequest { worker, fenced, audit };
+                let WorkerReply { worker, attempts } =
+                    self.ask(verb::WORKER_FORGET, &request).await?;
+                Ok(format!("{worker} is forgotten; {attempts} of its tasks were given up"))
+            }
+        }
+    }
+
+    /// What an action on all tasks that pass a filter would touch.
+    pub async fn plan(&self, action: BulkAction, filter: &str) -> anyhow::Result<PlanReply> {
+        let list = ListRequest { filter: filter.to_owned(), ..ListRequest::default() };
+        let tasks = TasksRequest { list, ..TasksRequest::default() };
+        self.ask(verb::PLAN, &PlanRequest { action, tasks }).await
+    }
+
+    async fn apply(
+        &self,
+        action: BulkAction,
+        plan: String,
+        kill: Option<Kill>,
+        Audit { actor, reason }: Audit,
+        progress: &mut impl FnMut(u64, u64) -> bool,
+    ) -> anyhow::Result<String> {
+        let request = ApplyRequest { plan, kill, actor, reason };
+        let (mut applied, mut gone) = (0, 0);
+        let left = loop {
+            let reply: ApplyReply = self.ask(verb::APPLY, &request).await?;
+            applied += reply.applied;
+            gone += reply.gone;
+            if reply.left == 0 || !progress(applied + gone, reply.left) {
+                break reply.left;
+            }
+        };
+        let mut text = match action {
+            BulkAction::Kill => format!("asked for the end of {applied} attempts"),
+            BulkAction::Forgive => format!("{applied} tasks forgiven"),
+        };
+        if gone > 0 {
+            text += &format!("; {gone} were not as planned any more");
+        }
+        if left > 0 {
+            text += &format!("; stopped with {left} left");
+        }
+        Ok(text)
+    }
+
+    async fn set(
+        &self,
+        job: String,
+        reset: bool,
+        overrides: Overrides,
+        audit: Audit,
+    ) -> anyhow::Result<String> {
+        let request = JobOverrideRequest { job, reset, overrides, version_id: None, audit };
+        Ok(how_it_is(&self.ask(verb::JOB_OVERRIDE, &request).await?))
+    }
+}
+
+/// A job after a change, with its warnings.
+pub fn how_it_is(document: &JobDocument) -> String {
+    let enabled = match document.effective.get("enabled") == Some(&json!(true)) {
+        true => "enabled",
+        false => "disabled",
+    };
+    let priority = document.effective.get("priority").and_then(Value::as_f64).unwrap_or(1.0);
+    let origin = match document.origin {
+        Origin::File if document.overrides.is_empty() => " as its file says",
+        Origin::File => " beside what its file says",
+        Origin::Store => "",
+    };
+    let JobDocument { job, version_id, .. } = document;
+    let mut text =
+        format!("{job} is {enabled} with priority {priority}{origin} (version {version_id})");
+    for warning in &document.warnings {
+        text += &format!("\nwarning: {warning}");
+    }
+    text
+}
+
+/// A command as it is typed into a shell.
+pub fn shell(words: &[String]) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=,~@%+".contains(c);
+    let quoted = words.iter().map(|word| match !word.is_empty() && word.chars().all(plain) {
+        true => word.clone(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn all() -> Vec<Action> {
+        let name = || "it's -one".to_owned();
+        let wait = Kill { method: KillMethod::TermWaitKill, wait_ms: 5_000 };
+        let kills = [None, Some(wait), Some(Kill { method: KillMethod::Kill, wait_ms: 0 })];
+        let plan = |action, kill| Action::Apply {
+            action,
+            filter: "job=a state=failed".to_owned(),
+            plan: "1-1".to_owned(),
+            kill,
+        };
+        let mut all = vec![
+            Action::Forgive { job: name(), node: None },
+            Action::Forgive { job: name(), node: Some(name()) },
+            plan(BulkAction::Kill, Some(wait)),
+            plan(BulkAction::Forgive, None),
+            Action::Enable { job: name(), on: true },
+            Action::Enable { job: name(), on: false },
+            Action::Prioritize { job: name(), priority: -2.5 },
+            Action::Reset { job: name() },
+            Action::Drain { worker: name(), on: true },
+            Action::Drain { worker: name(), on: false },
+            Action::Forget { worker: name(), fenced: true },
+        ];
+        all.extend(kills.map(|kill| Action::Kill {
+            job: name(),
+            node: name(),
+            attempt: AttemptId::generate(),
+            kill,
+        }));
+        all
+    }
+
+    #[test]
+    fn every_action_of_the_console_is_a_command_too() {
+        for action in all() {
+            let command = action.command();
+            let parsed = crate::args::Args::try_parse_from(&command);
+            assert!(parsed.is_ok(), "{command:?}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn what_is_undone_twice_is_as_before() {
+        for action in all() {
+            let Some(undo) = action.undo() else { continue };
+            assert_ne!(undo, action);
+            assert_eq!(undo.undo(), Some(action));
+        }
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        let words = ["bistro", "kill", "it's", "db1", "", "a b"].map(str::to_owned);
+        assert_eq!(shell(&words), "bistro kill 'it'\\''s' db1 '' 'a b'");
+    }
+}

@@ -1,0 +1,219 @@
+//! How the state changes: what came, and what was pressed. No I/O; what has to be done is returned.
+
+mod press;
+pub mod questions;
+
+pub use press::events_filter;
+
+use crossterm::event::KeyEvent;
+
+use bistro_common::Millis;
+use bistro_common::protocol::api::{
+    BulkAction, CellStatus, Explanation, Grid, JobRow, ListRequest, Listing, NodeRow, PlanReply,
+    TaskRow, WorkerRow,
+};
+use bistro_common::protocol::event::Event;
+use bistro_common::protocol::view::{GridDelta, GridPlace};
+
+use super::grid::Names;
+use super::state::{EVENTS_MAX, JobView, LINES_MAX, NOTICE_MS, State, View};
+use crate::client::actions::Action;
+use crate::client::logs::{Line, Query, Tail};
+
+pub enum Message {
+    Key(KeyEvent),
+    Resize(u16, u16),
+    Time(Millis),
+    Connected(bool),
+    /// With how long it took.
+    Status(Box<CellStatus>, f64),
+    /// The scheduler did not answer.
+    Silence(String),
+    Jobs(ListRequest, Result<Listing<JobRow>, String>),
+    Nodes(ListRequest, Result<Listing<NodeRow>, String>),
+    Workers(ListRequest, Result<Listing<WorkerRow>, String>),
+    Tasks(ListRequest, Result<Listing<TaskRow>, String>),
+    Job(Box<JobView>),
+    Task(Result<Box<Explanation>, String>),
+    Overused(Vec<NodeRow>),
+    Grid(GridPlace, Grid),
+    GridDelta(GridDelta),
+    GridTrouble(String),
+    Names(Names),
+    Logs(Query, Tail),
+    LogLines(Query, Vec<Line>),
+    Event(Event),
+    Planned(BulkAction, String, PlanReply),
+    /// How an action went.
+    Done(Action, Result<String, String>),
+    Notice(String),
+}
+
+/// What is to be done outside.
+#[derive(Debug, PartialEq)]
+pub enum Command {
+    Act(Action),
+    Plan(BulkAction, String),
+    /// To the clipboard of the terminal.
+    Copy(String),
+    Save {
+        path: String,
+        text: String,
+    },
+}
+
+pub fn update(state: &mut State, message: Message) -> Option<Command> {
+    match message {
+        Message::Key(key) => return press::on_key(state, key),
+        Message::Resize(width, height) => state.size = (width, height),
+        Message::Time(now) => {
+            state.now_ms = now;
+            if state.notice.as_ref().is_some_and(|(until, _)| *until <= now) {
+                state.notice = None;
+            }
+        }
+        Message::Connected(connected) => state.link.connected = connected,
+        Message::Status(status, rtt_ms) => {
+            state.link.answered_ms = Some(state.now_ms);
+            state.link.rtt_ms = Some(rtt_ms);
+            state.link.trouble = None;
+            state.status = Some(*status);
+        }
+        Message::Silence(trouble) => state.link.trouble = Some(trouble),
+        Message::Jobs(request, Ok(listing)) => {
+            state.rates.note(state.now_ms, &listing.items);
+            state.jobs.take(&request, listing);
+        }
+        Message::Jobs(request, Err(why)) => state.jobs.refuse(&request, why),
+        Message::Nodes(request, Ok(listing)) => state.nodes.take(&request, listing),
+        Message::Nodes(request, Err(why)) => state.nodes.refuse(&request, why),
+        Message::Workers(request, Ok(listing)) => state.workers.take(&request, listing),
+        Message::Workers(request, Err(why)) => state.workers.refuse(&request, why),
+        Message::Tasks(request, Ok(listing)) => state.tasks.take(&request, listing),
+        Message::Tasks(request, Err(why)) => state.tasks.refuse(&request, why),
+        Message::Job(job) => {
+            if job.job == state.job.job {
+                state.rates.note(state.now_ms, job.row.as_slice());
+                state.job = *job;
+            }
+        }
+        Message::Task(Ok(explanation)) => {
+            let row = &explanation.task;
+            if state.task.as_ref().is_some_and(|(j, n)| *j == row.job && *n == row.node) {
+                state.explanation = Some(*explanation);
+                state.refused = None;
+            }
+        }
+        Message::Task(Err(why)) => (state.explanation, state.refused) = (None, Some(why)),
+        Message::Overused(rows) => state.overused = rows,
+        Message::Grid(from, page) => {
+            if let Err(problem) = state.grid.take(from, page) {
+                grid_trouble(state, problem);
+            }
+        }
+        Message::GridTrouble(why) => grid_trouble(state, why),
+        Message::GridDelta(delta) => {
+            let before = state.grid.in_sync;
+            state.grid.apply(&delta);
+            state.link.gaps += u64::from(before && !state.grid.in_sync);
+        }
+        Message::Names(names) => state.grid.names = names,
+        Message::Logs(query, tail) if query == state.logs.query => {
+            let logs = &mut state.logs;
+            logs.lines = tail.lines.into();
+            (logs.problems, logs.loaded) = (tail.problems, true);
+            // Who asked for a time sees what comes after it, and not the end.
+            logs.up = if query.since_ms.is_some() { logs.lines.len() } else { 0 };
+        }
+        Message::LogLines(query, lines) if query == state.logs.query => on_lines(state, lines),
+        Message::Logs(..) | Message::LogLines(..) => {}
+        Message::Event(event) => {
+            let events = &mut state.events;
+            // Who looks at older ones keeps looking at them.
+            events.up += usize::from(events.up > 0);
+            events.events.push_back(event);
+            if events.events.len() > EVENTS_MAX {
+                events.events.pop_front();
+            }
+        }
+        Message::Planned(action, filter, plan) => questions::planned(state, action, filter, plan),
+        Message::Done(action, Ok(text)) => {
+            state.undo = action.undo();
+            let undo = match &state.undo {
+                Some(_) => format!("  ({} undoes it)", state.keymap.key_of(super::keys::Key::Undo)),
+                None => String::new(),
+            };
+            say(state, text + &undo);
+        }
+        Message::Done(_, Err(why)) => say(state, format!("refused: {why}")),
+        Message::Notice(text) => say(state, text),
+    }
+    None
+}
+
+fn grid_trouble(state: &mut State, why: String) {
+    state.grid.in_sync = false;
+    state.grid.trouble = Some(why);
+}
+
+pub(super) fn say(state: &mut State, text: impl Into<String>) {
+    state.notice = Some((state.now_ms + NOTICE_MS, text.into()));
+}
+
+fn on_lines(state: &mut State, lines: Vec<Line>) {
+    let logs = &mut state.logs;
+    if logs.up > 0 {
+        logs.up += lines.len();
+    }
+    logs.lines.extend(lines);
+    let extra = logs.lines.len().saturating_sub(LINES_MAX);
+    logs.lines.drain(..extra);
+    logs.up = logs.up.min(logs.lines.len());
+}
+
+/// The command line that shows the same as a view.
+pub fn command_of_view(state: &State, view: View) -> Option<Vec<String>> {
+    let list = |name: &str, query: &super::list::Query| {
+        let mut words = vec!["bistro".to_owned(), name.to_owned()];
+        if !query.filter.is_empty() {
+            words.extend(["--filter".to_owned(), query.filter.clone()]);
+        }
+        if !query.sort.is_empty() {
+            words.push(format!("--sort={}", query.sort));
+        }
+        words
+    };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    Some(match view {
+        View::Jobs => list("jobs", &state.jobs.query),
+        View::Nodes => list("nodes", &state.nodes.query),
+        View::Workers => list("workers", &state.workers.query),
+        View::Tasks => list("tasks", &state.tasks.query),
+        View::Grid => words(&["bistro", "tasks", "-o", "ndjson"]),
+        View::Health => words(&["bistro", "doctor"]),
+        View::Job => words(&["bistro", "job", "get", &state.job.job]),
+        View::Task => {
+            let (job, node) = state.task.as_ref()?;
+            words(&["bistro", "task", "show", job, node])
+        }
+        View::Events => {
+            let mut command = words(&["bistro", "events", "-f"]);
+            if !state.events.filter.is_empty() {
+                command.extend(words(&["--filter", &state.events.filter]));
+            }
+            command
+        }
+        View::Logs => {
+            let query = &state.logs.query;
+            let mut command = words(&["bistro", "logs", "-f"]);
+            command.extend(query.job.iter().chain(&query.node).cloned());
+            for (flag, value) in [
+                ("--grep", query.regex.clone()),
+                ("--worker", query.worker.as_ref().map(ToString::to_string)),
+            ] {
+                command.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value]));
+            }
+            command
+        }
+    })
+}

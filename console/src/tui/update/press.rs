@@ -1,0 +1,510 @@
+//! Keys: in a view, in a question, in a line that is typed, and in the palette.
+
+use crossterm::event::{KeyCode, KeyEvent};
+
+use bistro_common::filter::{self, Filter};
+use bistro_common::protocol::api::{BulkAction, TaskState};
+use bistro_common::protocol::event::Event;
+use bistro_common::protocol::log::Stream;
+
+use super::{Command, command_of_view, questions, say};
+use crate::client::actions::{Action, shell};
+use crate::client::logs::Query as LogQuery;
+use crate::text::{clock_ms, parse_time};
+use crate::tui::keys::Key;
+use crate::tui::list::{List, Query, Row};
+use crate::tui::palette::{self, Palette, Pick};
+use crate::tui::state::{JobView, Prompt, PromptKind, State, View};
+use crate::tui::view::{grid_size, shown_events};
+
+/// Nobody goes back further, or types more.
+const BACK_MAX: usize = 16;
+const TYPED_MAX: usize = 1_000;
+
+pub fn on_key(state: &mut State, event: KeyEvent) -> Option<Command> {
+    if state.confirm.is_some() {
+        return on_confirm_key(state, event);
+    }
+    if state.palette.is_some() {
+        return on_palette_key(state, event);
+    }
+    if state.prompt.is_some() {
+        return on_prompt_key(state, event);
+    }
+    if state.help {
+        state.help = false;
+        return None;
+    }
+    let key = state.keymap.meaning(event, state.view)?;
+    on_command(state, key)
+}
+
+fn on_command(state: &mut State, key: Key) -> Option<Command> {
+    let page = state.body_rows().max(2) as i64 - 1;
+    match key {
+        Key::Quit => state.quit = true,
+        Key::Help => state.help = true,
+        Key::Palette => state.palette = Some(Palette::default()),
+        Key::Back => back(state),
+        Key::Go(view) => go(state, view),
+        Key::NextView => {
+            let at = View::TABS.iter().position(|&view| view == state.view);
+            go(state, View::TABS[at.map_or(0, |at| (at + 1) % View::TABS.len())]);
+        }
+        Key::Up => move_by(state, -1),
+        Key::Down => move_by(state, 1),
+        Key::PageUp => move_by(state, -page),
+        Key::PageDown => move_by(state, page),
+        Key::Home => move_by(state, i64::MIN / 2),
+        Key::End => move_by(state, i64::MAX / 2),
+        Key::Left | Key::Right => {
+            let (width, height) = grid_size(state);
+            let step = state.grid.scale(width, height).nodes as i64;
+            state.grid.move_by(0, if key == Key::Left { -step } else { step });
+        }
+        Key::ZoomIn | Key::ZoomOut => {
+            let (width, height) = grid_size(state);
+            state.grid.zoom(key == Key::ZoomIn, width, height);
+        }
+        Key::Open => open(state),
+        Key::Filter => prompt(state, PromptKind::Filter, filter_of(state)),
+        Key::Search => {
+            let typed = state.logs.search.as_ref().map(|(text, _)| text.clone());
+            prompt(state, PromptKind::Search, typed.unwrap_or_default());
+        }
+        Key::Jump => prompt(state, PromptKind::Time, String::new()),
+        Key::Save => prompt(state, PromptKind::Save, "bistro.log".to_owned()),
+        Key::NextState => next_state(state),
+        Key::Failures => failures(state),
+        Key::Sort => on_list(state, ListKey::Sort),
+        Key::Reverse => on_list(state, ListKey::Reverse),
+        Key::Freeze => on_list(state, ListKey::Freeze),
+        Key::Logs => open_logs(state),
+        Key::Statuses => {
+            let streams = &mut state.logs.query.streams;
+            match streams.iter().position(|&stream| stream == Stream::Statuses) {
+                Some(at) => drop(streams.remove(at)),
+                None => streams.push(Stream::Statuses),
+            }
+            reload_logs(state);
+        }
+        Key::NextFound => find(state, false),
+        Key::LastFound => find(state, true),
+        Key::Wrap => state.logs.wrap = !state.logs.wrap,
+        Key::Times => state.logs.times = !state.logs.times,
+        Key::Copy => return copy(state),
+        Key::Kill | Key::Forgive | Key::Toggle | Key::Undo => questions::ask(state, key),
+        Key::KillAll => return questions::plan(state, BulkAction::Kill),
+        Key::ForgiveAll => return questions::plan(state, BulkAction::Forgive),
+        Key::Priority => ask_priority(state),
+    }
+    None
+}
+
+fn on_confirm_key(state: &mut State, event: KeyEvent) -> Option<Command> {
+    let confirm = state.confirm.as_mut()?;
+    match event.code {
+        KeyCode::Tab | KeyCode::BackTab | KeyCode::Left | KeyCode::Right => {
+            confirm.yes = !confirm.yes;
+        }
+        KeyCode::Down | KeyCode::Up if !confirm.ways.is_empty() => {
+            let all = confirm.ways.len();
+            let step = if event.code == KeyCode::Down { 1 } else { all - 1 };
+            confirm.way = (confirm.way + step) % all;
+        }
+        KeyCode::Enter => {
+            let mut confirm = state.confirm.take().filter(|confirm| confirm.yes)?;
+            if let Action::Kill { kill, .. } | Action::Apply { kill, .. } = &mut confirm.action {
+                *kill = confirm.ways.get(confirm.way).and_then(|(_, kill)| *kill);
+            }
+            return Some(Command::Act(confirm.action));
+        }
+        KeyCode::Esc | KeyCode::Char('n' | 'q') => state.confirm = None,
+        _ => {}
+    }
+    None
+}
+
+fn on_palette_key(state: &mut State, event: KeyEvent) -> Option<Command> {
+    let palette = state.palette.as_mut()?;
+    match event.code {
+        KeyCode::Esc => state.palette = None,
+        KeyCode::Up => palette.cursor = palette.cursor.saturating_sub(1),
+        KeyCode::Down | KeyCode::Tab => {
+            let typed = palette.text.clone();
+            let last = palette::entries(state, &typed).len().saturating_sub(1);
+            if let Some(palette) = &mut state.palette {
+                palette.cursor = (palette.cursor + 1).min(last);
+            }
+        }
+        KeyCode::Enter => {
+            let Palette { text, cursor } = state.palette.take()?;
+            let entry = palette::entries(state, &text).into_iter().nth(cursor)?;
+            return pick(state, entry.pick);
+        }
+        code => {
+            palette.cursor = 0;
+            type_into(&mut palette.text, code);
+        }
+    }
+    None
+}
+
+fn pick(state: &mut State, pick: Pick) -> Option<Command> {
+    match pick {
+        Pick::Press(key) => return on_command(state, key),
+        Pick::Job(job) => open_job(state, job),
+        Pick::Worker(worker) => open_tasks(state, filter::exactly("worker", &worker)),
+        Pick::Tasks(filter) => open_tasks(state, filter),
+    }
+    None
+}
+
+fn type_into(text: &mut String, code: KeyCode) {
+    match code {
+        KeyCode::Char(c) if text.len() < TYPED_MAX => text.push(c),
+        KeyCode::Backspace => drop(text.pop()),
+        _ => {}
+    }
+}
+
+fn prompt(state: &mut State, kind: PromptKind, text: String) {
+    let before = text.clone();
+    state.prompt = Some(Prompt { kind, text, before });
+}
+
+fn on_prompt_key(state: &mut State, event: KeyEvent) -> Option<Command> {
+    let prompt = state.prompt.as_mut()?;
+    match event.code {
+        KeyCode::Esc => {
+            let Prompt { kind, before, .. } = state.prompt.take()?;
+            if kind == PromptKind::Filter {
+                filter_live(state, before);
+            }
+        }
+        KeyCode::Enter => {
+            let Prompt { kind, text, .. } = state.prompt.take()?;
+            return entered(state, kind, text);
+        }
+        code => {
+            type_into(&mut prompt.text, code);
+            // What is typed holds at once, where that costs little.
+            if prompt.kind == PromptKind::Filter && state.view != View::Logs {
+                let text = prompt.text.clone();
+                filter_live(state, text);
+            }
+        }
+    }
+    None
+}
+
+fn entered(state: &mut State, kind: PromptKind, text: String) -> Option<Command> {
+    match kind {
+        PromptKind::Filter if state.view == View::Logs => {
+            state.logs.query.regex = (!text.is_empty()).then_some(text);
+            reload_logs(state);
+        }
+        PromptKind::Filter => filter_live(state, text),
+        PromptKind::Search => search(state, &text),
+        PromptKind::Time => jump(state, &text),
+        PromptKind::Priority { job } => questions::prioritize(state, job, &text),
+        PromptKind::Save if text.is_empty() => {}
+        PromptKind::Save => {
+            let line = |line: &crate::client::logs::Line| {
+                let l = &line.line;
+                let time = clock_ms(l.time_ms);
+                format!("{time} {} {} {} {}\n", line.worker, l.job, l.node, l.text)
+            };
+            let lines = state.logs.lines.iter().map(line).collect();
+            return Some(Command::Save { path: text, text: lines });
+        }
+    }
+    None
+}
+
+fn filter_of(state: &State) -> String {
+    match state.view {
+        View::Jobs => state.jobs.query.filter.clone(),
+        View::Nodes => state.nodes.query.filter.clone(),
+        View::Workers => state.workers.query.filter.clone(),
+        View::Tasks => state.tasks.query.filter.clone(),
+        View::Logs => state.logs.query.regex.clone().unwrap_or_default(),
+        View::Events => state.events.filter.clone(),
+        View::Grid | View::Health | View::Job | View::Task => String::new(),
+    }
+}
+
+fn filter_live(state: &mut State, filter: String) {
+    fn ask<T: Row>(list: &mut List<T>, filter: String) {
+        list.ask(Query { filter, sort: list.query.sort.clone() });
+    }
+    match state.view {
+        View::Jobs => ask(&mut state.jobs, filter),
+        View::Nodes => ask(&mut state.nodes, filter),
+        View::Workers => ask(&mut state.workers, filter),
+        View::Tasks => ask(&mut state.tasks, filter),
+        View::Events => {
+            state.events.filter = filter;
+            state.events.up = 0;
+        }
+        View::Logs | View::Grid | View::Health | View::Job | View::Task => {}
+    }
+}
+
+enum ListKey {
+    Sort,
+    Reverse,
+    Freeze,
+}
+
+fn on_list(state: &mut State, key: ListKey) {
+    fn apply<T: Row>(list: &mut List<T>, key: &ListKey) {
+        match key {
+            ListKey::Sort => list.sort_next(),
+            ListKey::Reverse => list.sort_reversed(),
+            ListKey::Freeze => list.frozen = !list.frozen,
+        }
+    }
+    match state.view {
+        View::Jobs => apply(&mut state.jobs, &key),
+        View::Nodes => apply(&mut state.nodes, &key),
+        View::Workers => apply(&mut state.workers, &key),
+        View::Tasks => apply(&mut state.tasks, &key),
+        _ => {}
+    }
+}
+
+fn next_state(state: &mut State) {
+    let filter = &state.tasks.query.filter;
+    let only = |s: TaskState| filter::with(filter, "state", Some(s.as_str())) == *filter;
+    let at = TaskState::ALL.into_iter().position(only);
+    let next = TaskState::ALL.get(at.map_or(0, |at| at + 1));
+    let filter = filter::with(filter, "state", next.map(|state| state.as_str()));
+    filter_live(state, filter);
+}
+
+fn failures(state: &mut State) {
+    match state.view {
+        View::Grid if !state.grid.next_failed() => say(state, "no task has failed"),
+        View::Jobs => filter_live(state, "failed>0".to_owned()),
+        View::Tasks => {
+            let filter = questions::failures(&state.tasks.query.filter);
+            filter_live(state, filter);
+        }
+        _ => {}
+    }
+}
+
+pub fn go(state: &mut State, view: View) {
+    if state.view != view {
+        state.back.push(state.view);
+        let extra = state.back.len().saturating_sub(BACK_MAX);
+        state.back.drain(..extra);
+        state.view = view;
+    }
+}
+
+fn back(state: &mut State) {
+    let filtered = !filter_of(state).is_empty();
+    match state.view {
+        View::Logs if state.logs.search.is_some() => state.logs.search = None,
+        View::Logs if filtered || state.logs.query.since_ms.is_some() => {
+            state.logs.query.regex = None;
+            state.logs.query.since_ms = None;
+            reload_logs(state);
+        }
+        // A list that was opened from another is left with its filter.
+        _ if filtered && state.back.is_empty() => filter_live(state, String::new()),
+        _ => match state.back.pop() {
+            Some(view) => state.view = view,
+            None => state.view = View::Jobs,
+        },
+    }
+}
+
+fn move_by(state: &mut State, by: i64) {
+    let up = |up: usize, len: usize, rows: usize| {
+        let most = len.saturating_sub(rows) as i64;
+        (up as i64).saturating_sub(by).clamp(0, most) as usize
+    };
+    let rows = state.body_rows();
+    match state.view {
+        View::Jobs => state.jobs.move_by(by),
+        View::Nodes => state.nodes.move_by(by),
+        View::Workers => state.workers.move_by(by),
+        View::Tasks => state.tasks.move_by(by),
+        View::Grid => {
+            let (width, height) = grid_size(state);
+            let jobs = state.grid.scale(width, height).jobs as i64;
+            state.grid.move_by(by.saturating_mul(jobs), 0);
+        }
+        View::Logs => state.logs.up = up(state.logs.up, state.logs.lines.len(), rows),
+        View::Events => {
+            let len = shown_events(state).len();
+            state.events.up = up(state.events.up, len, rows);
+        }
+        View::Health | View::Job | View::Task => {}
+    }
+}
+
+fn open(state: &mut State) {
+    match state.view {
+        View::Jobs => {
+            if let Some(job) = state.jobs.chosen().map(|row| row.job.clone()) {
+                open_job(state, job);
+            }
+        }
+        View::Job => {
+            let filter = filter::exactly("job", &state.job.job);
+            open_tasks(state, filter);
+        }
+        View::Nodes => {
+            if let Some(node) = state.nodes.chosen().map(|row| row.node.clone()) {
+                open_tasks(state, filter::exactly("under", &node));
+            }
+        }
+        View::Workers => {
+            if let Some(worker) = state.workers.chosen().map(|row| row.worker.clone()) {
+                open_tasks(state, filter::exactly("worker", &worker));
+            }
+        }
+        View::Tasks | View::Grid => {
+            if let Some(task) = task_under_cursor(state) {
+                state.task = Some(task);
+                (state.explanation, state.refused) = (None, None);
+                go(state, View::Task);
+            }
+        }
+        View::Task | View::Logs | View::Events | View::Health => {}
+    }
+}
+
+fn open_job(state: &mut State, job: String) {
+    if state.job.job != job {
+        state.job = JobView { job, ..JobView::default() };
+    }
+    go(state, View::Job);
+}
+
+fn open_tasks(state: &mut State, filter: String) {
+    state.tasks.ask(Query { filter, sort: String::new() });
+    go(state, View::Tasks);
+}
+
+fn task_under_cursor(state: &State) -> Option<(String, String)> {
+    match state.view {
+        View::Tasks => state.tasks.chosen().map(|row| (row.job.clone(), row.node.clone())),
+        View::Grid => {
+            let job = state.grid.jobs.get(state.grid.row)?;
+            Some((job.job.clone(), state.grid.node()?.to_owned()))
+        }
+        View::Task => state.task.clone(),
+        _ => None,
+    }
+}
+
+fn open_logs(state: &mut State) {
+    let (mut job, mut node, mut worker) = (None, None, None);
+    match state.view {
+        View::Jobs => job = state.jobs.chosen().map(|row| row.job.clone()),
+        View::Job => job = Some(state.job.job.clone()),
+        View::Workers => {
+            let name = state.workers.chosen().map(|row| row.worker.clone());
+            worker = name.and_then(|name| name.parse().ok());
+        }
+        _ => {
+            if let Some((its_job, its_node)) = task_under_cursor(state) {
+                (job, node) = (Some(its_job), Some(its_node));
+            }
+        }
+    }
+    let streams = state.logs.query.streams.clone();
+    state.logs.query = LogQuery { job, node, worker, streams, ..LogQuery::default() };
+    reload_logs(state);
+    go(state, View::Logs);
+}
+
+fn reload_logs(state: &mut State) {
+    state.logs.lines.clear();
+    state.logs.problems.clear();
+    (state.logs.up, state.logs.loaded) = (0, false);
+}
+
+fn search(state: &mut State, text: &str) {
+    if text.is_empty() {
+        state.logs.search = None;
+        return;
+    }
+    match regex::RegexBuilder::new(text).size_limit(1 << 20).build() {
+        Ok(regex) => {
+            state.logs.search = Some((text.to_owned(), regex));
+            find(state, true);
+        }
+        Err(_) => say(state, format!("{text:?} is not a regular expression")),
+    }
+}
+
+/// Goes to the next line that was searched, up or down from the last one in sight.
+fn find(state: &mut State, upwards: bool) {
+    let logs = &state.logs;
+    let Some((_, regex)) = &logs.search else {
+        return say(state, "nothing is searched for");
+    };
+    let last = logs.lines.len().saturating_sub(logs.up + 1);
+    let found = |at: &usize| regex.is_match(&logs.lines[*at].line.text);
+    let at = match upwards {
+        // The first time, the line at the end counts too.
+        true => (0..last + usize::from(logs.up == 0)).rev().find(found),
+        false => (last + 1..logs.lines.len()).find(found),
+    };
+    match at {
+        Some(at) => state.logs.up = logs.lines.len() - at - 1,
+        None => say(state, "no more lines match"),
+    }
+}
+
+fn jump(state: &mut State, text: &str) {
+    let Some(time_ms) = parse_time(text, state.now_ms) else {
+        return say(state, format!("{text:?} is no time; try -10m, 14:05 or 2024-05-01T14:05"));
+    };
+    match state.view {
+        View::Logs => {
+            state.logs.query.since_ms = Some(time_ms);
+            reload_logs(state);
+        }
+        View::Events => {
+            let later = |event: &&Event| event.time_ms >= time_ms;
+            let after = shown_events(state).into_iter().filter(later).count();
+            state.events.up = after.saturating_sub(state.body_rows());
+        }
+        _ => {}
+    }
+}
+
+fn copy(state: &mut State) -> Option<Command> {
+    let command = shell(&command_of_view(state, state.view)?);
+    say(state, format!("copied: {command}"));
+    Some(Command::Copy(command))
+}
+
+fn ask_priority(state: &mut State) {
+    let row = match state.view {
+        View::Jobs => state.jobs.chosen(),
+        _ => state.job.row.as_ref(),
+    };
+    if state.read_only {
+        return say(state, "this console is read-only");
+    }
+    match row {
+        Some(row) => {
+            let (job, text) = (row.job.clone(), row.priority.to_string());
+            prompt(state, PromptKind::Priority { job }, text);
+        }
+        None => say(state, "there is no job under the cursor"),
+    }
+}
+
+/// What is wrong with a filter of events, if anything.
+pub fn events_filter(state: &State) -> Result<Filter, String> {
+    Filter::parse(&state.events.filter, &Event::KEYS).map_err(|error| error.to_string())
+}
