@@ -54,7 +54,14 @@ fn main() -> ExitCode {
         // To standard error, and if that is gone, as a panic.
         .log_internal_errors(false)
         .init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = match args.command {
+        Command::Up(_) | Command::Scheduler(_) | Command::Worker(_) => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
+        // Who asks or watches has one thing to do at a time.
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the runtime cannot start: {error}");

@@ -1,5 +1,6 @@
 //! `bistro-bench`: what docs/performance.md says, measured on this machine. Build it in release.
 
+mod console;
 mod core;
 mod e2e;
 mod figures;
@@ -40,6 +41,12 @@ enum Bench {
         #[arg(long, default_value_t = 10_000)]
         tasks: u32,
     },
+    /// The console with a million tasks, in a terminal of its own
+    Console {
+        /// So many kills are scripted while rows change their order
+        #[arg(long, default_value_t = 10_000)]
+        kills: usize,
+    },
     /// Task logs: one core takes them, and they are found again
     Logs {
         /// Size of the store that pages are read from
@@ -75,6 +82,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Start { runs } => runtime.block_on(start::run(runs))?,
         Bench::Idle { seconds } => runtime.block_on(idle::run(seconds))?,
         Bench::E2e { tasks } => runtime.block_on(e2e::run(tasks))?,
+        Bench::Console { kills } => runtime.block_on(console::run(kills))?,
         Bench::Logs { store_gb } => logs::run(&runtime, store_gb)?,
         Bench::Spawn => runtime.block_on(spawn::run())?,
         Bench::Core(args) => core::run(&args)?,
@@ -120,9 +128,7 @@ fn rss_kb(pid: i32) -> u64 {
 
 /// CPU time that a process has used so far, in seconds.
 fn cpu_seconds(pid: i32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    // After the name: state is field 3, user and system time are 14 and 15, in 1/100 s.
-    let ticks = rest.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<f64>().ok());
-    ticks.sum::<f64>() / 100.0
+    let clock = nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(pid));
+    let time = clock.and_then(nix::time::clock_gettime);
+    time.map_or(f64::NAN, |time| std::time::Duration::from(time).as_secs_f64())
 }

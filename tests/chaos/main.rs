@@ -3,7 +3,6 @@
 
 mod evidence;
 mod parts;
-mod proxy;
 
 use clap::Parser;
 use fastrand::Rng;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bistro_tests::{NatsServer, Process, bistro, children_of};
 
-use crate::proxy::{self, Proxy};
+use bistro_tests::proxy::{self, Proxy};
 
 pub const WORKERS: usize = 3;
 /// So that it ends, and something follows, within a short run.

@@ -5,6 +5,7 @@ mod cell;
 mod nats_server;
 mod packages;
 mod process;
+pub mod proxy;
 
 pub use cell::{Cell, Worker, bistro};
 pub use nats_server::NatsServer;

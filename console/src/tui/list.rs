@@ -9,7 +9,7 @@ use bistro_common::protocol::api::{
 };
 
 /// Rows that are asked for at a time; several screens, so that scrolling seldom waits.
-const WINDOW: u32 = 200;
+const WINDOW: u32 = 120;
 
 /// What a row is, whatever its place.
 pub trait Row {

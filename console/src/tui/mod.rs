@@ -38,8 +38,13 @@ pub use plain::{once, plain};
 const MESSAGES_MAX: usize = 256;
 /// What comes in between is drawn together.
 const FRAME: Duration = Duration::from_millis(33);
+/// News seldom come alone: what follows so soon is drawn with the first.
+const GATHER: Duration = Duration::from_millis(15);
 /// Ages and clocks move at this pace.
 const SECOND: Duration = Duration::from_secs(1);
+
+/// So many keys at most are answered by one frame.
+const KEYS_MAX: usize = 64;
 
 /// What the console is fed by, and how it says what it wants.
 struct Feeding {
@@ -90,6 +95,13 @@ impl Pace {
         self.next_news = Instant::now() + share.max(FRAME);
     }
 
+    fn has_news(&mut self) {
+        if !self.news {
+            self.news = true;
+            self.next_news = self.next_news.max(Instant::now() + GATHER);
+        }
+    }
+
     /// A terminal that takes long gets less.
     fn written(&mut self, took: Duration) {
         self.next_news = self.next_news.max(Instant::now() + took * 2);
@@ -113,7 +125,7 @@ pub async fn run(client: Client, settings: Settings) -> anyhow::Result<ExitCode>
     pace.drawn(terminal.draw(|frame| view::draw(&state, frame))?);
 
     let mut feeding = Feeding::start(&client, &state);
-    let mut input = EventStream::new();
+    let mut input = read_input();
     let mut seconds = tokio::time::interval(SECOND);
     let mut stops = signal(SignalKind::from_raw(nix::libc::SIGTSTP))?;
     let ended = ended_by_signal();
@@ -126,13 +138,13 @@ pub async fn run(client: Client, settings: Settings) -> anyhow::Result<ExitCode>
         let news_at = (pace.news && !terminal.is_busy()).then_some(pace.next_news);
         let message = tokio::select! {
             biased;
-            event = input.next() => match event {
-                Some(Ok(event)) => {
+            message = input.recv() => match message {
+                Some(message) => {
                     pace.key = true;
-                    translate(event)
+                    Some(message)
                 }
                 // The terminal is gone.
-                Some(Err(_)) | None => break,
+                None => break,
             },
             () = &mut ended => break,
             _ = stops.recv() => {
@@ -145,26 +157,49 @@ pub async fn run(client: Client, settings: Settings) -> anyhow::Result<ExitCode>
                 None
             }
             Some(message) = feeding.messages.recv() => {
-                pace.news = true;
+                pace.has_news();
                 Some(message)
             }
             _ = seconds.tick() => {
-                pace.news = true;
+                pace.has_news();
                 Some(Message::Time(clock.now()))
             }
             () = sleep_until(news_at) => None,
         };
-        let Some(message) = message else { continue };
-        match update(&mut state, message) {
-            Some(Command::Copy(text)) => terminal.copy(&text)?,
-            Some(command) => {
-                tokio::spawn(feed::perform(client.clone(), command, feeding.sender.clone()));
+        // Keys that are there already are answered together.
+        let keys: Vec<Message> =
+            std::iter::from_fn(|| input.try_recv().ok()).take(KEYS_MAX).collect();
+        pace.key |= !keys.is_empty();
+        let settled = state.is_settled();
+        for message in message.into_iter().chain(keys) {
+            match update(&mut state, message) {
+                Some(Command::Copy(text)) => terminal.copy(&text)?,
+                Some(command) => {
+                    tokio::spawn(feed::perform(client.clone(), command, feeding.sender.clone()));
+                }
+                None => {}
             }
-            None => {}
         }
+        // What somebody waits for is not news.
+        pace.key |= !settled && state.is_settled();
         feeding.follow(&state);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keys and resizes, until the terminal is gone.
+fn read_input() -> mpsc::Receiver<Message> {
+    let (sender, input) = mpsc::channel(KEYS_MAX);
+    tokio::spawn(async move {
+        let mut events = EventStream::new();
+        while let Some(Ok(event)) = events.next().await {
+            let Some(message) = translate(event) else { continue };
+            if sender.send(message).await.is_err() {
+                return;
+            }
+        }
+    });
+    input
 }
 
 fn translate(event: Event) -> Option<Message> {

@@ -260,10 +260,19 @@ impl TaskTable {
         job: JobIx,
     ) -> impl Iterator<Item = (NodeIx, TaskCell)> + 'a {
         let level = &self.levels[self.level(job)];
-        level.range().map(move |node| {
-            let node = NodeIx(node as u32);
-            (node, self.cell(forest, TaskIx { job, node }))
-        })
+        // A column lies a row apart; asking for each cell by itself would find the job every time.
+        let (column, list) = match &self.rows[job.index()] {
+            Row::Column(column) => {
+                let cells = level.cells.get(column.cells..).unwrap_or_default();
+                (Some(cells.iter().step_by(level.stride.max(1)).copied()), None)
+            }
+            Row::List(list) => {
+                let cell = move |node: usize| list.cell(forest, NodeIx(node as u32));
+                (None, Some(level.range().map(cell)))
+            }
+        };
+        let cells = column.into_iter().flatten().chain(list.into_iter().flatten());
+        level.range().map(|node| NodeIx(node as u32)).zip(cells)
     }
 
     fn level(&self, job: JobIx) -> LevelIx {

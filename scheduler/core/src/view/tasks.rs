@@ -31,7 +31,8 @@ pub(crate) struct Query<'a> {
 }
 
 struct Mask {
-    passes: Vec<bool>,
+    nodes: Vec<NodeIx>,
+    /// These are all of the level.
     all: bool,
 }
 
@@ -95,7 +96,6 @@ impl Core {
         if in_states == 0 {
             return;
         }
-        let level = self.plan.forest.level(state.level());
         if let Some(node) = &query.request.node {
             let node = self.plan.forest.find(state.level(), node);
             let task = node.map(|node| TaskIx { job, node });
@@ -111,11 +111,13 @@ impl Core {
             found.total += in_states as usize;
             return;
         }
-        let (states, passes) = (query.states, &query.masks[&(state.level(), left)].passes);
-        for (node, cell) in self.plan.cells(job) {
+        let all = mask.all.then(|| self.plan.cells(job));
+        let nodes = &query.masks[&(state.level(), left)].nodes;
+        let some = nodes.iter().map(|&node| (node, self.plan.cell(TaskIx { job, node })));
+        let some = all.is_none().then_some(some);
+        for (node, cell) in all.into_iter().flatten().chain(some.into_iter().flatten()) {
             let task = TaskIx { job, node };
-            if states[state.state_of(cell) as usize]
-                && passes[node.index() - level.start]
+            if query.states[state.state_of(cell) as usize]
                 && (!by_task || self.passes_terms(query, task))
             {
                 found.push(task, range);
@@ -271,14 +273,15 @@ impl<'a> Query<'a> {
             let named = filter.of("").enumerate().filter(|(at, _)| left >> at & 1 == 1);
             let mut terms: Vec<&Term> = named.map(|(_, term)| term).collect();
             terms.extend(filter.of("node"));
-            let passes = |node: usize| {
-                let node = NodeIx(node as u32);
+            let passes = |&node: &NodeIx| {
                 let name = core.plan.forest.name(node);
                 terms.iter().all(|term| term.holds_for(name))
                     && filter.of("under").all(|term| core.is_under(term, node))
             };
-            let passes: Vec<bool> = core.plan.forest.level(level).map(passes).collect();
-            Mask { all: passes.iter().all(|&passes| passes), passes }
+            let range = core.plan.forest.level(level);
+            let all = range.clone().map(|node| NodeIx(node as u32));
+            let nodes: Vec<NodeIx> = all.filter(passes).collect();
+            Mask { all: nodes.len() == range.len(), nodes }
         })
     }
 }

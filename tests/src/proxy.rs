@@ -1,7 +1,9 @@
-//! A TCP proxy before NATS: it can hold back what goes in either direction, or all of it a while.
+//! A TCP proxy before NATS: it counts, and can hold back what goes in either direction, or all of it
+//! a while, or hang up.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -15,11 +17,15 @@ pub struct Fault {
     pub out_cut: bool,
     pub in_cut: bool,
     pub delay: Duration,
+    /// As if there were no server: connections are closed, and new ones, too.
+    pub down: bool,
 }
 
 pub struct Proxy {
     address: SocketAddr,
     fault: Arc<watch::Sender<Fault>>,
+    /// Bytes that came from the server.
+    received: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -27,13 +33,14 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let fault = Arc::new(watch::Sender::new(Fault::default()));
-        let shared = fault.clone();
+        let received = Arc::new(AtomicU64::new(0));
+        let (shared, count) = (fault.clone(), received.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(join(client, server.clone(), shared.clone()));
+                tokio::spawn(join(client, server.clone(), shared.clone(), count.clone()));
             }
         });
-        Self { address, fault }
+        Self { address, fault, received }
     }
 
     pub fn url(&self) -> String {
@@ -43,17 +50,33 @@ impl Proxy {
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
     }
+
+    /// How many bytes have come from the server so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
 }
 
 /// Until either end closes.
-async fn join(client: TcpStream, server: String, fault: Arc<watch::Sender<Fault>>) {
+async fn join(
+    client: TcpStream,
+    server: String,
+    fault: Arc<watch::Sender<Fault>>,
+    received: Arc<AtomicU64>,
+) {
+    let mut hung_up = fault.subscribe();
+    if hung_up.borrow().down {
+        return;
+    }
     // A server that is down refuses, and the client sees its connection closed.
     let Ok(server) = TcpStream::connect(server).await else { return };
     let (client_in, client_out) = client.into_split();
     let (server_in, server_out) = server.into_split();
+    let sent = AtomicU64::new(0);
     tokio::select! {
-        () = pass(client_in, server_out, fault.subscribe(), |fault| fault.out_cut) => {}
-        () = pass(server_in, client_out, fault.subscribe(), |fault| fault.in_cut) => {}
+        () = pass(client_in, server_out, fault.subscribe(), |fault| fault.out_cut, &sent) => {}
+        () = pass(server_in, client_out, fault.subscribe(), |fault| fault.in_cut, &received) => {}
+        _ = hung_up.wait_for(|fault| fault.down) => {}
     }
 }
 
@@ -62,10 +85,12 @@ async fn pass(
     mut to: OwnedWriteHalf,
     mut fault: watch::Receiver<Fault>,
     is_cut: fn(&Fault) -> bool,
+    passed: &AtomicU64,
 ) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
+        passed.fetch_add(count as u64, Ordering::Relaxed);
         let delay = fault.borrow().delay;
         tokio::time::sleep(delay).await;
         if fault.wait_for(|fault| !is_cut(fault)).await.is_err()
