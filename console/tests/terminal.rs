@@ -101,7 +101,7 @@ async fn a_task_is_found_read_and_killed() {
     console.wait_for("> running 2").await;
     console.press("2");
     console.wait_for("crawl on n1").await;
-    console.press("4t");
+    console.press("5t");
     console.wait_for("state=running  1 of 2").await;
     console.press("l");
     console.wait_for("hello from").await;
@@ -156,6 +156,52 @@ async fn the_terminal_is_given_back_after_a_signal() {
         console.signal(signal);
         console.wait_for_end().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_terminal_is_given_back_while_it_is_stopped_and_taken_again() {
+    let mut console = Console::open("nats://127.0.0.1:1");
+    console.wait_for("Jobs").await;
+    console.signal(Signal::SIGTSTP);
+    wait_until("the screen to be given back", || !console.is_in_alternate_screen()).await;
+    console.signal(Signal::SIGCONT);
+    wait_until("the screen to be taken again", || console.is_in_alternate_screen()).await;
+    console.wait_for("Jobs").await;
+    console.press("8");
+    console.wait_for("8 Health").await;
+    console.press("q");
+    console.wait_for_end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_seen_and_done_at_night() {
+    let cell = cell().await;
+    let script = cell.script("task", "echo failed > \"$2\"");
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for_count(TaskState::Failed, 3).await;
+    let mut console = Console::open(&cell.nats.url());
+    // What fails, what it printed last, and why; then all of it again, and that it was said who did.
+    console.wait_for("x failed 3").await;
+    console.press("5f");
+    console.wait_for("state=failed,backoff  1 of 3").await;
+    console.press("\r");
+    console.wait_for("crawl on n").await;
+    console.press("5A");
+    console.wait_for("3: 3 failed").await;
+    console.wait_for("bistro forgive --filter state=failed,backoff --yes").await;
+    console.press("\t\r");
+    console.wait_for("3 tasks forgiven").await;
+    console.press("1D\t\r");
+    console.wait_for("crawl is disabled").await;
+    console.press("7/kind~audit\r");
+    console.wait_for("audit.forgive").await;
+    console.wait_for("audit.job_override").await;
+    console.press("u\t\r");
+    console.wait_for("crawl is enabled").await;
+    console.press(":view nodes\r");
+    console.wait_for("all nodes").await;
+    console.press("q");
+    console.wait_for_end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

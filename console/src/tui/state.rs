@@ -198,6 +198,8 @@ pub struct State {
     pub notice: Option<(Millis, String)>,
     pub view: View,
     pub back: Vec<View>,
+    /// Lines above the top of a view that is read from there.
+    pub scroll: usize,
     pub help: bool,
     pub confirm: Option<Confirm>,
     pub prompt: Option<Prompt>,
@@ -257,6 +259,7 @@ impl State {
             notice: None,
             view: View::Jobs,
             back: Vec::new(),
+            scroll: 0,
             help: false,
             confirm: None,
             prompt: None,

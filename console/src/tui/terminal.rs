@@ -196,7 +196,9 @@ impl Terminal {
         leave();
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)?;
         enter()?;
-        self.screen().clear()?;
+        // Nothing of what was drawn is there any more.
+        let backend = CrosstermBackend::new(self.pending.clone());
+        self.screen = Some(ratatui::Terminal::new(backend)?);
         Ok(())
     }
 

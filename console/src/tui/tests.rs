@@ -1,25 +1,66 @@
-use super::keys::BINDINGS;
-use super::state::{State, View};
-use super::update::{Command, Message, update};
-use super::view;
-use crate::client::logs::{Line, Tail};
+//! Every view at every size, flows of keys, and random walks against a plain model. No I/O.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use serde_json::json;
+use ratatui::buffer::Buffer;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-use bistro_common::protocol::api::{JobRow, TaskState};
+use bistro_common::protocol::api::{JobRow, ListRequest, Listing, TaskRow, TaskState};
+use bistro_common::protocol::task::KillMethod;
+use bistro_common::protocol::view::GridPlace;
+
+use super::grid::Names;
+use super::keys::Keymap;
+use super::state::{JobView, State, View};
+use super::theme::Theme;
+use super::update::{Command, Message, update};
+use super::view;
+use crate::client::actions::Action;
+use crate::client::logs::{Line, Tail};
+
+mod walk;
 
 const NOW: u64 = 1_700_000_000_000;
+const SIZES: [(u16, u16); 4] = [(40, 10), (80, 24), (120, 40), (200, 60)];
 
-fn screen(state: &State) -> String {
+fn draw(state: &State) -> Buffer {
     let (width, height) = state.size;
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| view::draw(state, frame)).unwrap();
-    let text = terminal.backend().to_string();
-    text.lines().map(hide_clock).collect::<Vec<_>>().join("\n")
+    terminal.backend().buffer().clone()
+}
+
+fn screen(state: &State) -> String {
+    let buffer = draw(state);
+    let rows = buffer.content().chunks(usize::from(state.size.0.max(1)));
+    let text = |row: &[ratatui::buffer::Cell]| row.iter().map(|c| c.symbol()).collect::<String>();
+    rows.map(|row| hide_clock(text(row).trim_end())).collect::<Vec<_>>().join("\n")
+}
+
+/// Where a style begins, line by line: what a screen says beside its text.
+fn styles(state: &State) -> String {
+    let buffer = draw(state);
+    let mut lines = Vec::new();
+    for (y, row) in buffer.content().chunks(usize::from(state.size.0.max(1))).enumerate() {
+        let mut runs = Vec::new();
+        let mut before = None;
+        for (x, cell) in row.iter().enumerate() {
+            let style = cell.style();
+            if before != Some(style) {
+                let (fg, bg) = (style.fg.unwrap_or_default(), style.bg.unwrap_or_default());
+                runs.push(format!("{x}:{fg}/{bg}{:?}", style.add_modifier));
+                before = Some(style);
+            }
+        }
+        // Most of the screen has one style, and nothing in it.
+        if runs != ["0:Reset/ResetNONE"] {
+            lines.push(format!("{y} {}", runs.join(" ")));
+        }
+    }
+    lines.join("\n")
 }
 
 /// Replaces times of day, which depend on where this runs.
@@ -40,21 +81,27 @@ fn press(state: &mut State, code: KeyCode) -> Option<Command> {
     update(state, Message::Key(KeyEvent::new(code, KeyModifiers::NONE)))
 }
 
-fn from<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+fn type_text(state: &mut State, text: &str) {
+    text.chars().for_each(|c| assert_eq!(press(state, KeyCode::Char(c)), None));
+}
+
+fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
 }
 
-fn jobs(names: &[&str]) -> Vec<JobRow> {
-    let row = |name: &&str| {
-        from(json!({
-            "job": name, "enabled": true, "owner": "me", "level": "db", "priority": 1.0,
-            "depends_on": [], "counts": {"done": 70, "running": 12, "failed": 1, "can_run": 17},
-        }))
-    };
-    names.iter().map(row).collect()
+fn listing<T: serde::de::DeserializeOwned>(rows: Value) -> Listing<T> {
+    let total = rows.as_array().map_or(0, Vec::len);
+    from(json!({"total": total, "items": rows}))
 }
 
-fn running_task(node: &str, attempt: u8) -> serde_json::Value {
+fn job(name: &str) -> Value {
+    json!({
+        "job": name, "enabled": name != "paused", "owner": "me", "level": "db", "priority": 1.0,
+        "depends_on": [], "counts": {"done": 70, "running": 12, "failed": 1, "can_run": 17},
+    })
+}
+
+fn running_task(node: &str, attempt: u8) -> Value {
     json!({
         "job": "scrape", "node": node, "state": "running", "attempt_no": 2,
         "running": {
@@ -64,9 +111,22 @@ fn running_task(node: &str, attempt: u8) -> serde_json::Value {
     })
 }
 
+fn waiting_task(node: &str) -> Value {
+    json!({
+        "job": "scrape", "node": node, "state": "backoff", "attempt_no": 1,
+        "last": {"result_bits": 96, "data": {"exception": "timed out"}},
+        "backoff_until_ms": NOW + 30_000,
+    })
+}
+
+fn empty() -> State {
+    let keymap = Keymap::new(&BTreeMap::new()).unwrap();
+    State::new("main".to_owned(), Theme::named("dark").unwrap(), keymap)
+}
+
 /// A console that has heard of a small cell.
 fn filled() -> State {
-    let mut state = State::new("main".to_owned(), false, true);
+    let mut state = empty();
     let mut send = |message| assert_eq!(update(&mut state, message), None);
     send(Message::Resize(80, 24));
     send(Message::Time(NOW));
@@ -76,81 +136,177 @@ fn filled() -> State {
         "scheduler": "01900000-0000-7000-8000-000000000002", "epoch": 3, "build": "0.1.0",
         "started_ms": NOW, "now_ms": NOW, "enabled": true, "finished": false,
         "counts": {"done": 140, "running": 24, "failed": 2, "can_run": 34},
-        "jobs": 2, "nodes": 101, "workers": 2, "workers_healthy": 2,
+        "jobs": 2, "nodes": 101, "workers": 2, "workers_healthy": 1,
+        "problems": [{"severity": "error", "file": "bistro.json", "line": 7, "column": 3,
+            "key_path": "bistro_job->x.level", "message": "there is no level \"rack\""}],
     }));
-    send(Message::Status(status, jobs(&["scrape", "backup"])));
-    send(Message::Workers(from(json!([{
-        "worker": "w1", "host": "db1.example.com", "health": "healthy", "running": 2,
-        "last_heartbeat_ms": NOW - 400, "build": "0.1.0",
-        "capacity": {"cpu_cores": 8, "ram_mb": 0}, "slots": {"cpu": {"used": 2, "limit": 8}},
-    }]))));
-    send(Message::Grid(from(json!({
-        "layout": 1, "seq": 0, "levels": {"db": ["db1", "db2", "db3", "db4"]},
+    send(Message::Status(status, 0.7));
+    let page = json!({
+        "layout": 1, "seq": 0, "total": 2, "levels": {"db": 4},
         "jobs": [{"job": "scrape", "level": "db", "cells": "+>x."},
                  {"job": "backup", "level": "db", "cells": "4:"}],
-    }))));
+    });
+    send(Message::Grid(GridPlace::default(), from(page)));
+    let names = ["db1", "db2", "db3", "db4"].map(str::to_owned).to_vec();
+    send(Message::Names(Names { level: "db".to_owned(), first: 0, names }));
+    for second in 0..20 {
+        let rows: Vec<JobRow> = vec![from(job("scrape"))];
+        state.rates.note(NOW - 20_000 + second * 1_000, &rows);
+    }
+    fill_lists(&mut state);
     state
 }
 
-fn show_tasks(state: &mut State, rows: serde_json::Value) {
-    press(state, KeyCode::Char('4'));
-    let request = state.tasks.request();
-    let count = rows.as_array().map_or(0, Vec::len);
-    let listing = from(json!({"total": count, "items": rows}));
-    update(state, Message::Tasks(request, listing));
+fn fill_lists(state: &mut State) {
+    let jobs = json!([job("scrape"), job("backup"), job("paused")]);
+    let workers = json!([{
+        "worker": "w1", "host": "db1.example.com", "health": "healthy", "running": 2,
+        "last_heartbeat_ms": NOW - 400, "build": "0.1.0",
+        "capacity": {"cpu_cores": 8, "ram_mb": 0}, "slots": {"cpu": {"used": 2, "limit": 8}},
+    }, {
+        "worker": "w2", "host": "db2.example.com", "health": "gone", "running": 0,
+        "last_heartbeat_ms": NOW - 400_000, "build": "0.1.0",
+        "capacity": {"cpu_cores": 8, "ram_mb": 0}, "slots": {},
+    }]);
+    let nodes = json!([
+        {"node": "host1", "level": "host", "parent": "root", "enabled": true,
+         "slots": {"concurrency": {"used": 2, "limit": 2}}},
+        {"node": "db1", "level": "db", "parent": "host1", "enabled": false, "slots": {}},
+    ]);
+    update(state, Message::Jobs(state.jobs.request(), Ok(listing(jobs))));
+    update(state, Message::Workers(state.workers.request(), Ok(listing(workers))));
+    update(state, Message::Nodes(state.nodes.request(), Ok(listing(nodes))));
+    take_tasks(state, json!([running_task("db1", 1), running_task("db2", 2), waiting_task("db9")]));
+}
+
+fn take_tasks(state: &mut State, rows: Value) {
+    update(state, Message::Tasks(state.tasks.request(), Ok(listing(rows))));
+}
+
+fn log_line(id: u64, stream: &str, text: &str, dropped: u64) -> Line {
+    let line = from(json!({
+        "id": id.to_string(), "time_ms": NOW, "stream": stream, "job": "scrape", "node": "db1",
+        "attempt_no": 2, "text": text, "dropped": dropped,
+    }));
+    Line { worker: "w1".to_owned(), line }
+}
+
+fn show_logs(state: &mut State) {
+    let exited = "{\"event\": \"process_exited\", \"message\": \"exited with status 0\"}";
+    let lines = vec![
+        log_line(1, "stdout", "one \u{1b}[31mline", 0),
+        log_line(2, "statuses", "17 lines were dropped", 17),
+        log_line(3, "statuses", exited, 0),
+        log_line(4, "stderr", &"a long line ".repeat(20), 0),
+        log_line(5, "stdout", "and another", 0),
+    ];
+    let query = state.logs.query.clone();
+    update(state, Message::Logs(query, Tail { lines, ..Tail::default() }));
+}
+
+/// Goes to a view by keys, as far as there is a way, and fills it.
+fn show(view: View) -> State {
+    let mut state = filled();
+    match view {
+        View::Task => {
+            press(&mut state, KeyCode::Char('5'));
+            press(&mut state, KeyCode::Enter);
+            let explanation = from(json!({
+                "task": running_task("db1", 1), "path": ["root", "host1", "db1"],
+                "reasons": [{"kind": "running", "text": "it is running on w1"}],
+            }));
+            update(&mut state, Message::Task(Ok(explanation)));
+        }
+        View::Job => {
+            press(&mut state, KeyCode::Enter);
+            let document = json!({"job": "scrape", "origin": "file", "version_id": 0,
+                "effective": {"enabled": true, "owner": "me", "priority": 1.0}});
+            let view = JobView {
+                job: "scrape".to_owned(),
+                row: Some(from(job("scrape"))),
+                document: Some(from(document)),
+                failing: vec![from(waiting_task("db9"))],
+                slowest: vec![from(running_task("db1", 1))],
+                problem: None,
+            };
+            update(&mut state, Message::Job(Box::new(view)));
+        }
+        tab => {
+            let at = View::TABS.iter().position(|&view| view == tab).unwrap();
+            press(&mut state, KeyCode::Char(char::from(b'1' + at as u8)));
+        }
+    }
+    if view == View::Logs {
+        show_logs(&mut state);
+    }
+    let kinds = [("task.started", "scrape"), ("audit.kill", "scrape"), ("task.failed", "backup")];
+    for (kind, job) in kinds {
+        let event = json!({"v": 1, "time_ms": NOW, "epoch": 1, "kind": kind, "job": job,
+            "actor": "ann"});
+        update(&mut state, Message::Event(from(event)));
+    }
+    assert_eq!(state.view, view);
+    state
 }
 
 #[test]
-fn every_view_at_80x24() {
-    let mut state = filled();
-    insta::assert_snapshot!("jobs", screen(&state));
-    press(&mut state, KeyCode::Char('?'));
-    insta::assert_snapshot!("help", screen(&state));
-    press(&mut state, KeyCode::Char('?'));
-    press(&mut state, KeyCode::Char('2'));
-    press(&mut state, KeyCode::Right);
-    insta::assert_snapshot!("grid", screen(&state));
-    press(&mut state, KeyCode::Char('3'));
-    insta::assert_snapshot!("workers", screen(&state));
-    let waiting = json!({
-        "job": "scrape", "node": "db9", "state": "backoff", "attempt_no": 1,
-        "last": {"result_bits": 96, "data": {"exception": "timed out"}},
-        "backoff_until_ms": NOW + 30_000,
-    });
-    show_tasks(&mut state, json!([running_task("db1", 1), running_task("db2", 2), waiting]));
-    insta::assert_snapshot!("tasks", screen(&state));
+fn every_view_at_every_size() {
+    for view in View::ALL {
+        let mut state = show(view);
+        for (width, height) in SIZES {
+            update(&mut state, Message::Resize(width, height));
+            let name = format!("{}_{width}x{height}", view.title().to_lowercase());
+            insta::assert_snapshot!(name, screen(&state));
+        }
+        update(&mut state, Message::Resize(80, 24));
+        insta::assert_snapshot!(format!("{}_styles", view.title().to_lowercase()), styles(&state));
+    }
+}
+
+#[test]
+fn what_lies_over_a_view() {
+    let mut state = show(View::Tasks);
+    for (width, height) in SIZES {
+        update(&mut state, Message::Resize(width, height));
+        let size = format!("{width}x{height}");
+        press(&mut state, KeyCode::Char('?'));
+        insta::assert_snapshot!(format!("help_{size}"), screen(&state));
+        press(&mut state, KeyCode::Char('?'));
+        press(&mut state, KeyCode::Char('K'));
+        insta::assert_snapshot!(format!("confirm_{size}"), screen(&state));
+        press(&mut state, KeyCode::Esc);
+        press(&mut state, KeyCode::Char(':'));
+        type_text(&mut state, "kil");
+        insta::assert_snapshot!(format!("palette_{size}"), screen(&state));
+        press(&mut state, KeyCode::Esc);
+    }
+    state.ascii = true;
     press(&mut state, KeyCode::Char('K'));
-    insta::assert_snapshot!("confirm", screen(&state));
-    press(&mut state, KeyCode::Esc);
-    press(&mut state, KeyCode::Enter);
-    let explanation = from(json!({
-        "task": running_task("db1", 1), "path": ["root", "host1", "db1"],
-        "reasons": [{"kind": "running", "text": "it is running on w1"}],
-    }));
-    update(&mut state, Message::Task(explanation));
-    insta::assert_snapshot!("task", screen(&state));
-    press(&mut state, KeyCode::Char('l'));
-    let line = |id: u64, stream: &str, text: &str, dropped: u64| Line {
-        worker: "w1".to_owned(),
-        line: from(json!({
-            "id": id.to_string(), "time_ms": NOW, "stream": stream, "job": "scrape", "node": "db1",
-            "attempt_no": 2, "text": text, "dropped": dropped,
-        })),
-    };
-    let lines = vec![
-        line(1, "stdout", "one \u{1b}[31mline", 0),
-        line(2, "statuses", "17 lines were dropped", 17),
-        line(
-            3,
-            "statuses",
-            "{\"event\": \"process_exited\", \"message\": \"exited with status 0\"}",
-            0,
-        ),
-        line(4, "stderr", "and another", 0),
-    ];
-    let query = state.logs.query.clone();
-    update(&mut state, Message::Logs(query, Tail { lines, ..Tail::default() }));
-    insta::assert_snapshot!("logs", screen(&state));
+    assert!(screen(&state).is_ascii(), "{}", screen(&state));
+}
+
+#[test]
+fn states_are_told_apart_without_colour_and_by_every_theme() {
+    let mut glyphs: Vec<char> = TaskState::ALL.iter().map(|state| state.glyph()).collect();
+    glyphs.sort_unstable();
+    glyphs.dedup();
+    assert_eq!(glyphs.len(), TaskState::ALL.len());
+    for view in View::ALL {
+        let mut state = show(view);
+        let text = screen(&state);
+        state.theme = Theme::named("mono").unwrap();
+        state.ascii = true;
+        let plain = screen(&state);
+        assert!(plain.is_ascii(), "{plain}");
+        // Bars are blocks of colour otherwise, and a task may print anything.
+        if !matches!(view, View::Jobs | View::Job | View::Logs) {
+            assert_eq!(plain, text);
+        }
+        let coloured = |cell: &ratatui::buffer::Cell| {
+            cell.fg != ratatui::style::Color::Reset || cell.bg != ratatui::style::Color::Reset
+        };
+        assert!(!draw(&state).content().iter().any(coloured), "{view:?} has colours in mono");
+    }
 }
 
 #[test]
@@ -165,71 +321,194 @@ fn a_lost_connection_is_shown_with_what_was_known() {
 
 #[test]
 fn a_kill_is_about_the_attempt_that_was_shown_whatever_the_list_does() {
-    let mut state = filled();
-    show_tasks(&mut state, json!([running_task("db1", 1), running_task("db2", 2)]));
+    let mut state = show(View::Tasks);
     press(&mut state, KeyCode::Down);
     press(&mut state, KeyCode::Char('K'));
     // Another attempt of the same task, and another order.
-    show_tasks(&mut state, json!([running_task("db2", 7), running_task("db1", 1)]));
+    take_tasks(&mut state, json!([running_task("db2", 7), running_task("db1", 1)]));
     press(&mut state, KeyCode::Tab);
-    let Some(Command::Kill(request)) = press(&mut state, KeyCode::Enter) else {
+    press(&mut state, KeyCode::Down);
+    let Some(Command::Act(Action::Kill { attempt, node, kill, .. })) =
+        press(&mut state, KeyCode::Enter)
+    else {
         panic!("a kill was confirmed");
     };
-    assert!(request.attempt.to_string().ends_with("02"));
+    assert!(attempt.to_string().ends_with("02"));
+    assert_eq!((node.as_str(), kill.unwrap().method), ("db2", KillMethod::TermWaitKill));
+}
+
+#[test]
+fn nothing_is_asked_about_a_row_that_nobody_has_chosen() {
+    let mut state = show(View::Tasks);
+    press(&mut state, KeyCode::Down);
+    take_tasks(&mut state, json!([running_task("db5", 5), running_task("db6", 6)]));
+    press(&mut state, KeyCode::Char('K'));
+    assert!(state.confirm.is_none());
+    assert!(screen(&state).contains("the row that you were on is gone"));
+    press(&mut state, KeyCode::Down);
+    press(&mut state, KeyCode::Char('K'));
+    assert!(state.confirm.is_some());
 }
 
 #[test]
 fn enter_alone_confirms_nothing_and_read_only_asks_nothing() {
-    let mut state = filled();
-    show_tasks(&mut state, json!([running_task("db1", 1)]));
+    let mut state = show(View::Tasks);
     press(&mut state, KeyCode::Char('K'));
     assert!(state.confirm.is_some());
     assert_eq!(press(&mut state, KeyCode::Enter), None);
     assert!(state.confirm.is_none());
     state.read_only = true;
-    press(&mut state, KeyCode::Char('K'));
-    press(&mut state, KeyCode::Char('F'));
-    assert!(state.confirm.is_none());
-}
-
-#[test]
-fn late_answers_to_another_question_change_nothing() {
-    let mut state = filled();
-    show_tasks(&mut state, json!([running_task("db1", 1)]));
-    let old = state.tasks.request();
-    press(&mut state, KeyCode::Char('t'));
-    assert_eq!(state.tasks.filter.state, Some(TaskState::Running));
-    let listing = from(json!({"total": 1, "items": [running_task("db9", 9)]}));
-    update(&mut state, Message::Tasks(old, listing));
-    assert!(state.tasks.table.rows.is_empty());
-}
-
-#[test]
-fn every_state_is_told_apart_without_colour() {
-    let mut glyphs: Vec<char> = TaskState::ALL.iter().map(|state| state.glyph()).collect();
-    glyphs.sort_unstable();
-    glyphs.dedup();
-    assert_eq!(glyphs.len(), TaskState::ALL.len());
-}
-
-proptest! {
-    #[test]
-    fn no_keys_and_no_size_break_it(
-        steps in prop::collection::vec((0usize..40, 1u16..200, 1u16..60), 1..60)
-    ) {
-        let mut state = filled();
-        show_tasks(&mut state, json!([running_task("db1", 1), running_task("db2", 2)]));
-        let mut codes: Vec<KeyCode> = BINDINGS.iter().flat_map(|b| b.codes).copied().collect();
-        codes.push(KeyCode::Backspace);
-        for (key, width, height) in steps {
-            update(&mut state, Message::Resize(width, height));
-            press(&mut state, codes[key % codes.len()]);
-            screen(&state);
-            state.quit = false;
-        }
-        for view in View::TABS {
-            state.view = view;
-            screen(&state);
+    for view in View::ALL {
+        let mut state = show(view);
+        state.read_only = true;
+        for binding in state.keymap.clone().bindings {
+            let changes = binding.help.contains("(asks)");
+            for &code in binding.codes.iter().filter(|_| changes) {
+                assert_eq!(press(&mut state, code), None);
+                assert!(state.confirm.is_none() && state.prompt.is_none(), "{}", binding.name);
+            }
         }
     }
+}
+
+#[test]
+fn actions_on_all_that_pass_a_filter_are_planned_and_then_confirmed() {
+    let mut state = show(View::Tasks);
+    assert_eq!(press(&mut state, KeyCode::Char('X')), None, "not without a filter");
+    press(&mut state, KeyCode::Char('/'));
+    type_text(&mut state, "state=running");
+    press(&mut state, KeyCode::Enter);
+    let Some(Command::Plan(action, filter)) = press(&mut state, KeyCode::Char('X')) else {
+        panic!("a plan is asked for");
+    };
+    let plan = from(json!({"plan": "3-1", "total": 2, "counts": {"running": 2},
+        "sample": [running_task("db1", 1)], "expires_ms": NOW + 1_000}));
+    update(&mut state, Message::Planned(action, filter, plan));
+    assert!(screen(&state).contains("2: 2 running"), "{}", screen(&state));
+    press(&mut state, KeyCode::Tab);
+    let Some(Command::Act(Action::Apply { plan, .. })) = press(&mut state, KeyCode::Enter) else {
+        panic!("it is applied");
+    };
+    assert_eq!(plan, "3-1");
+}
+
+#[test]
+fn what_was_done_can_be_taken_back() {
+    let mut state = show(View::Jobs);
+    press(&mut state, KeyCode::Char('D'));
+    press(&mut state, KeyCode::Tab);
+    let Some(Command::Act(action)) = press(&mut state, KeyCode::Enter) else {
+        panic!("it is disabled");
+    };
+    assert_eq!(action, Action::Enable { job: "scrape".to_owned(), on: false });
+    update(&mut state, Message::Done(action, Ok("scrape is disabled".to_owned())));
+    assert!(screen(&state).contains("(u undoes it)"));
+    press(&mut state, KeyCode::Char('u'));
+    press(&mut state, KeyCode::Tab);
+    let Some(Command::Act(undo)) = press(&mut state, KeyCode::Enter) else {
+        panic!("it is enabled again");
+    };
+    assert_eq!(undo, Action::Enable { job: "scrape".to_owned(), on: true });
+}
+
+#[test]
+fn a_filter_holds_while_it_is_typed_and_as_before_if_it_is_given_up() {
+    let mut state = show(View::Tasks);
+    press(&mut state, KeyCode::Char('f'));
+    assert_eq!(state.tasks.query.filter, "state=failed,backoff");
+    let old = state.tasks.request();
+    press(&mut state, KeyCode::Char('/'));
+    type_text(&mut state, " db");
+    assert_eq!(state.tasks.query.filter, "state=failed,backoff db");
+    let late: Listing<TaskRow> = listing(json!([running_task("db7", 7)]));
+    update(&mut state, Message::Tasks(old, Ok(late)));
+    assert!(!state.tasks.loaded, "a late answer to another question");
+    let why = "there is no \"x\"".to_owned();
+    let refused = Message::Tasks(state.tasks.request(), Err(why));
+    update(&mut state, refused);
+    assert!(screen(&state).contains("there is no \"x\""));
+    press(&mut state, KeyCode::Esc);
+    assert_eq!(state.tasks.query.filter, "state=failed,backoff");
+    press(&mut state, KeyCode::Char('t'));
+    assert_eq!(state.tasks.query.filter, "state=running");
+}
+
+#[test]
+fn the_palette_finds_what_is_meant_and_does_it() {
+    let mut state = show(View::Jobs);
+    press(&mut state, KeyCode::Char(':'));
+    type_text(&mut state, "view work");
+    press(&mut state, KeyCode::Enter);
+    assert_eq!(state.view, View::Workers);
+    press(&mut state, KeyCode::Char(':'));
+    type_text(&mut state, "job backup");
+    press(&mut state, KeyCode::Enter);
+    assert_eq!((state.view, state.job.job.as_str()), (View::Job, "backup"));
+    press(&mut state, KeyCode::Char(':'));
+    type_text(&mut state, "state=failed rack7");
+    press(&mut state, KeyCode::Enter);
+    assert_eq!(state.tasks.query.filter, "state=failed rack7");
+    press(&mut state, KeyCode::Esc);
+    assert_eq!(state.view, View::Job, "back to where it was opened");
+}
+
+#[test]
+fn every_view_has_its_command_line() {
+    use clap::Parser;
+    for view in View::ALL {
+        let mut state = show(view);
+        let Some(Command::Copy(command)) = press(&mut state, KeyCode::Char('y')) else {
+            panic!("{view:?} has no command");
+        };
+        let words: Vec<&str> = command.split(' ').collect();
+        let parsed = crate::args::Args::try_parse_from(&words);
+        assert!(parsed.is_ok(), "{command}: {}", parsed.unwrap_err());
+    }
+}
+
+#[test]
+fn logs_are_searched_wrapped_and_read_from_a_time_on() {
+    let mut state = show(View::Logs);
+    let shown = screen(&state).lines().count();
+    press(&mut state, KeyCode::Char('s'));
+    type_text(&mut state, "^one");
+    press(&mut state, KeyCode::Enter);
+    assert!(screen(&state).contains("1 lines with ^one"), "{}", screen(&state));
+    assert_eq!(state.logs.up, 4);
+    press(&mut state, KeyCode::Char('w'));
+    let text = screen(&state);
+    assert!(text.matches("a long line").count() <= 20 && text.lines().count() <= shown);
+    press(&mut state, KeyCode::Esc);
+    press(&mut state, KeyCode::Char('@'));
+    type_text(&mut state, "-10m");
+    press(&mut state, KeyCode::Enter);
+    assert_eq!(state.logs.query.since_ms, Some(NOW - 600_000));
+    press(&mut state, KeyCode::Char('s'));
+    type_text(&mut state, "(");
+    press(&mut state, KeyCode::Enter);
+    assert!(screen(&state).contains("not a regular expression"));
+}
+
+#[test]
+fn events_are_filtered_here() {
+    let mut state = show(View::Events);
+    press(&mut state, KeyCode::Char('/'));
+    type_text(&mut state, "kind~audit");
+    press(&mut state, KeyCode::Enter);
+    assert!(screen(&state).contains("kind~audit  1 of 3"), "{}", screen(&state));
+}
+
+#[test]
+fn a_list_says_what_it_is_sorted_by() {
+    let mut state = show(View::Jobs);
+    press(&mut state, KeyCode::Char('s'));
+    fill_lists(&mut state);
+    assert!(screen(&state).contains("JOB^"));
+    press(&mut state, KeyCode::Char('r'));
+    assert_eq!(
+        state.jobs.request(),
+        ListRequest { sort: "-job".to_owned(), ..state.jobs.request() }
+    );
+    fill_lists(&mut state);
+    assert!(screen(&state).contains("JOBv"));
 }

@@ -15,7 +15,7 @@ use crate::tui::keys::Key;
 use crate::tui::list::{List, Query, Row};
 use crate::tui::palette::{self, Palette, Pick};
 use crate::tui::state::{JobView, Prompt, PromptKind, State, View};
-use crate::tui::view::{grid_size, shown_events};
+use crate::tui::view::{grid_size, scroll_max, shown_events};
 
 /// Nobody goes back further, or types more.
 const BACK_MAX: usize = 16;
@@ -300,7 +300,7 @@ pub fn go(state: &mut State, view: View) {
         state.back.push(state.view);
         let extra = state.back.len().saturating_sub(BACK_MAX);
         state.back.drain(..extra);
-        state.view = view;
+        (state.view, state.scroll) = (view, 0);
     }
 }
 
@@ -315,10 +315,10 @@ fn back(state: &mut State) {
         }
         // A list that was opened from another is left with its filter.
         _ if filtered && state.back.is_empty() => filter_live(state, String::new()),
-        _ => match state.back.pop() {
-            Some(view) => state.view = view,
-            None => state.view = View::Jobs,
-        },
+        _ => {
+            state.view = state.back.pop().unwrap_or(View::Jobs);
+            state.scroll = 0;
+        }
     }
 }
 
@@ -343,7 +343,11 @@ fn move_by(state: &mut State, by: i64) {
             let len = shown_events(state).len();
             state.events.up = up(state.events.up, len, rows);
         }
-        View::Health | View::Job | View::Task => {}
+        View::Health | View::Job | View::Task => {
+            let most = scroll_max(state) as i64;
+            let to = (state.scroll as i64).saturating_add(by);
+            state.scroll = to.clamp(0, most) as usize;
+        }
     }
 }
 

@@ -63,51 +63,74 @@ fn about<T: Row>(state: &State, list: &List<T>, what: &str) -> Line<'static> {
     line
 }
 
-pub fn jobs(state: &State, area: Rect) -> Vec<Line<'static>> {
-    let width = usize::from(area.width);
-    let wide = width >= 110;
-    let numbers = if wide { 65 } else { 34 };
-    let name = (width.saturating_sub(numbers) * 2 / 5).clamp(8, 40);
-    let bar = width.saturating_sub(numbers + name + 2).max(4);
-    let mut columns = vec![
-        ("JOB", "job", name),
-        ("PROGRESS", "progress", bar),
-        ("DONE", "done", 13),
-        ("RUN", "running", 5),
-        ("WAIT", "waiting", 6),
-        ("FAIL", "failed", 5),
-    ];
-    if wide {
-        columns.extend([("PRIO", "priority", 6), ("PER SEC", "", 8), ("LEFT", "", 14)]);
-    }
-    table(state, &state.jobs, "jobs", &columns, area, |job| job_spans(state, job, name, bar, wide))
-}
-
-fn job_spans(
-    state: &State,
-    job: &JobRow,
+/// How wide the jobs' columns are; a bar or a name of no width is left out.
+struct JobColumns {
     name: usize,
     bar: usize,
-    wide: bool,
-) -> Vec<Span<'static>> {
+    /// With what waits.
+    waiting: bool,
+    /// With priorities and rates.
+    rates: bool,
+}
+
+impl JobColumns {
+    fn new(width: usize) -> Self {
+        let (waiting, rates) = (width >= 60, width >= 110);
+        let numbers = if rates { 65 } else { 34 };
+        match waiting {
+            true => {
+                let name = (width.saturating_sub(numbers) * 2 / 5).clamp(8, 40);
+                let bar = width.saturating_sub(numbers + name + 2).max(4);
+                Self { name, bar, waiting, rates }
+            }
+            // What fails must be in sight.
+            false => Self { name: width.saturating_sub(27).clamp(6, 40), bar: 0, waiting, rates },
+        }
+    }
+}
+
+pub fn jobs(state: &State, area: Rect) -> Vec<Line<'static>> {
+    let widths = JobColumns::new(usize::from(area.width));
+    let mut columns = vec![("JOB", "job", widths.name)];
+    if widths.bar > 0 {
+        columns.push(("PROGRESS", "progress", widths.bar));
+    }
+    columns.extend([("DONE", "done", 13), ("RUN", "running", 5)]);
+    if widths.waiting {
+        columns.push(("WAIT", "waiting", 6));
+    }
+    columns.push(("FAIL", "failed", 5));
+    if widths.rates {
+        columns.extend([("PRIO", "priority", 6), ("PER SEC", "", 8), ("LEFT", "", 14)]);
+    }
+    table(state, &state.jobs, "jobs", &columns, area, |job| job_spans(state, job, &widths))
+}
+
+fn job_spans(state: &State, job: &JobRow, widths: &JobColumns) -> Vec<Span<'static>> {
     let count = |wanted| job.counts.get(&wanted).copied().unwrap_or(0);
     let total = job.counts.values().sum::<u64>() - count(TaskState::Avoided);
-    let waiting = count(TaskState::CanRun) + count(TaskState::Blocked) + count(TaskState::Backoff);
     let style = match job.errors.is_empty() {
         true if job.enabled => state.theme.title,
         true => state.theme.quiet,
         false => state.theme.state(TaskState::Failed),
     };
-    let label =
-        if job.enabled { fit(&job.job, name) } else { fit(&format!("# {}", job.job), name) };
-    let mut spans = vec![Span::styled(label + " ", style)];
-    spans.extend(bar_spans(state, &job.counts, total, bar));
+    let label = if job.enabled { job.job.clone() } else { format!("# {}", job.job) };
+    let mut spans = vec![Span::styled(fit(&label, widths.name) + " ", style)];
+    if widths.bar > 0 {
+        spans.extend(bar_spans(state, &job.counts, total, widths.bar));
+        spans.push(Span::raw(" "));
+    }
     let done = format!("{}/{total}", count(TaskState::Done));
-    spans.push(Span::raw(format!(" {done:<13} {:<5} {waiting:<6} ", count(TaskState::Running))));
+    spans.push(Span::raw(format!("{done:<13} {:<5} ", count(TaskState::Running))));
+    if widths.waiting {
+        let waiting = [TaskState::CanRun, TaskState::Blocked, TaskState::Backoff];
+        let waiting: u64 = waiting.into_iter().map(count).sum();
+        spans.push(Span::raw(format!("{waiting:<6} ")));
+    }
     let failed = count(TaskState::Failed);
     let style = if failed == 0 { state.theme.quiet } else { state.theme.state(TaskState::Failed) };
     spans.push(Span::styled(format!("{failed:<5} "), style));
-    if wide {
+    if widths.rates {
         spans.push(Span::raw(format!("{:<6} {}", job.priority, rate_text(state, job))));
     }
     if let Some(error) = job.errors.first() {

@@ -16,11 +16,15 @@ use ratatui::widgets::Paragraph;
 
 use bistro_common::protocol::api::{Counts, Severity, TaskState};
 
+use super::keys::{Binding, Key};
 use super::state::{Prompt, PromptKind, State, View};
 use crate::text::{clock, fit, safe, span};
 
 pub use grid::grid_size;
 pub use logs::shown_events;
+
+/// Below this, words that glyphs and numbers stand for are left out.
+const NARROW: u16 = 76;
 
 /// Rows that are not the body's: two of the header, the tabs, and the footer.
 pub const FRAME_ROWS: usize = 4;
@@ -40,6 +44,12 @@ pub fn draw(state: &State, frame: &mut Frame<'_>) {
     } else if state.help {
         overlay::help(state, frame);
     }
+    if state.ascii {
+        // Names and log lines may be in any script.
+        for cell in frame.buffer_mut().content.iter_mut().filter(|c| !c.symbol().is_ascii()) {
+            cell.set_symbol("?");
+        }
+    }
 }
 
 fn body_lines(state: &State, area: Rect) -> Vec<Line<'static>> {
@@ -49,12 +59,28 @@ fn body_lines(state: &State, area: Rect) -> Vec<Line<'static>> {
         View::Workers => lists::workers(state, area),
         View::Tasks => lists::tasks(state, area),
         View::Grid => grid::lines(state, area),
-        View::Job => job::lines(state, area),
-        View::Task => task::lines(state, area),
+        View::Job | View::Task | View::Health => {
+            document(state, area).into_iter().skip(state.scroll).collect()
+        }
         View::Logs => logs::logs(state, area),
         View::Events => logs::events(state, area),
-        View::Health => health::lines(state, area),
     }
+}
+
+/// A view that is read from its top, as long as it is.
+fn document(state: &State, area: Rect) -> Vec<Line<'static>> {
+    match state.view {
+        View::Job => job::lines(state, area),
+        View::Task => task::lines(state, area),
+        _ => health::lines(state, area),
+    }
+}
+
+/// How far a view that is read from its top can be scrolled.
+pub fn scroll_max(state: &State) -> usize {
+    let height = state.body_rows();
+    let area = Rect { x: 0, y: 0, width: state.size.0, height: height as u16 };
+    document(state, area).len().saturating_sub(height)
 }
 
 fn header_lines(state: &State, width: u16) -> Vec<Line<'static>> {
@@ -77,7 +103,7 @@ fn header_lines(state: &State, width: u16) -> Vec<Line<'static>> {
             if status.finished {
                 first.push(Span::styled("  finished", state.theme.title));
             }
-            second = counts_spans(state, &status.counts);
+            second = counts_spans(state, &status.counts, width < NARROW);
         }
         None => first.push(Span::raw(" no answer yet")),
     }
@@ -108,12 +134,15 @@ fn header_lines(state: &State, width: u16) -> Vec<Line<'static>> {
     vec![first, Line::from(second)]
 }
 
-fn counts_spans(state: &State, counts: &Counts) -> Vec<Span<'static>> {
+fn counts_spans(state: &State, counts: &Counts, narrow: bool) -> Vec<Span<'static>> {
     let mut spans = Vec::new();
     for which in TaskState::ALL {
         let count = counts.get(&which).copied().unwrap_or(0);
         if count > 0 {
-            let text = format!("{} {} {count}  ", which.glyph(), which.as_str());
+            let text = match narrow {
+                true => format!("{} {count}  ", which.glyph()),
+                false => format!("{} {} {count}  ", which.glyph(), which.as_str()),
+            };
             spans.push(Span::styled(text, state.theme.state(which)));
         }
     }
@@ -124,8 +153,19 @@ fn counts_spans(state: &State, counts: &Counts) -> Vec<Span<'static>> {
 }
 
 fn tab_line(state: &State, width: u16) -> Line<'static> {
+    let last = match state.view {
+        View::Job => Some(format!(" Job {} ", safe(&state.job.job))),
+        View::Task => Some(" Task ".to_owned()),
+        _ => None,
+    };
+    let errors = state.status.as_ref().map_or(0, |status| {
+        status.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
+    });
+    let plural = if errors == 1 { "" } else { "s" };
+    let alarm = (errors > 0).then(|| format!(" {errors} config error{plural}: 8 "));
+    let more = last.iter().chain(&alarm).map(String::len).sum::<usize>();
+    let narrow = usize::from(width) < usize::from(NARROW) + more;
     let mut spans = Vec::new();
-    let narrow = width < 76;
     for (i, view) in View::TABS.into_iter().enumerate() {
         let here = view == state.view;
         let style = if here { state.theme.cursor } else { state.theme.quiet };
@@ -135,20 +175,8 @@ fn tab_line(state: &State, width: u16) -> Line<'static> {
         };
         spans.push(Span::styled(text, style));
     }
-    match state.view {
-        View::Job => {
-            spans.push(Span::styled(format!(" Job {} ", safe(&state.job.job)), state.theme.cursor))
-        }
-        View::Task => spans.push(Span::styled(" Task ", state.theme.cursor)),
-        _ => {}
-    }
-    let errors = state.status.as_ref().map_or(0, |status| {
-        status.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
-    });
-    if errors > 0 {
-        let text = format!(" {errors} config error{}: 8 ", if errors == 1 { "" } else { "s" });
-        spans.push(Span::styled(text, state.theme.alarm));
-    }
+    spans.extend(last.map(|last| Span::styled(last, state.theme.cursor)));
+    spans.extend(alarm.map(|alarm| Span::styled(alarm, state.theme.alarm)));
     Line::from(spans)
 }
 
@@ -174,18 +202,30 @@ fn footer_line(state: &State, width: u16) -> Line<'static> {
     if let Some((_, notice)) = &state.notice {
         return Line::styled(safe(notice), state.theme.title);
     }
-    let mut line = Line::default();
     let shown = state.keymap.in_view(state.view).filter(|binding| !binding.short.is_empty());
-    for binding in shown {
-        let key = binding.codes.first().map(|_| binding.shown()).unwrap_or_default();
-        let key = key.split(' ').next().unwrap_or_default().to_owned();
-        let text = format!(" {}  ", binding.short);
-        if line.width() + key.len() + text.len() > usize::from(width) {
+    // What this view is for comes first; help, which has the rest, is always there.
+    let (help, shown): (Vec<_>, Vec<_>) = shown.partition(|binding| binding.key == Key::Help);
+    let (general, own): (Vec<_>, Vec<_>) =
+        shown.into_iter().partition(|binding| binding.views.is_empty());
+    let hint = |binding: &Binding| {
+        let key = binding.shown().split(' ').next().unwrap_or_default().to_owned();
+        [
+            Span::styled(key, state.theme.title),
+            Span::styled(format!(" {}  ", binding.short), state.theme.quiet),
+        ]
+    };
+    let help: Vec<Span<'static>> = help.into_iter().flat_map(hint).collect();
+    let mut room = usize::from(width).saturating_sub(help.iter().map(Span::width).sum());
+    let mut line = Line::default();
+    for hint in own.into_iter().chain(general).map(hint) {
+        let wide: usize = hint.iter().map(Span::width).sum();
+        if wide > room {
             break;
         }
-        line.push_span(Span::styled(key, state.theme.title));
-        line.push_span(Span::styled(text, state.theme.quiet));
+        room -= wide;
+        line.spans.extend(hint);
     }
+    line.spans.extend(help);
     line
 }
 

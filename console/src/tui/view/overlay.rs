@@ -26,17 +26,24 @@ const ASCII: border::Set<'_> = border::Set {
 
 pub fn confirm(state: &State, confirm: &Confirm, frame: &mut Frame<'_>) {
     let mut lines: Vec<_> = confirm.lines.iter().map(|line| Line::raw(safe(line))).collect();
+    // Whom it is about must be in sight, whatever else is not.
+    let room = usize::from(frame.area().height).saturating_sub(2);
+    let spacious = lines.len() + confirm.ways.len() + 3 <= room;
     for (at, (way, _)) in confirm.ways.iter().enumerate() {
         let chosen = at == confirm.way;
-        let label = if at == 0 { "how" } else { "" };
-        lines.push(Line::from(vec![
-            Span::raw(format!("{label:<8} {} ", if chosen { ">" } else { " " })),
-            Span::styled(*way, if chosen { state.theme.title } else { state.theme.quiet }),
-        ]));
+        let label = if at == 0 || !spacious { "how" } else { "" };
+        if spacious || chosen {
+            lines.push(Line::from(vec![
+                Span::raw(format!("{label:<8} {} ", if chosen { ">" } else { " " })),
+                Span::styled(*way, if chosen { state.theme.title } else { state.theme.quiet }),
+            ]));
+        }
     }
-    let command = safe(&shell(&confirm.action.command()));
-    lines.push(Line::styled(command, state.theme.quiet));
-    lines.push(Line::raw(""));
+    if spacious {
+        let command = safe(&shell(&confirm.action.command()));
+        lines.push(Line::styled(command, state.theme.quiet));
+        lines.push(Line::raw(""));
+    }
     let button = |text: &'static str, focus| match focus {
         true => Span::styled(text, state.theme.cursor),
         false => Span::raw(text),
@@ -70,7 +77,7 @@ pub fn palette(state: &State, palette: &Palette, frame: &mut Frame<'_>) {
         lines.push(Line::from(vec![
             Span::styled(title, style),
             Span::styled(
-                format!("  {}", fit(&safe(&entry.command), width - width / 2 - 2)),
+                format!("  {}", fit(&safe(&entry.command), (width - width / 2).saturating_sub(2))),
                 state.theme.quiet,
             ),
         ]));
