@@ -168,7 +168,46 @@ impl Cell {
 
     /// The private inbox prefix of one role, so that no other can read its replies.
     pub fn inbox(&self, role: &str) -> String {
-        format!("_INBOX_{role}_{}", self.token)
+        format!("_INBOX.{}.{role}", self.token)
+    }
+
+    /// What NATS must allow whoever looks at the cell and must not touch it. `reads`: the verbs
+    /// that change nothing.
+    pub fn viewer_permissions(&self, reads: &[&str]) -> Permissions {
+        let mut publish: Vec<String> = reads.iter().map(|verb| self.api(verb)).collect();
+        publish.extend([self.under("log.read.*"), "$SRV.>".to_owned()]);
+        let (events, done) = (self.events_stream(), self.done_stream());
+        // Following events takes a consumer of one's own, which changes nothing of the stream.
+        publish.extend([
+            format!("$JS.API.STREAM.INFO.{events}"),
+            format!("$JS.API.STREAM.INFO.{done}"),
+            format!("$JS.API.CONSUMER.CREATE.{events}"),
+            format!("$JS.API.CONSUMER.*.{events}.>"),
+            format!("$JS.API.CONSUMER.MSG.NEXT.{events}.>"),
+        ]);
+        let subscribe = vec![format!("_INBOX.{}.client.>", self.token), self.view_grid()];
+        Permissions { publish, subscribe }
+    }
+}
+
+/// Subjects that an identity may publish to and subscribe to; nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permissions {
+    pub publish: Vec<String>,
+    pub subscribe: Vec<String>,
+}
+
+/// As a user's `permissions` in the config of a nats-server.
+impl fmt::Display for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |subjects: &[String]| {
+            let lines = subjects.iter().map(|subject| format!("    {subject:?}"));
+            lines.collect::<Vec<_>>().join(",\n")
+        };
+        writeln!(f, "permissions: {{")?;
+        writeln!(f, "  publish: {{ allow: [\n{}\n  ] }}", list(&self.publish))?;
+        writeln!(f, "  subscribe: {{ allow: [\n{}\n  ] }}", list(&self.subscribe))?;
+        write!(f, "}}")
     }
 }
 

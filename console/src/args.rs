@@ -137,6 +137,9 @@ pub enum Command {
     #[command(after_help = "Examples:\n  bistro wait scrape --until done --timeout 600\n  \
                             bistro wait --until idle")]
     Wait(WaitArgs),
+    /// Print what a nats-server must allow a user who may look at the cell and not touch it
+    #[command(after_help = "Example:\n  bistro permissions --cell eu >> viewer.conf")]
+    Permissions,
     /// Print what a shell needs to complete commands, jobs, nodes and workers
     #[command(after_help = "Examples:\n  source <(bistro completions bash)\n  \
                             bistro completions fish > ~/.config/fish/completions/bistro.fish")]

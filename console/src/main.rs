@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::{Address, Bus, Patience};
-use bistro_common::protocol::api::ErrorCode;
+use bistro_common::protocol::api::{ErrorCode, verb};
 use bistro_common::subject::{Cell, Token};
 use bistro_worker::GuardCommand;
 use bistro_worker::logs::Budget;
@@ -128,6 +128,10 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Job(job) => cli::job::run(&client().await?, job).await,
         Command::Submit(submit) => cli::submit::run(&client().await?, submit).await,
         Command::Wait(wait) => cli::wait::run(&client().await?, wait).await,
+        Command::Permissions => {
+            cli::print_line(&cell.viewer_permissions(&verb::READS).to_string())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => cli::shell::completions(shell),
         Command::Man { directory } => cli::shell::manual(&directory),
         Command::Read(read) => cli::read::run(&client().await?, read).await,

@@ -55,7 +55,11 @@ impl Worker {
 impl Cell {
     /// NATS and a client; no scheduler yet.
     pub async fn new() -> Self {
-        let nats = NatsServer::start();
+        Self::on(NatsServer::start()).await
+    }
+
+    /// The same on a server that is there.
+    pub async fn on(nats: NatsServer) -> Self {
         let name = CellName::new("test").expect("a valid name");
         let client = connect(&nats, &name, "client").await;
         let directory = tempfile::tempdir().expect("a temporary directory can be made");

@@ -19,7 +19,17 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts a server and waits until it listens.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with more in its config.
+    pub fn start_with(config: &str) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory can be made");
+        let text = format!(
+            "jetstream {{ store_dir: {:?}, sync_interval: always }}\n{config}",
+            data.path()
+        );
+        std::fs::write(config_in(data.path()), text).expect("a file can be written");
         let process = spawn(data.path(), "-1");
         let mut server = Self { process, port: 0, data };
         server.port = server.wait_for_port();
@@ -58,15 +68,16 @@ impl NatsServer {
     }
 }
 
+fn config_in(data: &Path) -> PathBuf {
+    data.join("nats.conf")
+}
+
 /// As durable as in production: what it has acknowledged is on the disk.
 fn spawn(data: &Path, port: &str) -> Child {
     let binary = binary();
-    let config = data.join("nats.conf");
-    let text = format!("jetstream {{ store_dir: {data:?}, sync_interval: always }}\n");
-    std::fs::write(&config, text).expect("a file can be written");
     Command::new(&binary)
         .args(["-a", "127.0.0.1", "-p", port, "-c"])
-        .arg(config)
+        .arg(config_in(data))
         .arg("--ports_file_dir")
         .arg(data)
         .stdin(Stdio::null())

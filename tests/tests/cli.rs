@@ -3,8 +3,9 @@
 use std::process::Output;
 use std::time::Duration;
 
-use bistro_common::protocol::api::TaskState;
-use bistro_tests::Cell;
+use bistro_common::protocol::api::{TaskState, verb};
+use bistro_common::subject::Cell as CellName;
+use bistro_tests::{Cell, NatsServer};
 
 const CONFIG: &str = r#"{
   "bistro_settings": {
@@ -159,4 +160,42 @@ async fn the_console_without_a_terminal_prints_a_view() {
     assert!(grid.iter().any(|line| line.contains("1 x 4 = 4")), "{grid:#?}");
     let keys = cell.cli(&["console", "--keys"]).await.unwrap();
     assert!(keys.iter().any(|line| line.starts_with("kill ")), "{keys:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_look_is_held_to_it_by_the_server() {
+    // Who gives no name may do all.
+    let name = CellName::new("test").expect("a valid name");
+    let viewer = name.viewer_permissions(&verb::READS);
+    let users = format!(
+        "no_auth_user: all\nauthorization {{ users: [ {{user: all}}, {{user: eve, password: look, \
+         {viewer}}} ] }}\n"
+    );
+    let cell = Cell::on(NatsServer::start_with(&users)).await;
+    cell.write_config(CONFIG);
+    cell.start_scheduler().await;
+    let script = cell.script("task", "echo hello; exec sleep 600");
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for_count(TaskState::Running, 4).await;
+    let url = cell.nats.url().replace("nats://", "nats://eve:look@");
+    let look = async |args: &[&str]| {
+        let output = output(&cell, &[args, &["--nats", &url]].concat()).await;
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    for (args, shows) in [
+        (&["status"][..], "running 4"),
+        (&["tasks"], "crawl"),
+        (&["explain", "crawl", "n1"], "running"),
+        (&["job", "get", "crawl"], "owner"),
+        (&["events"], "task.started"),
+        (&["logs"], "hello"),
+        (&["console", "grid", "--once"], "1 x 4 = 4"),
+    ] {
+        let (code, text) = look(args).await;
+        assert!(code == Some(0) && text.contains(shows), "{args:?}: {code:?} {text}");
+    }
+    assert_eq!(look(&["job", "disable", "crawl"]).await.0, Some(3));
+    assert_eq!(look(&["kill", "crawl", "n1"]).await.0, Some(3));
+    assert_eq!(cell.status().await.counts[&TaskState::Running], 4, "nothing has happened");
 }

@@ -38,6 +38,9 @@ pub mod verb {
     pub const JOB_OVERRIDE: &str = "job_override";
     pub const WORKER_DRAIN: &str = "worker_drain";
     pub const WORKER_FORGET: &str = "worker_forget";
+
+    /// Those that change nothing, whoever asks.
+    pub const READS: [&str; 8] = [STATUS, JOBS, NODES, TASKS, WORKERS, GRID, EXPLAIN, JOB_GET];
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -98,7 +98,7 @@ pub struct Client {
 impl Client {
     pub async fn connect(url: &str, cell: Cell, patience: Patience) -> anyhow::Result<Self> {
         let address = Address::parse(url)?;
-        let role = format!("client_{}", std::process::id());
+        let role = format!("client.{}", std::process::id());
         let bus = Bus::connect(&address, &cell, &role, patience)
             .await
             .map_err(|error| Unreachable(format!("{error}; is nats-server running there?")))?;
