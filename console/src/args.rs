@@ -154,12 +154,18 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum ContextCommand {
     /// List them, the current one with a `*`
+    #[command(after_help = "Example:\n  bistro context list")]
     List,
     /// Commands are about this one from now on
+    #[command(after_help = "Example:\n  bistro context use prod")]
     Use { name: String },
     /// Make or change one: --nats and --cell say which cell it is
+    #[command(
+        after_help = "Example:\n  bistro context set prod --nats nats://nats1:4222 --cell eu"
+    )]
     Set { name: String },
     /// Forget one
+    #[command(after_help = "Example:\n  bistro context remove prod")]
     Remove { name: String },
 }
 
@@ -248,6 +254,7 @@ pub struct WorkerArgs {
 #[derive(Debug, Subcommand)]
 pub enum WorkerCommand {
     /// No new work for a worker, until it is resumed; what it runs goes on
+    #[command(after_help = "Example:\n  bistro worker drain w2 --reason 'new kernel'")]
     Drain {
         #[arg(add = names::workers())]
         worker: String,
@@ -255,6 +262,7 @@ pub enum WorkerCommand {
         audit: AuditArgs,
     },
     /// A drained worker takes work again
+    #[command(after_help = "Example:\n  bistro worker resume w2")]
     Resume {
         #[arg(add = names::workers())]
         worker: String,
@@ -262,6 +270,7 @@ pub enum WorkerCommand {
         audit: AuditArgs,
     },
     /// A worker that is silent is dead: its tasks run elsewhere at once, not when its lease is over
+    #[command(after_help = "Example:\n  bistro worker forget w2 --i-have-fenced-it")]
     Forget {
         #[arg(add = names::workers())]
         worker: String,

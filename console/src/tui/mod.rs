@@ -32,6 +32,8 @@ use state::{State, Wants};
 use terminal::Terminal;
 use update::{Command, Message, update};
 
+#[cfg(test)]
+pub use keys::Keymap;
 pub use plain::{once, plain};
 
 /// Messages on their way to the screen; who has more waits.
