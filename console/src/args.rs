@@ -137,6 +137,9 @@ pub enum Command {
     #[command(after_help = "Examples:\n  bistro wait scrape --until done --timeout 600\n  \
                             bistro wait --until idle")]
     Wait(WaitArgs),
+    /// List the cells whose schedulers answer on this NATS
+    #[command(after_help = "Example:\n  bistro cells --nats nats://nats1:4222")]
+    Cells,
     /// Print what a nats-server must allow a user who may look at the cell and not touch it
     #[command(after_help = "Example:\n  bistro permissions --cell eu >> viewer.conf")]
     Permissions,
@@ -470,6 +473,14 @@ pub enum JobCommand {
         patch: String,
         #[command(flatten)]
         at: VersionArgs,
+        #[command(flatten)]
+        audit: AuditArgs,
+    },
+    /// Change a job in $EDITOR; refused if somebody else has changed it meanwhile
+    #[command(after_help = "Example:\n  EDITOR=nano bistro job edit scrape")]
+    Edit {
+        #[arg(add = names::jobs())]
+        job: String,
         #[command(flatten)]
         audit: AuditArgs,
     },

@@ -128,6 +128,12 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Job(job) => cli::job::run(&client().await?, job).await,
         Command::Submit(submit) => cli::submit::run(&client().await?, submit).await,
         Command::Wait(wait) => cli::wait::run(&client().await?, wait).await,
+        Command::Cells => {
+            for cell in client::find_cells(&client().await?.bus).await? {
+                cli::print_line(&text::safe(&cell))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Permissions => {
             cli::print_line(&cell.viewer_permissions(&verb::READS).to_string())?;
             Ok(ExitCode::SUCCESS)

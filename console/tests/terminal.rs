@@ -37,6 +37,7 @@ impl Console {
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_bistro"));
         command.args(["console", "--cell", "test"]);
         command.env("BISTRO_NATS_URL", url);
+        command.env("EDITOR", "sed -i s/alice/robert/");
         let child = pair.slave.spawn_command(command).expect("bistro starts");
         let screen = Arc::new(Mutex::new(vt100::Parser::new(24, 80, 0)));
         let mut output = pair.master.try_clone_reader().expect("a terminal can be read");
@@ -200,6 +201,29 @@ async fn what_is_seen_and_done_at_night() {
     console.wait_for("crawl is enabled").await;
     console.press(":view nodes\r");
     console.wait_for("all nodes").await;
+    console.press("q");
+    console.wait_for_end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_editor_gets_the_terminal_and_gives_it_back() {
+    let cell = cell().await;
+    let file = cell.directory.path().join("job.json");
+    std::fs::write(&file, r#"{"owner": "alice"}"#).expect("a file can be written");
+    let create = ["job", "create", "made", file.to_str().expect("UTF-8")];
+    cell.cli(&create).await.expect("it is made");
+    let mut console = Console::open(&cell.nats.url());
+    console.wait_for("made").await;
+    console.press("/made");
+    console.wait_for("1 of 1").await;
+    console.press("\r\r");
+    console.wait_for("owner    alice").await;
+    console.press("E");
+    console.wait_for("owner    robert").await;
+    assert!(console.is_in_alternate_screen());
+    // Keys are the console's again.
+    console.press("8");
+    console.wait_for("8 Health").await;
     console.press("q");
     console.wait_for_end().await;
 }

@@ -1,7 +1,7 @@
 //! The command line on a real cell: what it prints, what it does, and how it ends.
 
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bistro_common::protocol::api::{TaskState, verb};
 use bistro_common::subject::Cell as CellName;
@@ -23,6 +23,7 @@ async fn cell() -> Cell {
     let cell = Cell::new().await;
     cell.write_config(CONFIG);
     cell.start_scheduler().await;
+    cell.wait_for_count(TaskState::CanRun, 4).await;
     cell
 }
 
@@ -104,6 +105,35 @@ async fn waiting_ends_with_what_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_edited_and_what_was_written_is_never_lost() {
+    let cell = cell().await;
+    let file = cell.directory.path().join("job.json");
+    std::fs::write(&file, r#"{"owner": "me"}"#).expect("a file can be written");
+    let create = ["job", "create", "made", file.to_str().expect("UTF-8")];
+    cell.cli(&create).await.expect("it is made");
+    let edit = async |job: &str, editor: &str| {
+        let mut command = cell.cli_command(&["job", "edit", job]);
+        command.env("EDITOR", editor).env_remove("VISUAL");
+        command.env("TMPDIR", cell.directory.path());
+        let output = command.output().await.expect("it can be started");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("text"))
+    };
+    let (code, said) = edit("made", "sed -i s/me/you/").await;
+    assert_eq!(code, Some(0), "{said}");
+    let job = cell.cli(&["job", "get", "made"]).await.unwrap().join("\n");
+    assert!(job.contains("\"owner\": \"you\""), "{job}");
+    assert!(edit("made", "true").await.1.contains("is as it was"));
+    let (code, said) = edit("made", "sed -i s/owner/honour/").await;
+    assert_eq!(code, Some(1));
+    let path = said.split("what you wrote is in ").nth(1).expect("the file is named");
+    let path = path.split(".json").next().expect("it ends").to_owned() + ".json";
+    assert!(std::fs::read_to_string(path).expect("it is there").contains("honour"), "{said}");
+    assert!(edit("crawl", "true").await.1.contains("of the config file"));
+    assert_eq!(cell.cli(&["cells"]).await.unwrap(), ["test"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn contexts_name_cells() {
     let cell = cell().await;
     let home = cell.directory.path().join("home");
@@ -137,7 +167,6 @@ async fn contexts_name_cells() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shell_completes_names_of_the_cell() {
     let cell = cell().await;
-    cell.wait_for_count(TaskState::CanRun, 4).await;
     let mut command = cell.cli_command(&["--", "bistro", "explain", "cr"]);
     command.env("COMPLETE", "fish");
     let output = command.output().await.expect("it can be started");
@@ -153,7 +182,6 @@ async fn a_shell_completes_names_of_the_cell() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_console_without_a_terminal_prints_a_view() {
     let cell = cell().await;
-    cell.wait_for_count(TaskState::CanRun, 4).await;
     let screen = cell.cli(&["console", "tasks", "--filter", "n2", "--once"]).await.unwrap();
     assert!(screen.iter().any(|line| line.contains("n2  1 of 1")), "{screen:#?}");
     let grid = cell.cli(&["console", "grid", "--once"]).await.unwrap();
@@ -192,8 +220,16 @@ async fn who_may_only_look_is_held_to_it_by_the_server() {
         (&["logs"], "hello"),
         (&["console", "grid", "--once"], "1 x 4 = 4"),
     ] {
-        let (code, text) = look(args).await;
-        assert!(code == Some(0) && text.contains(shows), "{args:?}: {code:?} {text}");
+        // What has happened is told a moment later.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let (code, text) = look(args).await;
+            assert_eq!(code, Some(0), "{args:?}: {text}");
+            if text.contains(shows) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{args:?}: {text}");
+        }
     }
     assert_eq!(look(&["job", "disable", "crawl"]).await.0, Some(3));
     assert_eq!(look(&["kill", "crawl", "n1"]).await.0, Some(3));

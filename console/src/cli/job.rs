@@ -48,6 +48,9 @@ pub async fn run(client: &Client, command: JobCommand) -> anyhow::Result<ExitCod
             let request = JobPatchRequest { job, patch, version_id, audit };
             changed(client, verb::JOB_PATCH, &request).await?;
         }
+        JobCommand::Edit { job, audit } => {
+            say!("{}", safe_lines(&client.edit(&job, audit.reason).await?))?;
+        }
         JobCommand::Delete { job, at, audit } => {
             let request = JobDeleteRequest { job, version_id: at.version_id, audit: of(audit) };
             let deleted: JobDeleted = client.ask(verb::JOB_DELETE, &request).await?;

@@ -2,10 +2,12 @@
 
 pub mod actions;
 pub mod contexts;
+mod edit;
 pub mod events;
 pub mod logs;
 
 use anyhow::Context;
+use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -18,6 +20,9 @@ use bistro_common::protocol::api::{ApiError, ApiReply};
 use bistro_common::subject::Cell;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long cells may take to say that they are there.
+const DISCOVERY: Duration = Duration::from_millis(500);
 
 /// The cell did not answer.
 #[derive(Debug)]
@@ -126,6 +131,20 @@ impl Client {
             (None, None) => Err(anyhow::anyhow!("the scheduler's reply is empty")),
         }
     }
+}
+
+/// Names of the cells whose schedulers answer within a moment, in order.
+pub async fn find_cells(bus: &Bus) -> anyhow::Result<Vec<String>> {
+    let inbox = bus.client().new_inbox();
+    let mut answers = bus.client().subscribe(inbox.clone()).await?;
+    bus.client().publish_with_reply("$SRV.PING.bistro", inbox, Vec::new().into()).await?;
+    let mut cells = std::collections::BTreeSet::new();
+    let deadline = tokio::time::Instant::now() + DISCOVERY;
+    while let Ok(Some(answer)) = tokio::time::timeout_at(deadline, answers.next()).await {
+        let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap_or_default();
+        cells.extend(answer["metadata"]["cell"].as_str().map(str::to_owned));
+    }
+    Ok(cells.into_iter().collect())
 }
 
 /// Who acts, for the audit.

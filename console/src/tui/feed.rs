@@ -73,7 +73,7 @@ pub async fn perform(client: Client, command: Command, out: mpsc::Sender<Message
             Err(error) => format!("{path} cannot be written: {error}"),
         }),
         // The terminal's.
-        Command::Copy(_) => return,
+        Command::Copy(_) | Command::Edit(_) => return,
     };
     // A console that is gone does not want to know.
     let _ = out.send(message).await;

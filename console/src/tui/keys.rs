@@ -47,6 +47,7 @@ pub enum Key {
     ForgiveAll,
     Toggle,
     Priority,
+    Edit,
     Undo,
 }
 
@@ -175,6 +176,7 @@ const DEFAULTS: &[Default] = &[
         &[View::Jobs, View::Job, View::Workers],
     ),
     (Key::Priority, "priority", "P", "", "change priority (asks)", &[View::Jobs, View::Job]),
+    (Key::Edit, "edit", "E", "", "edit in $EDITOR (asks)", &[View::Jobs, View::Job]),
     (Key::Undo, "undo", "u", "", "undo the last (asks)", &[]),
 ];
 

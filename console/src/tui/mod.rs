@@ -150,7 +150,9 @@ pub async fn run(client: Client, settings: Settings) -> anyhow::Result<ExitCode>
             },
             () = &mut ended => break,
             _ = stops.recv() => {
-                terminal.stop()?;
+                terminal.give();
+                nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)?;
+                terminal.take()?;
                 pace.key = true;
                 None
             }
@@ -176,6 +178,16 @@ pub async fn run(client: Client, settings: Settings) -> anyhow::Result<ExitCode>
         for message in message.into_iter().chain(keys) {
             match update(&mut state, message) {
                 Some(Command::Copy(text)) => terminal.copy(&text)?,
+                Some(Command::Edit(job)) => {
+                    // The editor's keys are its own.
+                    input.close();
+                    terminal.give();
+                    let edited = client.edit(&job, "from the console".to_owned()).await;
+                    terminal.take()?;
+                    input = read_input();
+                    let said = edited.unwrap_or_else(|error| format!("refused: {error:#}"));
+                    update(&mut state, Message::Notice(said.replace('\n', "; ")));
+                }
                 Some(command) => {
                     tokio::spawn(feed::perform(client.clone(), command, feeding.sender.clone()));
                 }
@@ -194,7 +206,12 @@ fn read_input() -> mpsc::Receiver<Message> {
     let (sender, input) = mpsc::channel(KEYS_MAX);
     tokio::spawn(async move {
         let mut events = EventStream::new();
-        while let Some(Ok(event)) = events.next().await {
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = sender.closed() => return,
+            };
+            let Some(Ok(event)) = event else { return };
             let Some(message) = translate(event) else { continue };
             if sender.send(message).await.is_err() {
                 return;

@@ -189,12 +189,14 @@ impl Terminal {
         Ok(())
     }
 
-    /// Gives the terminal back, stops this process, and takes it again when somebody wants the
-    /// console back.
-    pub fn stop(&mut self) -> anyhow::Result<()> {
+    /// Gives the terminal back until [`Terminal::take`].
+    pub fn give(&mut self) {
         self.finish();
         leave();
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)?;
+    }
+
+    /// Takes the terminal again.
+    pub fn take(&mut self) -> anyhow::Result<()> {
         enter()?;
         // Nothing of what was drawn is there any more.
         let backend = CrosstermBackend::new(self.pending.clone());

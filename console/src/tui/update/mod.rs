@@ -54,6 +54,8 @@ pub enum Message {
 pub enum Command {
     Act(Action),
     Plan(BulkAction, String),
+    /// A job, in an editor that has the terminal meanwhile.
+    Edit(String),
     /// To the clipboard of the terminal.
     Copy(String),
     Save {

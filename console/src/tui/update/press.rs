@@ -97,6 +97,7 @@ fn on_command(state: &mut State, key: Key) -> Option<Command> {
         Key::KillAll => return questions::plan(state, BulkAction::Kill),
         Key::ForgiveAll => return questions::plan(state, BulkAction::Forgive),
         Key::Priority => ask_priority(state),
+        Key::Edit => return edit(state),
     }
     None
 }
@@ -491,21 +492,32 @@ fn copy(state: &mut State) -> Option<Command> {
     Some(Command::Copy(command))
 }
 
-fn ask_priority(state: &mut State) {
+/// The job that may be changed, and its priority; or why there is none is said.
+fn changeable_job(state: &mut State) -> Option<(String, f64)> {
+    if state.read_only {
+        say(state, "this console is read-only");
+        return None;
+    }
     let row = match state.view {
         View::Jobs => state.jobs.chosen(),
         _ => state.job.row.as_ref(),
     };
-    if state.read_only {
-        return say(state, "this console is read-only");
+    let job = row.map(|row| (row.job.clone(), row.priority));
+    if job.is_none() {
+        say(state, "there is no job under the cursor");
     }
-    match row {
-        Some(row) => {
-            let (job, text) = (row.job.clone(), row.priority.to_string());
-            prompt(state, PromptKind::Priority { job }, text);
-        }
-        None => say(state, "there is no job under the cursor"),
+    job
+}
+
+fn ask_priority(state: &mut State) {
+    if let Some((job, priority)) = changeable_job(state) {
+        prompt(state, PromptKind::Priority { job }, priority.to_string());
     }
+}
+
+/// The question is the editor: what is left as it was changes nothing.
+fn edit(state: &mut State) -> Option<Command> {
+    changeable_job(state).map(|(job, _)| Command::Edit(job))
 }
 
 /// What is wrong with a filter of events, if anything.
