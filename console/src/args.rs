@@ -427,6 +427,9 @@ pub struct EventsArgs {
     /// How many of the last events
     #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
     pub lines: u64,
+    /// The first of these events from this time on: -10m, 14:05, 2024-05-01T14:05
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub since: Option<String>,
     /// Only events whose kind starts so: task, task.failed, worker, config, audit
     #[arg(long, default_value = "", hide_default_value = true)]
     pub kind: String,

@@ -107,6 +107,11 @@ pub fn task_facts(explanation: &Explanation, now: Millis) -> Vec<(&'static str, 
         facts.push(("running", format!("for {time} on {}", running.worker)));
         facts.push(("attempt", running.attempt.to_string()));
     }
+    for held in &explanation.holds {
+        let slots = held.slots.iter().map(|(name, slots)| format!("{name} {slots}"));
+        let slots = slots.collect::<Vec<_>>().join(", ");
+        facts.push(("holds", format!("{slots} of {}", held.node)));
+    }
     if let Some(at) = task.backoff_until_ms {
         facts.push(("waits", format!("for {}", span(at.saturating_sub(now)))));
     }

@@ -217,6 +217,7 @@ async fn who_may_only_look_is_held_to_it_by_the_server() {
         (&["explain", "crawl", "n1"], "running"),
         (&["job", "get", "crawl"], "owner"),
         (&["events"], "task.started"),
+        (&["events", "--since=-10m", "-n", "3"], "task.started"),
         (&["logs"], "hello"),
         (&["console", "grid", "--once"], "1 x 4 = 4"),
     ] {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::VERSION;
 use super::job::Audit;
-use super::task::{Kill, Slots};
+use super::task::{Kill, PathNode, Slots};
 use crate::Millis;
 use crate::ids::{AttemptId, CellId, Epoch, SchedulerId};
 
@@ -299,6 +299,9 @@ pub struct Explanation {
     pub task: TaskRow,
     /// The path from the instance down to the node.
     pub path: Vec<String>,
+    /// What its open attempt holds: slots of nodes on its path, and of its worker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<PathNode>,
     /// Everything that keeps the task from starting; empty if it could start now.
     pub reasons: Vec<Reason>,
 }

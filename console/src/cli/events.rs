@@ -7,9 +7,11 @@ use tokio::sync::mpsc;
 use bistro_common::filter::Filter;
 use bistro_common::protocol::event::Event;
 
+use super::logs::since;
 use super::print::{Rows, print_document, print_line};
 use crate::args::{EventsArgs, Output};
 use crate::client::Client;
+use crate::client::events::Query;
 use crate::text::{clock, safe};
 
 const COLUMNS: &[&str] =
@@ -23,7 +25,9 @@ pub async fn run(client: Client, args: EventsArgs) -> anyhow::Result<ExitCode> {
     );
     let filter = Filter::parse(&args.filter, &Event::KEYS)?;
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
-    let reading = tokio::spawn(client.events(args.kind, args.lines, args.follow, sender));
+    let since_ms = since(args.since.as_deref())?;
+    let query = Query { kind: args.kind, count: args.lines, since_ms, follow: args.follow };
+    let reading = tokio::spawn(client.events(query, sender));
     let mut rows = Rows::new(args.output, COLUMNS);
     let mut all = Vec::new();
     while let Some(event) = events.recv().await {

@@ -100,7 +100,8 @@ impl Print {
     }
 }
 
-fn since(text: Option<&str>) -> anyhow::Result<Option<Millis>> {
+/// A time that was given.
+pub fn since(text: Option<&str>) -> anyhow::Result<Option<Millis>> {
     let Some(text) = text else { return Ok(None) };
     let time = parse_time(text, Clock::start().now());
     time.map(Some).with_context(|| format!("--since {text:?} is no time; try -10m or 14:05"))

@@ -20,9 +20,10 @@ use bistro_common::protocol::job::JobGetRequest;
 use bistro_common::protocol::view::{GridDelta, GridPlace};
 
 use super::grid::Names;
-use super::state::{JobView, Wants};
+use super::state::{EVENTS_MAX, JobView, Wants};
 use super::update::{Command, Message};
 use crate::client::actions::Action;
+use crate::client::events;
 use crate::client::logs::Query;
 use crate::client::{Client, Unreachable};
 
@@ -56,7 +57,7 @@ pub fn start(
     tasks.spawn(rows(client.clone(), wants.clone(), out.clone()));
     tasks.spawn(grid(client.clone(), wants.clone(), in_sync.clone(), out.clone()));
     tasks.spawn(logs(client.clone(), wants.clone(), out.clone()));
-    tasks.spawn(events(client.clone(), wants.clone(), out.clone()));
+    tasks.spawn(follow_events(client.clone(), wants.clone(), out.clone()));
     tasks
 }
 
@@ -404,19 +405,50 @@ async fn follow(client: &Client, query: &Query, out: &mpsc::Sender<Message>) {
     }
 }
 
-/// From the first time that events are looked at, they are followed to the end.
-async fn events(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
+/// From the first time that events are looked at, the last ones are followed to the end. Those from
+/// a time on come until there are as many as fit, or something else is wanted.
+async fn follow_events(
+    client: Client,
+    mut wants: watch::Receiver<Wants>,
+    out: mpsc::Sender<Message>,
+) {
     let mut past = PAST_EVENTS;
-    while wanted(&mut wants, |wants| wants.events.then_some(())).await.is_some() {
+    while let Some(since_ms) = wanted(&mut wants, |wants| wants.events).await {
+        let count = if since_ms.is_some() { EVENTS_MAX as u64 } else { past };
+        let query = events::Query { count, since_ms, follow: true, ..Default::default() };
         let (sender, mut events) = mpsc::channel(BATCHES_MAX);
         let mut following = JoinSet::new();
-        following.spawn(client.clone().events(String::new(), past, true, sender));
-        while let Some(event) = events.recv().await {
-            past = 0;
-            if out.send(Message::Event(event)).await.is_err() {
-                return;
+        following.spawn(client.clone().events(query, sender));
+        let mut changed = wants.clone();
+        let other = until(&mut changed, |wants| wants.events.is_some_and(|now| now != since_ms));
+        tokio::pin!(other);
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = &mut other => {
+                    past = PAST_EVENTS;
+                    break;
+                }
+            };
+            match event {
+                Some(event) => {
+                    // After a loss, those that are here do not come again.
+                    past = 0;
+                    if out.send(Message::Event(since_ms, event)).await.is_err() {
+                        return;
+                    }
+                }
+                // As many as fit: until something else is wanted.
+                None if since_ms.is_some() && client.bus.is_connected() => {
+                    (&mut other).await;
+                    past = PAST_EVENTS;
+                    break;
+                }
+                None => {
+                    pause(&client, POLL).await;
+                    break;
+                }
             }
         }
-        tokio::time::sleep(POLL).await;
     }
 }

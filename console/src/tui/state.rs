@@ -120,6 +120,8 @@ pub struct Events {
     pub events: VecDeque<Event>,
     /// As typed; applied to what is here.
     pub filter: String,
+    /// From this time on, rather than the last ones.
+    pub since_ms: Option<Millis>,
     pub up: usize,
 }
 
@@ -239,7 +241,8 @@ pub struct Wants {
     /// A level, and the number of the node whose name is wanted.
     pub node: Option<(String, u32)>,
     pub logs: Option<Query>,
-    pub events: bool,
+    /// And from which time on.
+    pub events: Option<Option<Millis>>,
     pub health: bool,
 }
 
@@ -303,7 +306,7 @@ impl State {
             grid: is(View::Grid),
             node: node.map(|(level, node)| (level.to_owned(), node)),
             logs: is(View::Logs).then(|| self.logs.query.clone()),
-            events: is(View::Events),
+            events: is(View::Events).then_some(self.events.since_ms),
             health: is(View::Health),
         }
     }

@@ -243,7 +243,7 @@ fn show(view: View) -> State {
     for (kind, job) in kinds {
         let event = json!({"v": 1, "time_ms": NOW, "epoch": 1, "kind": kind, "job": job,
             "actor": "ann"});
-        update(&mut state, Message::Event(from(event)));
+        update(&mut state, Message::Event(None, from(event)));
     }
     assert_eq!(state.view, view);
     state
@@ -496,6 +496,15 @@ fn events_are_filtered_here() {
     type_text(&mut state, "kind~audit");
     press(&mut state, KeyCode::Enter);
     assert!(screen(&state).contains("kind~audit  1 of 3"), "{}", screen(&state));
+    press(&mut state, KeyCode::Char('@'));
+    type_text(&mut state, "-1h");
+    press(&mut state, KeyCode::Enter);
+    assert_eq!(state.wants().events, Some(Some(NOW - 3_600_000)));
+    let event = json!({"v": 1, "time_ms": NOW, "epoch": 1, "kind": "audit.kill"});
+    update(&mut state, Message::Event(None, from(event.clone())));
+    assert!(state.events.events.is_empty(), "it is not from then");
+    update(&mut state, Message::Event(Some(NOW - 3_600_000), from(event)));
+    assert_eq!(state.events.events.len(), 1);
 }
 
 #[test]

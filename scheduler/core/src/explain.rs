@@ -5,7 +5,7 @@ use bistro_common::config::Placement;
 use bistro_common::protocol::api::{
     ApiError, Explanation, Holder, Reason, ReasonKind, WorkerHealth,
 };
-use bistro_common::protocol::task::Slots;
+use bistro_common::protocol::task::{PathNode, Slots};
 
 use crate::Core;
 use crate::forest::NodeIx;
@@ -27,7 +27,18 @@ impl Core {
             .map(|n| self.plan.forest.name(n).to_owned())
             .collect();
         path.reverse();
-        Ok(Explanation { task: self.task_row(task), path, reasons: self.reasons(task) })
+        let (row, reasons) = (self.task_row(task), self.reasons(task));
+        Ok(Explanation { task: row, path, holds: self.holds(task), reasons })
+    }
+
+    /// What the open attempt of a task holds, of nodes and of its worker.
+    fn holds(&self, task: TaskIx) -> Vec<PathNode> {
+        let Some(attempt) = self.attempt_of(task) else { return Vec::new() };
+        let open = attempt.open(&self.plan);
+        let node = self.worker(attempt.worker).name.shared();
+        let of_worker = PathNode { node, slots: open.worker_slots.clone() };
+        let all = open.path.iter().cloned().chain([of_worker]);
+        all.filter(|held| held.slots.values().any(|slots| *slots > 0)).collect()
     }
 
     fn reasons(&self, task: TaskIx) -> Vec<Reason> {

@@ -42,7 +42,8 @@ pub enum Message {
     Names(Names),
     Logs(Query, Tail),
     LogLines(Query, Vec<Line>),
-    Event(Event),
+    /// Of those from this time on, or of the last ones.
+    Event(Option<Millis>, Event),
     Planned(BulkAction, String, PlanReply),
     /// How an action went.
     Done(Action, Result<String, String>),
@@ -128,8 +129,7 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
             logs.up = if query.since_ms.is_some() { logs.lines.len() } else { 0 };
         }
         Message::LogLines(query, lines) if query == state.logs.query => on_lines(state, lines),
-        Message::Logs(..) | Message::LogLines(..) => {}
-        Message::Event(event) => {
+        Message::Event(since_ms, event) if since_ms == state.events.since_ms => {
             let events = &mut state.events;
             // Who looks at older ones keeps looking at them.
             events.up += usize::from(events.up > 0);
@@ -138,6 +138,7 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
                 events.events.pop_front();
             }
         }
+        Message::Logs(..) | Message::LogLines(..) | Message::Event(..) => {}
         Message::Planned(action, filter, plan) => questions::planned(state, action, filter, plan),
         Message::Done(action, Ok(text)) => {
             state.undo = action.undo();

@@ -314,6 +314,10 @@ fn back(state: &mut State) {
             state.logs.query.since_ms = None;
             reload_logs(state);
         }
+        View::Events if state.events.since_ms.is_some() => {
+            state.events.events.clear();
+            (state.events.since_ms, state.events.up) = (None, 0);
+        }
         // A list that was opened from another is left with its filter.
         _ if filtered && state.back.is_empty() => filter_live(state, String::new()),
         _ => {
@@ -478,9 +482,8 @@ fn jump(state: &mut State, text: &str) {
             reload_logs(state);
         }
         View::Events => {
-            let later = |event: &&Event| event.time_ms >= time_ms;
-            let after = shown_events(state).into_iter().filter(later).count();
-            state.events.up = after.saturating_sub(state.body_rows());
+            state.events.events.clear();
+            (state.events.since_ms, state.events.up) = (Some(time_ms), 0);
         }
         _ => {}
     }

@@ -15,7 +15,7 @@ use super::nothing;
 use crate::cli::events::line as event_line;
 use crate::client::logs;
 use crate::text::{clock, fit, safe};
-use crate::tui::state::State;
+use crate::tui::state::{EVENTS_MAX, State};
 use crate::tui::update::events_filter;
 
 /// The part of `len` lines that fits, `up` lines up from the end.
@@ -169,9 +169,13 @@ pub fn events(state: &State, area: Rect) -> Vec<Line<'static>> {
         (filter, Ok(_)) => filter.to_owned(),
         (_, Err(problem)) => problem,
     };
-    let at = match state.events.up {
-        0 => "following".to_owned(),
-        up => format!("{up} up; G follows again"),
+    let at = match (state.events.since_ms, state.events.up) {
+        (Some(since), _) if all.len() >= EVENTS_MAX => {
+            format!("from {}, as many as fit; @ goes on", clock(since))
+        }
+        (Some(since), _) => format!("from {}; esc: the last ones", clock(since)),
+        (None, 0) => "following".to_owned(),
+        (None, up) => format!("{up} up; G follows again"),
     };
     let about = format!("{}  {} of {}  {at}", safe(&what), all.len(), state.events.events.len());
     let mut lines = vec![Line::styled(about, state.theme.quiet)];
