@@ -83,7 +83,7 @@ pub enum KeymapError {
 
 const LISTS: &[View] = &[View::Jobs, View::Nodes, View::Workers, View::Tasks];
 const LINES: &[View] = &[View::Logs, View::Events];
-const TASKS: &[View] = &[View::Grid, View::Tasks, View::Task];
+const TASKS: &[View] = &[View::Tasks, View::Task];
 
 /// Nothing that changes anything lies on a key that a slip or a terminal's own habit can hit.
 type Default = (Key, &'static str, &'static str, &'static str, &'static str, &'static [View]);

@@ -131,7 +131,7 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
         Message::LogLines(query, lines) if query == state.logs.query => on_lines(state, lines),
         Message::Event(since_ms, event) if since_ms == state.events.since_ms => {
             let events = &mut state.events;
-            // Who looks at older ones keeps looking at them.
+            // Who looks at older ones keeps looking at them, and who asked for a time at its first.
             events.up += usize::from(events.up > 0);
             events.events.push_back(event);
             if events.events.len() > EVENTS_MAX {

@@ -14,7 +14,7 @@ use crate::text::{clock_ms, parse_time};
 use crate::tui::keys::Key;
 use crate::tui::list::{List, Query, Row};
 use crate::tui::palette::{self, Palette, Pick};
-use crate::tui::state::{JobView, Prompt, PromptKind, State, View};
+use crate::tui::state::{EVENTS_MAX, JobView, Prompt, PromptKind, State, View};
 use crate::tui::view::{grid_size, scroll_max, shown_events};
 
 /// Nobody goes back further, or types more.
@@ -483,7 +483,8 @@ fn jump(state: &mut State, text: &str) {
         }
         View::Events => {
             state.events.events.clear();
-            (state.events.since_ms, state.events.up) = (Some(time_ms), 0);
+            // From the top on: there are never so many.
+            (state.events.since_ms, state.events.up) = (Some(time_ms), 2 * EVENTS_MAX);
         }
         _ => {}
     }

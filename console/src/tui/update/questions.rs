@@ -49,9 +49,6 @@ pub fn ask(state: &mut State, key: Key) {
     let text = match key {
         _ if strayed => "the row that you were on is gone: choose one".to_owned(),
         Key::Undo => "there is nothing to take back".to_owned(),
-        Key::Kill if state.view == View::Grid => {
-            "open the task first: the grid does not know attempts".to_owned()
-        }
         Key::Kill => match task(state) {
             Some(row) => format!("{} on {} is not running", row.job, row.node),
             None => "there is no task under the cursor".to_owned(),

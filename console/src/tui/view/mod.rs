@@ -103,7 +103,11 @@ fn header_lines(state: &State, width: u16) -> Vec<Line<'static>> {
             if status.finished {
                 first.push(Span::styled("  finished", state.theme.title));
             }
-            second = counts_spans(state, &status.counts, width < NARROW);
+            second = counts_spans(state, &status.counts, false);
+            // Numbers matter more than words.
+            if second.iter().map(Span::width).sum::<usize>() > usize::from(width) {
+                second = counts_spans(state, &status.counts, true);
+            }
         }
         None => first.push(Span::raw(" no answer yet")),
     }
