@@ -5,7 +5,7 @@
 //! connection. It never waits without a limit.
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, RequestErrorKind, ServerAddr};
+use async_nats::{Client, ConnectOptions, Event, RequestErrorKind, ServerAddr, ServerError};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -43,6 +43,9 @@ pub enum NatsError {
     /// Delivered or not: nobody knows.
     #[error("no answer on {subject} in time")]
     TimedOut { subject: String },
+    /// Certainly not delivered: the server does not let this identity publish there.
+    #[error("NATS does not let this user publish to {subject}")]
+    Denied { subject: String },
     #[error("the message for {subject} has {bytes} bytes, more than the server takes")]
     TooLarge { subject: String, bytes: usize },
     #[error("NATS failed on {subject}: {detail}")]
@@ -111,6 +114,8 @@ pub enum Patience {
 pub struct Bus {
     client: Client,
     connections: watch::Receiver<u64>,
+    /// What the server has said last of something that is not allowed.
+    denials: watch::Receiver<String>,
 }
 
 impl Bus {
@@ -122,6 +127,7 @@ impl Bus {
         patience: Patience,
     ) -> Result<Self, NatsError> {
         let (sender, connections) = watch::channel(0u64);
+        let (denied, denials) = watch::channel(String::new());
         let client_known = Arc::new(OnceLock::new());
         let known = client_known.clone();
         let mut options = ConnectOptions::new()
@@ -132,7 +138,9 @@ impl Bus {
             .custom_inbox_prefix(cell.inbox(role))
             .client_capacity(1_024)
             .reconnect_delay_callback(reconnect_delay)
-            .event_callback(move |event| on_event(event, known.clone(), sender.clone()));
+            .event_callback(move |event| {
+                on_event(event, known.clone(), sender.clone(), denied.clone())
+            });
         if let Some((user, password)) = &address.credentials {
             options = options.user_and_password(user.clone(), password.clone());
         }
@@ -145,7 +153,7 @@ impl Bus {
             .map_err(|source| NatsError::Connect { servers: address.to_string(), source })?;
         // It is set once.
         let _ = client_known.set(client.clone());
-        Ok(Self { client, connections })
+        Ok(Self { client, connections, denials })
     }
 
     pub fn client(&self) -> &Client {
@@ -183,7 +191,12 @@ impl Bus {
         let request = async_nats::Request::new().payload(payload.into()).timeout(Some(timeout));
         let sent = self.client.send_request(subject.clone(), request);
         // The client's own limit starts only once the request is queued.
-        match tokio::time::timeout(timeout + TIMEOUT, sent).await {
+        let sent = tokio::time::timeout(timeout + TIMEOUT, sent);
+        let answer = tokio::select! {
+            answer = sent => answer,
+            () = self.denied(&subject) => return Err(NatsError::Denied { subject }),
+        };
+        match answer {
             Ok(Ok(message)) => Ok(message.payload.to_vec()),
             Ok(Err(error)) => Err(match error.kind() {
                 RequestErrorKind::NoResponders => NatsError::NoResponders { subject },
@@ -192,6 +205,19 @@ impl Bus {
             }),
             Err(_) => Err(NatsError::TimedOut { subject }),
         }
+    }
+
+    /// Until the server says that this is not allowed.
+    async fn denied(&self, subject: &str) {
+        let mut denials = self.denials.clone();
+        denials.mark_unchanged();
+        let quoted = format!("{subject:?}");
+        while denials.changed().await.is_ok() {
+            if denials.borrow_and_update().contains(&quoted) {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Gives what was published a last chance to leave.
@@ -215,8 +241,17 @@ impl Bus {
 
 /// Tells the watchers of connections. An event comes a moment before the state that it announces;
 /// whoever is told of a connection must be able to use it.
-async fn on_event(event: Event, client: Arc<OnceLock<Client>>, counter: watch::Sender<u64>) {
+async fn on_event(
+    event: Event,
+    client: Arc<OnceLock<Client>>,
+    counter: watch::Sender<u64>,
+    denied: watch::Sender<String>,
+) {
     match event {
+        Event::ServerError(ServerError::Other(text)) if is_denial(&text) => {
+            tracing::debug!(text, "not allowed");
+            denied.send_replace(text);
+        }
         Event::Connected => {
             let connected = async {
                 while client.get().is_some_and(|c| c.connection_state() != State::Connected) {
@@ -236,6 +271,11 @@ async fn on_event(event: Event, client: Arc<OnceLock<Client>>, counter: watch::S
         Event::Closed | Event::Draining | Event::ClientError(_) => tracing::debug!(%event, "nats"),
         event => tracing::warn!(%event, "nats"),
     }
+}
+
+/// As the server writes it, with the subject in quotes.
+fn is_denial(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("permissions violation for publish")
 }
 
 /// Called before every attempt to connect, the very first included.

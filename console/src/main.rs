@@ -85,7 +85,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref() {
         Some(Refused(error)) => match error.code {
             ErrorCode::NotFound => 4,
-            ErrorCode::Gone | ErrorCode::Conflict | ErrorCode::OfTheFile => 5,
+            ErrorCode::Gone | ErrorCode::Conflict | ErrorCode::OfTheFile | ErrorCode::Denied => 5,
             ErrorCode::BadRequest | ErrorCode::UnknownVerb | ErrorCode::Unavailable => 1,
         },
         None if error.is::<Unreachable>() => 3,

@@ -98,6 +98,8 @@ pub enum ErrorCode {
     /// Its owner is the config file: it can be overridden, not overwritten.
     OfTheFile,
     UnknownVerb,
+    /// Whoever asks may only look. Said by the client, since the scheduler never hears of it.
+    Denied,
     /// The scheduler could not do it now; it may work later.
     Unavailable,
 }

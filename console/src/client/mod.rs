@@ -16,7 +16,7 @@ use std::time::Duration;
 use contexts::Contexts;
 
 use bistro_common::nats::{Address, Bus, NatsError, Patience};
-use bistro_common::protocol::api::{ApiError, ApiReply};
+use bistro_common::protocol::api::{ApiError, ApiReply, ErrorCode};
 use bistro_common::subject::Cell;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -118,11 +118,15 @@ impl Client {
         let payload = serde_json::to_vec(request)?;
         let answer = self.bus.request(self.cell.api(verb), payload, TIMEOUT).await;
         let bytes = answer.map_err(|error| match error {
-            NatsError::NoResponders { .. } => Unreachable(format!(
+            NatsError::NoResponders { .. } => anyhow::Error::new(Unreachable(format!(
                 "no scheduler runs for the cell {:?}; start one, or give another --cell",
                 self.cell.name()
-            )),
-            error => Unreachable(error.to_string()),
+            ))),
+            NatsError::Denied { .. } => {
+                let error = ApiError::new(ErrorCode::Denied, error.to_string());
+                Refused(error.hint("ask with a user who may change things")).into()
+            }
+            error => Unreachable(error.to_string()).into(),
         })?;
         let reply: ApiReply<T> = serde_json::from_slice(&bytes)?;
         match (reply.ok, reply.error) {
