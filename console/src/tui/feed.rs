@@ -6,6 +6,7 @@
 use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fs::OpenOptions;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -30,6 +31,8 @@ use crate::client::{Client, Unreachable};
 /// Between two looks, while something happens and while nothing does.
 const BUSY: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_secs(1);
+/// All nodes are looked through for this: not with every look.
+const OVERUSED: Duration = Duration::from_secs(10);
 /// Longer than this nobody waits for a read.
 const ANSWER: Duration = Duration::from_secs(2);
 /// Well within the time that a watcher counts as watching.
@@ -69,15 +72,21 @@ pub async fn perform(client: Client, command: Command, out: mpsc::Sender<Message
             Ok(plan) => Message::Planned(action, filter, plan),
             Err(error) => Message::Notice(format!("refused: {error:#}")),
         },
-        Command::Save { path, text } => Message::Notice(match std::fs::write(&path, text) {
+        Command::Save { path, text } => Message::Notice(match save(&path, &text) {
             Ok(()) => format!("saved to {path}"),
-            Err(error) => format!("{path} cannot be written: {error}"),
+            Err(error) => format!("{path} was not written: {error}"),
         }),
         // The terminal's.
         Command::Copy(_) | Command::Edit(_) => return,
     };
     // A console that is gone does not want to know.
     let _ = out.send(message).await;
+}
+
+/// To a new file, never over one that is there.
+fn save(path: &str, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
 }
 
 async fn act(client: &Client, action: Action, out: &mpsc::Sender<Message>) -> Message {
@@ -126,7 +135,7 @@ async fn pause(client: &Client, wait: Duration) {
 
 /// The cell at a glance.
 async fn poll(client: Client, wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
-    let mut before = None;
+    let (mut before, mut looked) = (None, None);
     while !out.is_closed() {
         let asked = Instant::now();
         let (message, wait) = match ask::<CellStatus>(&client, verb::STATUS, &()).await {
@@ -141,11 +150,14 @@ async fn poll(client: Client, wants: watch::Receiver<Wants>, out: mpsc::Sender<M
         if out.send(message).await.is_err() {
             return;
         }
-        if wants.borrow().health
-            && let Ok(rows) = overused(&client).await
-            && out.send(Message::Overused(rows)).await.is_err()
-        {
-            return;
+        let due = looked.is_none_or(|at: Instant| at.elapsed() >= OVERUSED);
+        if wants.borrow().health && due {
+            looked = Some(Instant::now());
+            if let Ok(rows) = overused(&client).await
+                && out.send(Message::Overused(rows)).await.is_err()
+            {
+                return;
+            }
         }
         pause(&client, wait).await;
     }

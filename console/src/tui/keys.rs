@@ -1,7 +1,7 @@
 //! The keymap, as data: what `?` and the reference show is what the keys do. Settings may give a
 //! command other keys.
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use crossterm::event::{KeyCode, KeyEvent};
 use std::collections::BTreeMap;
 
 use super::state::View;
@@ -232,9 +232,6 @@ impl Keymap {
 
     /// What a key means in a view.
     pub fn meaning(&self, event: KeyEvent, view: View) -> Option<Key> {
-        if event.modifiers.contains(KeyModifiers::CONTROL) {
-            return (event.code == KeyCode::Char('c')).then_some(Key::Quit);
-        }
         self.in_view(view).find(|binding| binding.codes.contains(&event.code)).map(|b| b.key)
     }
 
@@ -287,6 +284,7 @@ fn shown(code: KeyCode) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossterm::event::KeyModifiers;
 
     fn changed(command: &str, key: &str) -> Result<Keymap, KeymapError> {
         Keymap::new(&[(command.to_owned(), vec![key.to_owned()])].into())
@@ -308,14 +306,5 @@ mod tests {
         assert_eq!(map.key_of(Key::Kill), "f12");
         assert!(matches!(changed("explode", "x"), Err(KeymapError::UnknownCommand(_))));
         assert!(matches!(changed("kill", "ctrl-k"), Err(KeymapError::UnknownKey(_))));
-    }
-
-    #[test]
-    fn control_keys_do_nothing_but_quit() {
-        let map = Keymap::new(&BTreeMap::new()).unwrap();
-        for letter in ('a'..='z').filter(|&letter| letter != 'c') {
-            let event = KeyEvent::new(KeyCode::Char(letter), KeyModifiers::CONTROL);
-            assert_eq!(map.meaning(event, View::Tasks), None, "{letter}");
-        }
     }
 }

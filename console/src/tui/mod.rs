@@ -224,6 +224,7 @@ fn read_input() -> mpsc::Receiver<Message> {
 fn translate(event: Event) -> Option<Message> {
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => Some(Message::Key(key)),
+        Event::Paste(text) => Some(Message::Paste(text)),
         Event::Resize(width, height) => Some(Message::Resize(width, height)),
         _ => None,
     }

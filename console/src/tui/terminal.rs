@@ -5,6 +5,7 @@
 
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::cursor::{Hide, Show};
+use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
     disable_raw_mode, enable_raw_mode,
@@ -72,7 +73,8 @@ struct Output {
     frames: std::sync::mpsc::SyncSender<Vec<u8>>,
     /// How long each frame took.
     written: mpsc::UnboundedReceiver<Duration>,
-    busy: bool,
+    /// Frames that are not written yet.
+    unwritten: u32,
 }
 
 impl Output {
@@ -89,11 +91,11 @@ impl Output {
                 }
             }
         });
-        Self { frames, written, busy: false }
+        Self { frames, written, unwritten: 0 }
     }
 
     fn send(&mut self, bytes: Vec<u8>) {
-        self.busy = true;
+        self.unwritten += 1;
         // The thread ends only after this.
         let _ = self.frames.send(bytes);
     }
@@ -146,14 +148,14 @@ impl Terminal {
 
     /// A frame is being written: nothing can be drawn until it is.
     pub fn is_busy(&self) -> bool {
-        self.output.busy
+        self.output.unwritten > 0
     }
 
     /// Waits until the frame is written; returns how long that took. Never, if there is none.
     pub async fn written(&mut self) -> Duration {
         match self.output.written.recv().await {
             Some(took) => {
-                self.output.busy = false;
+                self.output.unwritten -= 1;
                 took
             }
             None => std::future::pending().await,
@@ -207,9 +209,9 @@ impl Terminal {
     /// Lets the last frame go out before anything else is written.
     fn finish(&mut self) {
         let deadline = Instant::now() + LAST_FRAME;
-        while self.output.busy && Instant::now() < deadline {
+        while self.is_busy() && Instant::now() < deadline {
             match self.output.written.try_recv() {
-                Ok(_) => self.output.busy = false,
+                Ok(_) => self.output.unwritten -= 1,
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }
@@ -232,12 +234,19 @@ impl Drop for Terminal {
 
 fn enter() -> std::io::Result<()> {
     enable_raw_mode()?;
-    execute!(stdout(), EnterAlternateScreen, Hide)
+    // What is pasted is text, and never keys that do something.
+    execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)
 }
 
 /// Does as much as it can; there is nobody to tell what failed.
 fn leave() {
-    let _ = execute!(stdout(), EndSynchronizedUpdate, LeaveAlternateScreen, Show);
+    let _ = execute!(
+        stdout(),
+        EndSynchronizedUpdate,
+        DisableBracketedPaste,
+        LeaveAlternateScreen,
+        Show
+    );
     let _ = disable_raw_mode();
 }
 

@@ -508,6 +508,26 @@ fn events_are_filtered_here() {
 }
 
 #[test]
+fn control_keys_do_nothing_but_quit_and_what_is_pasted_is_text() {
+    for open in ["", "K", "/", ":", "?"] {
+        for letter in 'a'..='z' {
+            let mut state = show(View::Tasks);
+            open.chars().for_each(|c| drop(press(&mut state, KeyCode::Char(c))));
+            let before = screen(&state);
+            let key = KeyEvent::new(KeyCode::Char(letter), KeyModifiers::CONTROL);
+            assert_eq!(update(&mut state, Message::Key(key)), None);
+            assert_eq!((state.quit, screen(&state)), (letter == 'c', before), "{open} {letter}");
+        }
+    }
+    let mut state = show(View::Tasks);
+    update(&mut state, Message::Paste("K\t\r".to_owned()));
+    assert!(state.confirm.is_none());
+    press(&mut state, KeyCode::Char('/'));
+    update(&mut state, Message::Paste("db7\nK".to_owned()));
+    assert_eq!(state.tasks.query.filter, "db7");
+}
+
+#[test]
 fn a_list_says_what_it_is_sorted_by() {
     let mut state = show(View::Jobs);
     press(&mut state, KeyCode::Char('s'));

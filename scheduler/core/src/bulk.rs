@@ -9,6 +9,7 @@ use bistro_common::Millis;
 use bistro_common::ids::AttemptId;
 use bistro_common::protocol::api::{
     ApiError, ApplyReply, ApplyRequest, BulkAction, Counts, ErrorCode, PlanReply, PlanRequest,
+    TaskState,
 };
 use bistro_common::protocol::event::Event;
 
@@ -56,7 +57,12 @@ enum Targets {
 impl Core {
     pub fn plan_bulk(&mut self, now: Millis, request: &PlanRequest) -> Result<PlanReply, ApiError> {
         let mut query = Query::new(now, &request.tasks)?;
-        let mut tasks = self.tasks_of(&mut query);
+        // Tasks in backoff of a job that is disabled show as disabled.
+        query.only(match request.action {
+            BulkAction::Kill => &[TaskState::Running, TaskState::Unsure],
+            BulkAction::Forgive => &[TaskState::Failed, TaskState::Backoff, TaskState::Disabled],
+        });
+        let mut tasks = self.tasks_of(&mut query)?;
         match request.action {
             BulkAction::Kill => tasks.retain(|&task| self.attempt_of(task).is_some()),
             BulkAction::Forgive => tasks.retain(|&task| self.can_forgive(task)),

@@ -22,6 +22,7 @@ use crate::client::logs::{Line, Query, Tail};
 
 pub enum Message {
     Key(KeyEvent),
+    Paste(String),
     Resize(u16, u16),
     Time(Millis),
     Connected(bool),
@@ -68,6 +69,7 @@ pub enum Command {
 pub fn update(state: &mut State, message: Message) -> Option<Command> {
     match message {
         Message::Key(key) => return press::on_key(state, key),
+        Message::Paste(text) => press::on_paste(state, &text),
         Message::Resize(width, height) => state.size = (width, height),
         Message::Time(now) => {
             state.now_ms = now;

@@ -1,6 +1,6 @@
 //! Keys: in a view, in a question, in a line that is typed, and in the palette.
 
-use crossterm::event::{KeyCode, KeyEvent};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use bistro_common::filter::{self, Filter};
 use bistro_common::protocol::api::{BulkAction, TaskState};
@@ -22,6 +22,11 @@ const BACK_MAX: usize = 16;
 const TYPED_MAX: usize = 1_000;
 
 pub fn on_key(state: &mut State, event: KeyEvent) -> Option<Command> {
+    if event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
+        // Wherever one is, this is the way out; nothing else is on such keys.
+        state.quit |= event == KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        return None;
+    }
     if state.confirm.is_some() {
         return on_confirm_key(state, event);
     }
@@ -37,6 +42,22 @@ pub fn on_key(state: &mut State, event: KeyEvent) -> Option<Command> {
     }
     let key = state.keymap.meaning(event, state.view)?;
     on_command(state, key)
+}
+
+/// Text for a line that is being typed; elsewhere it means nothing.
+pub fn on_paste(state: &mut State, text: &str) {
+    if state.confirm.is_some() {
+        return;
+    }
+    let line = text.lines().next().unwrap_or_default();
+    for c in line.chars().filter(|c| !c.is_control()) {
+        let key = KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE);
+        if state.palette.is_some() {
+            on_palette_key(state, key);
+        } else if state.prompt.is_some() {
+            on_prompt_key(state, key);
+        }
+    }
 }
 
 fn on_command(state: &mut State, key: Key) -> Option<Command> {

@@ -9,13 +9,16 @@ use bistro_common::Millis;
 use bistro_common::config::LevelIx;
 use bistro_common::filter::{Filter, Term, exactly};
 use bistro_common::protocol::api::{
-    ApiError, Listing, RunningRow, TaskRow, TaskState, TasksRequest,
+    ApiError, ErrorCode, Listing, RunningRow, TaskRow, TaskState, TasksRequest,
 };
 
 use super::lists::{Sort, parse};
 use crate::Core;
 use crate::forest::NodeIx;
 use crate::tasks::{JobIx, TaskIx, TaskRecord};
+
+/// So many are sorted or planned for at most; a number takes 8 bytes.
+const TASKS_MAX: usize = 2_000_000;
 
 /// What a request for tasks means.
 pub(crate) struct Query<'a> {
@@ -52,16 +55,22 @@ impl Core {
         let mut query = Query::new(now, request)?;
         let range = request.list.page.range(usize::MAX);
         let found = match query.sort.take() {
-            Some(sort) => self.sorted(&mut query, &sort, range),
+            Some(sort) => self.sorted(&mut query, &sort, range)?,
             None => self.found(&mut query, range),
         };
         let items = found.page.into_iter().map(|task| self.task_row(task)).collect();
         Ok(Listing { total: found.total as u64, items })
     }
 
-    /// All tasks that pass, in the order of the config.
-    pub(crate) fn tasks_of(&self, query: &mut Query<'_>) -> Vec<TaskIx> {
-        self.found(query, 0..usize::MAX).page
+    /// All tasks that pass, in the order of the config, if they are not too many to hold.
+    pub(crate) fn tasks_of(&self, query: &mut Query<'_>) -> Result<Vec<TaskIx>, ApiError> {
+        let found = self.found(query, 0..TASKS_MAX);
+        if found.total > TASKS_MAX {
+            let message = format!("{} tasks are too many for this", found.total);
+            return Err(ApiError::new(ErrorCode::BadRequest, message)
+                .hint(format!("narrow the filter to {TASKS_MAX} of them")));
+        }
+        Ok(found.page)
     }
 
     fn found(&self, query: &mut Query<'_>, range: Range<usize>) -> Found {
@@ -126,8 +135,13 @@ impl Core {
     }
 
     /// Only as many are sorted as come before the end of the page.
-    fn sorted(&self, query: &mut Query<'_>, sort: &Sort, range: Range<usize>) -> Found {
-        let tasks = self.tasks_of(query);
+    fn sorted(
+        &self,
+        query: &mut Query<'_>,
+        sort: &Sort,
+        range: Range<usize>,
+    ) -> Result<Found, ApiError> {
+        let tasks = self.tasks_of(query)?;
         let total = tasks.len();
         let key = |&task: &TaskIx| {
             let key = match sort.key {
@@ -151,7 +165,7 @@ impl Core {
         }
         keyed[..end].sort_unstable();
         let page = keyed[range.start.min(end)..end].iter().map(|&(_, task)| task).collect();
-        Found { total, page }
+        Ok(Found { total, page })
     }
 
     fn passes(&self, query: &Query<'_>, task: TaskIx) -> bool {
@@ -222,6 +236,13 @@ impl<'a> Query<'a> {
                 && filter.of("state").all(|term| term.holds_for(state.as_str()))
         });
         Ok(Self { request, filter, sort, states, masks: FxHashMap::default(), now })
+    }
+
+    /// Leaves out tasks in other states.
+    pub(crate) fn only(&mut self, states: &[TaskState]) {
+        for state in TaskState::ALL {
+            self.states[state as usize] &= states.contains(&state);
+        }
     }
 
     /// For people: all that it asks for.
