@@ -88,6 +88,7 @@ async fn cell() -> Cell {
     let cell = Cell::new().await;
     cell.write_config(CONFIG);
     cell.start_scheduler().await;
+    cell.wait_for_count(TaskState::CanRun, 3).await;
     cell
 }
 
