@@ -3,6 +3,8 @@
 
 use bistro_common::config::{Source, parse, parse_job, parse_tree};
 use bistro_common::cron::CronItem;
+use bistro_common::filter::{self, Filter, Key};
+use bistro_common::protocol::view::GridJob;
 use bistro_common::status::{Backoff, TaskStatus};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -153,5 +155,24 @@ proptest! {
             prop_assert!(!status.label().is_empty());
         }
         let _ = Backoff::from_json(&value);
+    }
+
+    #[test]
+    fn any_filter_and_any_cells_are_an_answer_or_an_error(
+        text in "(!?(job|node|age|failed)?[=~<>/]?[a-z0-9\\\\\",/ ().*|-]{0,12} ?){0,6}",
+        cells in "=?[0-9+>.x~A-Za-z/]{0,40}",
+    ) {
+        let keys = [Key::text("job"), Key::text("node"), Key::duration("age"), Key::number("failed")];
+        if let Ok(filter) = Filter::parse(&text, &keys) {
+            filter.named(&["job", "node"]);
+            for term in &filter.terms {
+                term.holds_for(&text);
+                term.holds_for_number(Some(1.0));
+            }
+        }
+        let _ = filter::with(&text, "job", Some("x"));
+        let job = GridJob { job: String::new(), level: String::new(), cells };
+        let unpacked = job.unpack(1_000);
+        prop_assert!(unpacked.is_err() || unpacked.is_ok_and(|states| states.len() <= 1_000));
     }
 }
