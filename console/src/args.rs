@@ -1,14 +1,19 @@
 //! The command line.
 
+mod jobs;
 pub mod names;
+mod read;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-use bistro_common::ids::{AttemptId, WorkerName};
-use bistro_common::protocol::api::TaskState;
-use bistro_common::protocol::log::Stream;
+use bistro_common::ids::WorkerName;
 use bistro_scheduler::config_files::Location;
+
+use crate::tui::View;
+
+pub use jobs::*;
+pub use read::*;
 
 /// Runs data-parallel work against live systems.
 #[derive(Debug, Parser)]
@@ -320,8 +325,8 @@ const MAX_KBPS: u32 = 16;
 #[derive(Debug, ClapArgs)]
 pub struct ConsoleArgs {
     /// What to show first
-    #[arg(value_enum, default_value_t = ShowView::Jobs)]
-    pub view: ShowView,
+    #[arg(value_enum, default_value_t = View::Jobs)]
+    pub view: View,
     /// A filter of that view, as `/` takes it
     #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     pub filter: String,
@@ -358,7 +363,7 @@ pub struct ConsoleArgs {
 impl Default for ConsoleArgs {
     fn default() -> Self {
         Self {
-            view: ShowView::Jobs,
+            view: View::Jobs,
             filter: String::new(),
             sort: String::new(),
             read_only: false,
@@ -369,182 +374,6 @@ impl Default for ConsoleArgs {
             keys: false,
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ShowView {
-    Jobs,
-    Grid,
-    Nodes,
-    Workers,
-    Tasks,
-    Logs,
-    Events,
-    Health,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct LogsArgs {
-    #[arg(add = names::jobs())]
-    pub job: Option<String>,
-    #[arg(add = names::nodes())]
-    pub node: Option<String>,
-    /// Go on with the lines that come
-    #[arg(short, long)]
-    pub follow: bool,
-    /// How many of the last lines
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
-    pub lines: u32,
-    /// stdout, stderr, statuses (what happened to the attempt) [default: stdout,stderr]
-    #[arg(long, value_delimiter = ',', value_parser = parse_stream)]
-    pub stream: Vec<Stream>,
-    /// Only lines in which this regular expression is found
-    #[arg(long, value_name = "REGEX")]
-    pub grep: Option<String>,
-    /// The first of these lines from this time on: -10m, 14:05, 2024-05-01T14:05
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    pub since: Option<String>,
-    /// Only this attempt
-    #[arg(long, value_name = "ID")]
-    pub attempt: Option<AttemptId>,
-    /// Only this worker's
-    #[arg(long)]
-    pub worker: Option<WorkerName>,
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
-}
-
-fn parse_stream(text: &str) -> Result<Stream, String> {
-    let found = Stream::ALL.into_iter().find(|stream| stream.as_str() == text);
-    found.ok_or_else(|| "the streams are stdout, stderr and statuses".to_owned())
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct EventsArgs {
-    /// Go on with the events that come
-    #[arg(short, long)]
-    pub follow: bool,
-    /// How many of the last events
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
-    pub lines: u64,
-    /// The first of these events from this time on: -10m, 14:05, 2024-05-01T14:05
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    pub since: Option<String>,
-    /// Only events whose kind starts so: task, task.failed, worker, config, audit
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub kind: String,
-    /// Terms that must all hold: kind~audit actor=ann !job=scrape, or words that occur
-    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
-    pub filter: String,
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
-}
-
-/// Jobs of the config file can be enabled, disabled and ranked from here; they are changed there.
-#[derive(Debug, Subcommand)]
-pub enum JobCommand {
-    /// Show a job: what was given, what is overridden, and what holds
-    #[command(after_help = "Example:\n  bistro job get scrape")]
-    Get {
-        #[arg(add = names::jobs())]
-        job: String,
-    },
-    /// Make a job of a JSON file (`-`: standard input)
-    #[command(after_help = "Example:\n  echo '{\"owner\": \"me\"}' | bistro job create scrape -")]
-    Create {
-        job: String,
-        file: PathBuf,
-        #[command(flatten)]
-        audit: AuditArgs,
-    },
-    /// Put another definition in the place of a job's
-    #[command(after_help = "Example:\n  bistro job replace scrape scrape.json --version 3")]
-    Replace {
-        #[arg(add = names::jobs())]
-        job: String,
-        file: PathBuf,
-        #[command(flatten)]
-        at: VersionArgs,
-        #[command(flatten)]
-        audit: AuditArgs,
-    },
-    /// Change some keys of a job: a JSON merge patch, in which null removes a key
-    #[command(after_help = "Example:\n  bistro job patch scrape '{\"priority\": 2}'")]
-    Patch {
-        #[arg(add = names::jobs())]
-        job: String,
-        patch: String,
-        #[command(flatten)]
-        at: VersionArgs,
-        #[command(flatten)]
-        audit: AuditArgs,
-    },
-    /// Change a job in $EDITOR; refused if somebody else has changed it meanwhile
-    #[command(after_help = "Example:\n  EDITOR=nano bistro job edit scrape")]
-    Edit {
-        #[arg(add = names::jobs())]
-        job: String,
-        #[command(flatten)]
-        audit: AuditArgs,
-    },
-    /// Delete a job; what runs of it goes on
-    #[command(after_help = "Example:\n  bistro job delete scrape")]
-    Delete {
-        #[arg(add = names::jobs())]
-        job: String,
-        #[command(flatten)]
-        at: VersionArgs,
-        #[command(flatten)]
-        audit: AuditArgs,
-    },
-    /// Let a job start tasks
-    #[command(after_help = "Example:\n  bistro job enable scrape")]
-    Enable {
-        #[arg(add = names::jobs())]
-        job: String,
-        #[command(flatten)]
-        audit: AuditArgs,
-    },
-    /// Let a job start nothing more
-    #[command(after_help = "Example:\n  bistro job disable scrape")]
-    Disable {
-        #[arg(add = names::jobs())]
-        job: String,
-        #[command(flatten)]
-        audit: AuditArgs,
-    },
-    /// Rank a job among others
-    #[command(after_help = "Example:\n  bistro job set-priority scrape 10")]
-    SetPriority {
-        #[arg(add = names::jobs())]
-        job: String,
-        #[arg(allow_negative_numbers = true, value_parser = parse_priority)]
-        priority: f64,
-        #[command(flatten)]
-        audit: AuditArgs,
-    },
-    /// Let go of what was overridden: the file holds again
-    #[command(after_help = "Example:\n  bistro job reset scrape")]
-    Reset {
-        #[arg(add = names::jobs())]
-        job: String,
-        #[command(flatten)]
-        audit: AuditArgs,
-    },
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct VersionArgs {
-    /// Only if the job is at this version, see `bistro job get`
-    #[arg(long = "version", value_name = "N")]
-    pub version_id: Option<u64>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct AuditArgs {
-    /// For the audit
-    #[arg(long, default_value = "")]
-    pub reason: String,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -580,204 +409,4 @@ pub struct SimulateArgs {
 pub enum Document {
     Text,
     Json,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct SubmitArgs {
-    /// The job's name [default: the program and a number]
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Slots that it takes; may be given several times
-    #[arg(long = "resource", value_name = "NAME=SLOTS", value_parser = parse_slots)]
-    pub resources: Vec<(String, i64)>,
-    /// For the policies that rank jobs
-    #[arg(long, allow_negative_numbers = true, value_parser = parse_priority)]
-    pub priority: Option<f64>,
-    /// How often it is tried again after an error, after 5, 10, 20, ... seconds
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=20))]
-    pub retries: u8,
-    /// Jobs that must be done first; may be given several times
-    #[arg(long, value_name = "JOB")]
-    pub after: Vec<String>,
-    /// Only on workers of this host
-    #[arg(long)]
-    pub host: Option<String>,
-    /// Wait until it is over; exit 1 if it has failed
-    #[arg(long)]
-    pub wait: bool,
-    /// The program and its arguments
-    #[arg(last = true, required = true)]
-    pub command: Vec<String>,
-}
-
-fn parse_priority(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
-    number.ok_or_else(|| "expected a number".to_owned())
-}
-
-fn parse_slots(text: &str) -> Result<(String, i64), String> {
-    let parts = text.split_once('=').and_then(|(name, slots)| Some((name, slots.parse().ok()?)));
-    parts
-        .map(|(name, slots): (&str, i64)| (name.to_owned(), slots))
-        .ok_or_else(|| "expected NAME=SLOTS, such as cpu=4".to_owned())
-}
-
-/// Commands that ask a scheduler.
-#[derive(Debug, Subcommand)]
-pub enum ReadCommand {
-    /// The cell at a glance
-    #[command(after_help = "Example:\n  bistro status -o json")]
-    Status {
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-    /// Jobs and how far they are
-    #[command(
-        after_help = "Examples:\n  bistro jobs -o csv\n  bistro jobs --filter 'failed>0' --sort=-failed"
-    )]
-    Jobs(ListArgs),
-    /// Nodes and their slots
-    #[command(after_help = "Example:\n  bistro nodes --filter 'level=host db1' --sort=-used")]
-    Nodes(ListArgs),
-    /// Workers and their health
-    #[command(after_help = "Example:\n  bistro workers --filter '!health=healthy'")]
-    Workers(ListArgs),
-    /// Tasks, filtered
-    #[command(after_help = "Examples:\n  bistro tasks --job scrape --state failed,backoff\n  \
-                            bistro tasks --filter 'age>10m node~/db_[0-9]+/' --sort=-age --watch")]
-    Tasks {
-        #[arg(long, add = names::jobs())]
-        job: Option<String>,
-        #[arg(long, add = names::nodes())]
-        node: Option<String>,
-        /// Only what runs on this worker
-        #[arg(long, add = names::workers())]
-        worker: Option<String>,
-        #[arg(long, value_delimiter = ',')]
-        state: Vec<TaskState>,
-        #[command(flatten)]
-        list: ListArgs,
-    },
-    /// One task: how it is, how it last ended, and what it used
-    #[command(subcommand, after_help = "Example:\n  bistro task show scrape db17")]
-    Task(TaskCommand),
-    /// Why is a task not running?
-    #[command(after_help = "Example:\n  bistro explain scrape db17")]
-    Explain {
-        #[arg(add = names::jobs())]
-        job: String,
-        #[arg(add = names::nodes())]
-        node: String,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-    /// End the running attempt of a task, or those of all tasks that pass a filter
-    #[command(after_help = "Examples:\n  bistro kill scrape db17 --reason 'db17 is on fire'\n  \
-                            bistro kill --filter 'job=scrape age>1h'        # says what it would do\n  \
-                            bistro kill --filter 'job=scrape age>1h' --yes  # does it")]
-    Kill {
-        #[command(flatten)]
-        what: WhatArgs,
-        /// How to ask it to end [default: as the job's config says]
-        #[arg(long, value_enum)]
-        signal: Option<Signal>,
-        /// With term-wait-kill: how long it may take
-        #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=86_400))]
-        grace: u64,
-        #[command(flatten)]
-        audit: AuditArgs,
-    },
-    /// Let failed tasks run again, and waiting ones at once
-    #[command(after_help = "Examples:\n  bistro forgive scrape --reason 'the API is back'\n  \
-                            bistro forgive --filter 'state=failed node~rack7' --yes")]
-    Forgive {
-        #[command(flatten)]
-        what: WhatArgs,
-        #[command(flatten)]
-        audit: AuditArgs,
-    },
-}
-
-/// One task, or a filter for many.
-#[derive(Debug, ClapArgs)]
-pub struct WhatArgs {
-    #[arg(required_unless_present = "filter", add = names::jobs())]
-    pub job: Option<String>,
-    /// To forgive: all nodes if left out
-    #[arg(add = names::nodes())]
-    pub node: Option<String>,
-    /// All tasks that pass, such as 'job=scrape age>10m'; without --yes it is only said which
-    #[arg(long, value_name = "FILTER", conflicts_with = "job", allow_hyphen_values = true)]
-    pub filter: Option<String>,
-    /// Do it to all that pass the filter
-    #[arg(long, requires = "filter")]
-    pub yes: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Signal {
-    /// TERM, once
-    Term,
-    /// KILL, at once
-    Kill,
-    /// TERM, then KILL if it has not ended by then
-    TermWaitKill,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum TaskCommand {
-    /// State, last attempt, CPU and memory, and what it waits for
-    #[command(after_help = "Example:\n  bistro task show scrape db17 -o json")]
-    Show {
-        #[arg(add = names::jobs())]
-        job: String,
-        #[arg(add = names::nodes())]
-        node: String,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-}
-
-#[derive(Clone, Copy, Debug, ClapArgs)]
-pub struct OutputArgs {
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub struct ListArgs {
-    /// Terms that must all hold: key=a,b key~text key~/regex/ key>number, !term, or words that names
-    /// contain; see docs/guides/operating.md
-    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
-    pub filter: String,
-    /// A column, `-` in front turns it around
-    #[arg(
-        long,
-        value_name = "COLUMN",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    pub sort: String,
-    /// Rows to leave out at the start
-    #[arg(long, default_value_t = 0)]
-    pub offset: u32,
-    /// Rows at most
-    #[arg(long, default_value_t = 1_000)]
-    pub limit: u32,
-    /// Show it again and again, every so many seconds
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true,
-          value_parser = clap::value_parser!(u32).range(1..))]
-    pub watch: Option<u32>,
-    #[command(flatten)]
-    pub output: OutputArgs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    Table,
-    Json,
-    Ndjson,
-    Csv,
-    Name,
 }

@@ -35,6 +35,7 @@ use update::{Command, Message, update};
 #[cfg(test)]
 pub use keys::Keymap;
 pub use plain::{once, plain};
+pub use state::View;
 
 /// Messages on their way to the screen; who has more waits.
 const MESSAGES_MAX: usize = 256;

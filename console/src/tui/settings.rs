@@ -9,7 +9,7 @@ use super::keys::Keymap;
 use super::list::Query;
 use super::state::{State, View};
 use super::theme::Theme;
-use crate::args::{ConsoleArgs, ShowView};
+use crate::args::ConsoleArgs;
 
 pub struct Settings {
     pub view: View,
@@ -45,18 +45,8 @@ impl Settings {
             format!("there is no theme {name:?}; there are {}", Theme::NAMES.join(", "))
         })?;
         let keymap = Keymap::new(&file.keys).with_context(|| place.display().to_string())?;
-        let view = match args.view {
-            ShowView::Jobs => View::Jobs,
-            ShowView::Grid => View::Grid,
-            ShowView::Nodes => View::Nodes,
-            ShowView::Workers => View::Workers,
-            ShowView::Tasks => View::Tasks,
-            ShowView::Logs => View::Logs,
-            ShowView::Events => View::Events,
-            ShowView::Health => View::Health,
-        };
         Ok(Self {
-            view,
+            view: args.view,
             query: Query { filter: args.filter.clone(), sort: args.sort.clone() },
             read_only: args.read_only || file.read_only,
             max_kbps: args.max_kbps,

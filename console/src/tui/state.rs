@@ -1,5 +1,6 @@
 //! Everything the console shows. Changed by `update`, drawn by `view`, and nothing else.
 
+use clap::ValueEnum;
 use std::collections::{HashMap, VecDeque};
 
 use bistro_common::Millis;
@@ -28,7 +29,7 @@ pub const EVENTS_MAX: usize = 5_000;
 /// How long a notice stays.
 pub const NOTICE_MS: Millis = 6_000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum View {
     Jobs,
     Grid,
@@ -39,8 +40,10 @@ pub enum View {
     Events,
     Health,
     /// One job.
+    #[value(skip)]
     Job,
     /// One task.
+    #[value(skip)]
     Task,
 }
 

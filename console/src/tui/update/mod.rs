@@ -2,6 +2,7 @@
 
 mod press;
 pub mod questions;
+mod typing;
 
 pub use press::events_filter;
 
@@ -69,7 +70,7 @@ pub enum Command {
 pub fn update(state: &mut State, message: Message) -> Option<Command> {
     match message {
         Message::Key(key) => return press::on_key(state, key),
-        Message::Paste(text) => press::on_paste(state, &text),
+        Message::Paste(text) => typing::on_paste(state, &text),
         Message::Resize(width, height) => state.size = (width, height),
         Message::Time(now) => {
             state.now_ms = now;

@@ -3,7 +3,9 @@
 //! The console says what it wants ([`Wants`]); everything here follows that. Nothing here waits
 //! without a limit, and an answer that does not come is tried again.
 
-use futures_util::{FutureExt, StreamExt};
+mod grid;
+mod rows;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::OpenOptions;
@@ -11,17 +13,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use bistro_common::filter;
-use bistro_common::protocol::api::{
-    CellStatus, ExplainRequest, Explanation, Grid, GridRequest, JobRow, ListRequest, Listing,
-    NodeRow, Page, TaskRow, TasksRequest, verb,
-};
-use bistro_common::protocol::decode;
-use bistro_common::protocol::job::JobGetRequest;
-use bistro_common::protocol::view::{GridDelta, GridPlace};
+use bistro_common::protocol::api::{CellStatus, ListRequest, Listing, NodeRow, Page, verb};
 
-use super::grid::Names;
-use super::state::{EVENTS_MAX, JobView, Wants};
+use super::state::{EVENTS_MAX, Wants};
 use super::update::{Command, Message};
 use crate::client::actions::Action;
 use crate::client::events;
@@ -31,21 +25,15 @@ use crate::client::{Client, Unreachable};
 /// Between two looks, while something happens and while nothing does.
 const BUSY: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_secs(1);
+/// Rows of short lists.
+const FEW: u32 = 5;
 /// All nodes are looked through for this: not with every look.
 const OVERUSED: Duration = Duration::from_secs(10);
 /// Longer than this nobody waits for a read.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Well within the time that a watcher counts as watching.
-const RENEW: Duration = Duration::from_secs(5);
-/// A grid that is out of step is asked for again, but not all the time.
-const RESYNC: Duration = Duration::from_millis(300);
 const LOG_LINES: u32 = 1_000;
 const PAST_EVENTS: u64 = 1_000;
 const BATCHES_MAX: usize = 16;
-/// Names of nodes around the cursor of the grid.
-const NAMES: u32 = 200;
-/// Of what a job view shows of failing and of slow tasks.
-const FEW: u32 = 5;
 
 /// Starts everything; it ends when nobody listens or the set is dropped.
 pub fn start(
@@ -57,8 +45,8 @@ pub fn start(
     let mut tasks = JoinSet::new();
     tasks.spawn(connections(client.clone(), out.clone()));
     tasks.spawn(poll(client.clone(), wants.clone(), out.clone()));
-    tasks.spawn(rows(client.clone(), wants.clone(), out.clone()));
-    tasks.spawn(grid(client.clone(), wants.clone(), in_sync.clone(), out.clone()));
+    tasks.spawn(rows::rows(client.clone(), wants.clone(), out.clone()));
+    tasks.spawn(grid::grid(client.clone(), wants.clone(), in_sync.clone(), out.clone()));
     tasks.spawn(logs(client.clone(), wants.clone(), out.clone()));
     tasks.spawn(follow_events(client.clone(), wants.clone(), out.clone()));
     tasks
@@ -170,136 +158,8 @@ async fn overused(client: &Client) -> anyhow::Result<Vec<NodeRow>> {
     Ok(rows.items)
 }
 
-/// What the view lists, at once when it wants something else.
-async fn rows(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
-    let mut before = 0;
-    while !out.is_closed() {
-        let now = wants.borrow_and_update().clone();
-        let messages = ask_rows(&client, &now).await;
-        // As often as they change.
-        let answer = fingerprint(&messages);
-        let wait = if answer == before { POLL } else { BUSY };
-        before = answer;
-        for message in messages {
-            if out.send(message).await.is_err() {
-                return;
-            }
-        }
-        tokio::select! {
-            _ = wants.changed() => {}
-            () = pause(&client, wait) => {}
-        }
-    }
-}
-
-fn fingerprint(messages: &[Message]) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    for message in messages {
-        match message {
-            Message::Jobs(_, Ok(listing)) => {
-                listing.items.iter().for_each(|row| row.counts.hash(&mut hasher));
-            }
-            Message::Tasks(_, Ok(listing)) => {
-                listing.total.hash(&mut hasher);
-                let rows = listing.items.iter().take(50);
-                rows.for_each(|row| (&row.node, row.state).hash(&mut hasher));
-            }
-            Message::Workers(_, Ok(listing)) => {
-                listing.items.iter().for_each(|row| row.running.hash(&mut hasher));
-            }
-            _ => {}
-        }
-    }
-    hasher.finish()
-}
-
-async fn ask_rows(client: &Client, wants: &Wants) -> Vec<Message> {
-    let mut messages = Vec::new();
-    if let Some(request) = &wants.jobs
-        && let Some(rows) = answered(ask(client, verb::JOBS, request).await)
-    {
-        messages.push(Message::Jobs(request.clone(), rows));
-    }
-    if let Some(request) = &wants.nodes
-        && let Some(rows) = answered(ask(client, verb::NODES, request).await)
-    {
-        messages.push(Message::Nodes(request.clone(), rows));
-    }
-    if let Some(request) = &wants.workers
-        && let Some(rows) = answered(ask(client, verb::WORKERS, request).await)
-    {
-        messages.push(Message::Workers(request.clone(), rows));
-    }
-    if let Some(request) = &wants.tasks
-        && let Some(rows) = answered(ask(client, verb::TASKS, request).await)
-    {
-        messages.push(Message::Tasks(request.list.clone(), rows));
-    }
-    if let Some(job) = &wants.job {
-        messages.push(Message::Job(Box::new(job_view(client, job.clone()).await)));
-    }
-    if let Some((job, node)) = wants.task.clone() {
-        let asked = ask::<Explanation>(client, verb::EXPLAIN, &ExplainRequest { job, node }).await;
-        messages.extend(answered(asked).map(|task| Message::Task(task.map(Box::new))));
-    }
-    if let Some((level, node)) = &wants.node
-        && let Ok(names) = names(client, level, *node).await
-    {
-        messages.push(Message::Names(names));
-    }
-    messages
-}
-
-/// What the scheduler says, or why it refuses; nothing if it is silent, which is said elsewhere.
-fn answered<T>(asked: anyhow::Result<T>) -> Option<Result<T, String>> {
-    match asked {
-        Ok(answer) => Some(Ok(answer)),
-        Err(error) if error.is::<Unreachable>() => None,
-        Err(error) => Some(Err(one_line(&error))),
-    }
-}
-
 fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}").replace('\n', "; ")
-}
-
-async fn names(client: &Client, level: &str, node: u32) -> anyhow::Result<Names> {
-    let first = node.saturating_sub(NAMES / 2);
-    let page = Page { offset: first, limit: NAMES };
-    let filter = filter::exactly("level", level);
-    let request = ListRequest { filter, page, ..ListRequest::default() };
-    let rows: Listing<NodeRow> = ask(client, verb::NODES, &request).await?;
-    let names = rows.items.into_iter().map(|row| row.node).collect();
-    Ok(Names { level: level.to_owned(), first, names })
-}
-
-async fn job_view(client: &Client, job: String) -> JobView {
-    let mut view = JobView { job: job.clone(), ..JobView::default() };
-    let filter = filter::exactly("job", &job);
-    let request = ListRequest { filter: filter.clone(), ..ListRequest::default() };
-    let few = |filter: String, sort: &str| {
-        let (sort, page) = (sort.to_owned(), Page { offset: 0, limit: FEW });
-        let list = ListRequest { filter, sort, page };
-        TasksRequest { list, ..TasksRequest::default() }
-    };
-    let failing = few(filter::with(&filter, "state", Some("failed,backoff")), "");
-    let slowest = few(filter::with(&filter, "state", Some("running")), "-age");
-    let definition = JobGetRequest { job };
-    let (rows, document, failing, slowest) = tokio::join!(
-        ask::<Listing<JobRow>>(client, verb::JOBS, &request),
-        ask(client, verb::JOB_GET, &definition),
-        ask::<Listing<TaskRow>>(client, verb::TASKS, &failing),
-        ask::<Listing<TaskRow>>(client, verb::TASKS, &slowest),
-    );
-    view.row = rows.ok().and_then(|rows| rows.items.into_iter().next());
-    match document {
-        Ok(document) => view.document = Some(document),
-        Err(error) => view.problem = Some(one_line(&error)),
-    }
-    view.failing = failing.map(|rows| rows.items).unwrap_or_default();
-    view.slowest = slowest.map(|rows| rows.items).unwrap_or_default();
-    view
 }
 
 /// Waits until the console wants something of a kind.
@@ -314,81 +174,6 @@ async fn wanted<T>(
 /// Until it is so, or nobody will ever say so.
 async fn until<T>(value: &mut watch::Receiver<T>, is_so: impl FnMut(&T) -> bool) {
     drop(value.wait_for(is_so).await);
-}
-
-async fn grid(
-    client: Client,
-    mut wants: watch::Receiver<Wants>,
-    in_sync: watch::Receiver<bool>,
-    out: mpsc::Sender<Message>,
-) {
-    while wanted(&mut wants, |wants| wants.grid.then_some(())).await.is_some() {
-        let mut gone = wants.clone();
-        tokio::select! {
-            result = watch_grid(&client, in_sync.clone(), &out) => {
-                if let Err(error) = result {
-                    let _ = out.send(Message::GridTrouble(format!("{error:#}"))).await;
-                }
-                // What failed will not be different at once.
-                pause(&client, POLL).await;
-            }
-            () = until(&mut gone, |wants| !wants.grid) => {}
-        }
-    }
-}
-
-async fn watch_grid(
-    client: &Client,
-    mut in_sync: watch::Receiver<bool>,
-    out: &mpsc::Sender<Message>,
-) -> anyhow::Result<()> {
-    let mut deltas = client.bus.client().subscribe(client.cell.view_grid()).await?;
-    let mut layout = 0;
-    loop {
-        let known = if *in_sync.borrow() { layout } else { 0 };
-        let mut from = Some(GridPlace::default());
-        while let Some(place) = from {
-            let request = GridRequest { watch: true, in_sync: known, from: place };
-            let page = ask::<Grid>(client, verb::GRID, &request).await?;
-            // What came before the answer belongs before it.
-            while let Some(Some(delta)) = deltas.next().now_or_never() {
-                send_delta(&delta, out).await?;
-            }
-            let changed = place != GridPlace::default() && page.layout != layout;
-            layout = page.layout;
-            // Another layout in the middle: all of it anew.
-            from = if changed { Some(GridPlace::default()) } else { page.next };
-            if !changed {
-                out.send(Message::Grid(place, page)).await?;
-            }
-        }
-        let renew = tokio::time::sleep(RENEW);
-        tokio::pin!(renew);
-        loop {
-            tokio::select! {
-                () = &mut renew => break,
-                () = until(&mut in_sync, |in_sync| !in_sync) => {
-                    tokio::time::sleep(RESYNC).await;
-                    break;
-                }
-                delta = deltas.next() => {
-                    let Some(delta) = delta else { return Ok(()) };
-                    send_delta(&delta, out).await?;
-                }
-            }
-        }
-    }
-}
-
-async fn send_delta(
-    message: &async_nats::Message,
-    out: &mpsc::Sender<Message>,
-) -> anyhow::Result<()> {
-    // One that cannot be read leaves a gap, which is noticed.
-    if let Ok(delta) = decode::<GridDelta>(&message.payload) {
-        out.send(Message::GridDelta(delta)).await?;
-    }
-    Ok(())
 }
 
 async fn logs(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
