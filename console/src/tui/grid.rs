@@ -60,6 +60,8 @@ pub struct Scale {
 /// Names of some nodes of a level, from a place on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Names {
+    /// For which they were asked: under another one a number means another node.
+    pub layout: u64,
     pub level: String,
     pub first: u32,
     pub names: Vec<String>,
@@ -243,7 +245,8 @@ impl Grid {
     pub fn node(&self) -> Option<&str> {
         let (level, at) = self.place()?;
         let names = &self.names;
-        let at = at.checked_sub(names.first).filter(|_| names.level == level)?;
+        let are_these = names.level == level && names.layout == self.layout;
+        let at = at.checked_sub(names.first).filter(|_| are_these)?;
         names.names.get(at as usize).map(String::as_str)
     }
 

@@ -12,7 +12,7 @@ use bistro_common::protocol::job::JobDocument;
 use bistro_common::protocol::log::Stream;
 use bistro_common::protocol::task::Kill;
 
-use super::grid::Grid;
+use super::grid::{Grid, Names};
 use super::keys::Keymap;
 use super::list::List;
 use super::palette::Palette;
@@ -241,8 +241,8 @@ pub struct Wants {
     pub job: Option<String>,
     pub task: Option<(String, String)>,
     pub grid: bool,
-    /// A level, and the number of the node whose name is wanted.
-    pub node: Option<(String, u32)>,
+    /// The number of the node whose name is wanted, and its level; names are what comes.
+    pub node: Option<Names>,
     pub logs: Option<Query>,
     /// And from which time on.
     pub events: Option<Option<Millis>>,
@@ -307,7 +307,12 @@ impl State {
             job: is(View::Job).then(|| self.job.job.clone()),
             task: self.task.clone().filter(|_| is(View::Task)),
             grid: is(View::Grid),
-            node: node.map(|(level, node)| (level.to_owned(), node)),
+            node: node.map(|(level, first)| Names {
+                layout: self.grid.layout,
+                level: level.to_owned(),
+                first,
+                names: Vec::new(),
+            }),
             logs: is(View::Logs).then(|| self.logs.query.clone()),
             events: is(View::Events).then_some(self.events.since_ms),
             health: is(View::Health),

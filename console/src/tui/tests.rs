@@ -148,7 +148,7 @@ fn filled() -> State {
     });
     send(Message::Grid(GridPlace::default(), from(page)));
     let names = ["db1", "db2", "db3", "db4"].map(str::to_owned).to_vec();
-    send(Message::Names(Names { level: "db".to_owned(), first: 0, names }));
+    send(Message::Names(Names { layout: 1, level: "db".to_owned(), first: 0, names }));
     for second in 0..20 {
         let rows: Vec<JobRow> = vec![from(job("scrape"))];
         state.rates.note(NOW - 20_000 + second * 1_000, &rows);
@@ -487,6 +487,33 @@ fn logs_are_searched_wrapped_and_read_from_a_time_on() {
     type_text(&mut state, "(");
     press(&mut state, KeyCode::Enter);
     assert!(screen(&state).contains("not a regular expression"));
+}
+
+#[test]
+fn a_search_in_no_lines_finds_nothing() {
+    let mut state = show(View::Logs);
+    let query = state.logs.query.clone();
+    update(&mut state, Message::Logs(query, Tail::default()));
+    press(&mut state, KeyCode::Char('s'));
+    type_text(&mut state, "x");
+    press(&mut state, KeyCode::Enter);
+    press(&mut state, KeyCode::Char('n'));
+    assert!(screen(&state).contains("no more lines match"));
+}
+
+#[test]
+fn names_of_another_layout_are_nobodys() {
+    let mut state = show(View::Grid);
+    assert_eq!(state.grid.node(), Some("db1"));
+    let page = json!({"layout": 2, "seq": 0, "total": 1, "levels": {"db": 2},
+        "jobs": [{"job": "scrape", "level": "db", "cells": "xx"}]});
+    update(&mut state, Message::Grid(GridPlace::default(), from(page)));
+    let names = vec!["old".to_owned(); 2];
+    let late = Names { layout: 1, level: "db".to_owned(), first: 0, names };
+    update(&mut state, Message::Names(late));
+    assert_eq!(state.grid.node(), None);
+    press(&mut state, KeyCode::Char('F'));
+    assert!(state.confirm.is_none());
 }
 
 #[test]

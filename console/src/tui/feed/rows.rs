@@ -95,8 +95,8 @@ async fn ask_rows(client: &Client, wants: &Wants) -> Vec<Message> {
         let asked = ask::<Explanation>(client, verb::EXPLAIN, &ExplainRequest { job, node }).await;
         messages.extend(answered(asked).map(|task| Message::Task(task.map(Box::new))));
     }
-    if let Some((level, node)) = &wants.node
-        && let Ok(names) = names(client, level, *node).await
+    if let Some(wanted) = &wants.node
+        && let Ok(names) = names(client, wanted).await
     {
         messages.push(Message::Names(names));
     }
@@ -112,14 +112,14 @@ fn answered<T>(asked: anyhow::Result<T>) -> Option<Result<T, String>> {
     }
 }
 
-async fn names(client: &Client, level: &str, node: u32) -> anyhow::Result<Names> {
-    let first = node.saturating_sub(NAMES / 2);
+async fn names(client: &Client, wanted: &Names) -> anyhow::Result<Names> {
+    let first = wanted.first.saturating_sub(NAMES / 2);
     let page = Page { offset: first, limit: NAMES };
-    let filter = filter::exactly("level", level);
+    let filter = filter::exactly("level", &wanted.level);
     let request = ListRequest { filter, page, ..ListRequest::default() };
     let rows: Listing<NodeRow> = ask(client, verb::NODES, &request).await?;
     let names = rows.items.into_iter().map(|row| row.node).collect();
-    Ok(Names { level: level.to_owned(), first, names })
+    Ok(Names { first, names, ..wanted.clone() })
 }
 
 async fn job_view(client: &Client, job: String) -> JobView {

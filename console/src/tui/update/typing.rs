@@ -186,7 +186,10 @@ pub(super) fn find(state: &mut State, upwards: bool) {
     let found = |at: &usize| regex.is_match(&logs.lines[*at].line.text);
     let at = match upwards {
         // The first time, the line at the end counts too.
-        true => (0..last + usize::from(logs.up == 0)).rev().find(found),
+        true => {
+            let end = last + usize::from(logs.up == 0);
+            (0..end.min(logs.lines.len())).rev().find(found)
+        }
         false => (last + 1..logs.lines.len()).find(found),
     };
     match at {
