@@ -9,8 +9,10 @@
 use regex::Regex;
 use std::fmt;
 
-/// A regular expression may become so large, compiled.
-const REGEX_BYTES_MAX: usize = 1 << 20;
+/// A regular expression may become so large, compiled, and there may be so many of them: whoever
+/// looks must not cost those who work.
+const REGEX_BYTES_MAX: usize = 128 << 10;
+const REGEXES_MAX: usize = 8;
 const TEXT_BYTES_MAX: usize = 4 << 10;
 /// Fewer than bits in a word, which remember which of them hold.
 pub const TERMS_MAX: usize = 60;
@@ -74,6 +76,8 @@ pub enum FilterError {
     Term { word: String, what: String },
     #[error("the filter has more than {TEXT_BYTES_MAX} bytes, or more than {TERMS_MAX} terms")]
     TooLong,
+    #[error("the filter has more than {REGEXES_MAX} regular expressions")]
+    TooMany,
     #[error("the filter has a quote that does not end")]
     OpenQuote,
 }
@@ -88,7 +92,9 @@ impl Filter {
             return Err(FilterError::TooLong);
         }
         let terms = words.iter().map(|word| Term::parse(word, keys));
-        Ok(Self { terms: terms.collect::<Result<_, _>>()? })
+        let terms: Vec<Term> = terms.collect::<Result<_, _>>()?;
+        let regexes = terms.iter().filter(|term| matches!(term.test, Test::Matches(_))).count();
+        if regexes > REGEXES_MAX { Err(FilterError::TooMany) } else { Ok(Self { terms }) }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -373,5 +379,6 @@ mod tests {
         assert!(error("!").contains("after !"));
         assert!(parse(&"x".repeat(5_000)).is_err() && parse(&"x ".repeat(61)).is_err());
         assert!(error("node~/(a{1000}){1000}/").contains("size"));
+        assert!(error(&"/x/ ".repeat(9)).contains("regular expressions"));
     }
 }

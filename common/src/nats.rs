@@ -85,6 +85,13 @@ impl Address {
     }
 }
 
+impl Address {
+    /// Who connects; nobody in particular if there is no name.
+    pub fn user(&self) -> &str {
+        self.credentials.as_ref().map_or("", |(user, _)| user)
+    }
+}
+
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let servers: Vec<_> =

@@ -171,9 +171,9 @@ impl Cell {
         format!("_INBOX.{}.{role}", self.token)
     }
 
-    /// What NATS must allow whoever looks at the cell and must not touch it. `reads`: the verbs
+    /// What NATS must allow a user who looks at the cell and must not touch it. `reads`: the verbs
     /// that change nothing.
-    pub fn viewer_permissions(&self, reads: &[&str]) -> Permissions {
+    pub fn viewer_permissions(&self, user: &str, reads: &[&str]) -> Permissions {
         let mut publish: Vec<String> = reads.iter().map(|verb| self.api(verb)).collect();
         publish.extend([self.under("log.read.*"), "$SRV.>".to_owned()]);
         let (events, done) = (self.events_stream(), self.done_stream());
@@ -182,12 +182,25 @@ impl Cell {
             format!("$JS.API.STREAM.INFO.{events}"),
             format!("$JS.API.STREAM.INFO.{done}"),
             format!("$JS.API.CONSUMER.CREATE.{events}"),
-            format!("$JS.API.CONSUMER.*.{events}.>"),
+            format!("$JS.API.CONSUMER.CREATE.{events}.>"),
+            format!("$JS.API.CONSUMER.INFO.{events}.>"),
             format!("$JS.API.CONSUMER.MSG.NEXT.{events}.>"),
         ]);
-        let subscribe = vec![format!("_INBOX.{}.client.>", self.token), self.view_grid()];
+        let inbox = self.inbox(&client_role(user));
+        let subscribe = vec![format!("{inbox}.>"), self.view_grid()];
         Permissions { publish, subscribe }
     }
+}
+
+/// The role of clients that connect as this user; each adds its own number.
+pub fn client_role(user: &str) -> String {
+    format!("client.{}", Token::new(user))
+}
+
+/// Is this where somebody waits for an answer? JetStream can be told to deliver what is in a stream
+/// to any subject, by those who may not publish there; what it delivers is nobody's request.
+pub fn is_asked_by_somebody(reply: &str) -> bool {
+    !reply.starts_with('$')
 }
 
 /// Subjects that an identity may publish to and subscribe to; nothing else.

@@ -146,8 +146,11 @@ pub enum Command {
     #[command(after_help = "Example:\n  bistro cells --nats nats://nats1:4222")]
     Cells,
     /// Print what a nats-server must allow a user who may look at the cell and not touch it
-    #[command(after_help = "Example:\n  bistro permissions --cell eu >> viewer.conf")]
-    Permissions,
+    #[command(after_help = "Example:\n  bistro permissions eve --cell eu >> viewer.conf")]
+    Permissions {
+        /// The name with which that user connects
+        user: String,
+    },
     /// Print what a shell needs to complete commands, jobs, nodes and workers
     #[command(after_help = "Examples:\n  source <(bistro completions bash)\n  \
                             bistro completions fish > ~/.config/fish/completions/bistro.fish")]

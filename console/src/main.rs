@@ -134,8 +134,8 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Permissions => {
-            cli::print_line(&cell.viewer_permissions(&verb::READS).to_string())?;
+        Command::Permissions { user } => {
+            cli::print_line(&cell.viewer_permissions(&user, &verb::READS).to_string())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Completions { shell } => cli::shell::completions(shell),

@@ -16,7 +16,7 @@ use bistro_common::protocol::api::ProblemReport;
 use bistro_common::protocol::event::Event;
 use bistro_common::protocol::heartbeat::{Heartbeat, SchedulerBeacon};
 use bistro_common::protocol::{VERSION, decode, encode};
-use bistro_common::subject::Cell;
+use bistro_common::subject::{Cell, is_asked_by_somebody};
 use bistro_core::{AuditId, Core, Effect, Identity, Input, Plan, Record, UNTOLD_MAX};
 
 use crate::api::{self, Facts};
@@ -220,6 +220,10 @@ impl Driver {
 
     async fn on_request(&mut self, request: service::Request) {
         let message = &request.message;
+        // What a stream was told to deliver here is no request, whoever told it.
+        if !message.reply.as_ref().is_some_and(|reply| is_asked_by_somebody(reply)) {
+            return;
+        }
         let Some(verb) = self.options.cell.parse_api(&message.subject) else {
             return;
         };

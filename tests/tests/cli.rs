@@ -194,7 +194,7 @@ async fn the_console_without_a_terminal_prints_a_view() {
 async fn who_may_only_look_is_held_to_it_by_the_server() {
     // Who gives no name may do all.
     let name = CellName::new("test").expect("a valid name");
-    let viewer = name.viewer_permissions(&verb::READS);
+    let viewer = name.viewer_permissions("eve", &verb::READS);
     let users = format!(
         "no_auth_user: all\nauthorization {{ users: [ {{user: all}}, {{user: eve, password: look, \
          {viewer}}} ] }}\n"

@@ -108,7 +108,7 @@ impl TaskRow {
 }
 
 impl WorkerRow {
-    /// `health`: as a row shows it, or `draining`.
+    /// `health`: as a row shows it, or `draining`, or `closed` for another reason.
     pub const KEYS: [Key; 5] = [
         Key::text("worker"),
         Key::text("host"),

@@ -21,12 +21,16 @@ const TOOK_TOO_LONG: u8 = 124;
 /// How far the tasks are that are waited for.
 struct Progress {
     counts: Counts,
+    /// The scheduler knows what there is to do; one that has just started does not.
+    planned: bool,
     /// Nothing more will happen by itself.
     over: bool,
 }
 
 pub async fn run(client: &Client, args: WaitArgs) -> anyhow::Result<ExitCode> {
-    let deadline = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    // What is too far away to be a time never comes.
+    let deadline =
+        args.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     let bar = progress();
     loop {
         match look(client, args.job.as_deref()).await {
@@ -39,7 +43,7 @@ pub async fn run(client: &Client, args: WaitArgs) -> anyhow::Result<ExitCode> {
                 bar.set_position(done);
                 bar.set_message(format!("{busy} running"));
                 match args.until {
-                    Until::Idle if busy == 0 => return Ok(ExitCode::SUCCESS),
+                    Until::Idle if busy == 0 && now.planned => return Ok(ExitCode::SUCCESS),
                     Until::Done if done == all && all > 0 => return Ok(ExitCode::SUCCESS),
                     Until::Done if now.over => {
                         bar.finish_and_clear();
@@ -64,8 +68,9 @@ pub async fn run(client: &Client, args: WaitArgs) -> anyhow::Result<ExitCode> {
 
 async fn look(client: &Client, job: Option<&str>) -> anyhow::Result<Progress> {
     let status: CellStatus = client.ask(verb::STATUS, &()).await?;
+    let planned = status.nodes > 0;
     let Some(name) = job else {
-        return Ok(Progress { counts: status.counts, over: status.finished });
+        return Ok(Progress { counts: status.counts, planned, over: status.finished });
     };
     let filter = filter::exactly("job", name);
     let request = ListRequest { filter, ..ListRequest::default() };
@@ -73,7 +78,7 @@ async fn look(client: &Client, job: Option<&str>) -> anyhow::Result<Progress> {
     // A scheduler that has just started may not know its jobs yet.
     let Some(row) = rows.items.into_iter().next() else {
         anyhow::ensure!(status.jobs == 0, "there is no job {name:?}; `bistro jobs` lists them");
-        return Ok(Progress { counts: Counts::new(), over: false });
+        return Ok(Progress { counts: Counts::new(), planned: false, over: false });
     };
     let over = |state: &TaskState| {
         matches!(
@@ -82,5 +87,5 @@ async fn look(client: &Client, job: Option<&str>) -> anyhow::Result<Progress> {
         )
     };
     let over = status.finished || row.counts.keys().all(over);
-    Ok(Progress { counts: row.counts, over })
+    Ok(Progress { counts: row.counts, planned, over })
 }

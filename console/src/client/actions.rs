@@ -191,7 +191,11 @@ impl Client {
         let request = ApplyRequest { plan, kill, actor, reason };
         let (mut applied, mut gone) = (0, 0);
         let left = loop {
-            let reply: ApplyReply = self.ask(verb::APPLY, &request).await?;
+            let reply: ApplyReply = match self.ask(verb::APPLY, &request).await {
+                Ok(reply) => reply,
+                Err(error) if applied + gone == 0 => return Err(error),
+                Err(error) => return Err(error.context(format!("{applied} were done, then"))),
+            };
             applied += reply.applied;
             gone += reply.gone;
             if reply.left == 0 || !progress(applied + gone, reply.left) {

@@ -17,7 +17,7 @@ use contexts::Contexts;
 
 use bistro_common::nats::{Address, Bus, NatsError, Patience};
 use bistro_common::protocol::api::{ApiError, ApiReply, ErrorCode};
-use bistro_common::subject::Cell;
+use bistro_common::subject::{Cell, client_role};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -103,7 +103,7 @@ pub struct Client {
 impl Client {
     pub async fn connect(url: &str, cell: Cell, patience: Patience) -> anyhow::Result<Self> {
         let address = Address::parse(url)?;
-        let role = format!("client.{}", std::process::id());
+        let role = format!("{}.{}", client_role(address.user()), std::process::id());
         let bus = Bus::connect(&address, &cell, &role, patience)
             .await
             .map_err(|error| Unreachable(format!("{error}; is nats-server running there?")))?;

@@ -91,9 +91,9 @@ pub struct Grid {
 impl Grid {
     /// Takes a page that begins at `from`. An error says what is wrong with it.
     pub fn take(&mut self, from: GridPlace, page: api::Grid) -> Result<(), String> {
-        if page.layout == self.layout && page.jobs.is_empty() && self.in_sync {
-            // Only a renewal. All deltas up to it should be here.
-            self.in_sync = page.seq == self.seq;
+        if page.layout == self.layout && page.jobs.is_empty() && page.total > 0 {
+            // Only a renewal. All deltas up to it should be here, and none missing before.
+            self.in_sync &= page.seq == self.seq;
             return Ok(());
         }
         if from == GridPlace::default() {
@@ -315,6 +315,10 @@ mod tests {
         assert!(grid.in_sync);
         take(&mut grid, renewal(10));
         assert!(!grid.in_sync, "the last delta was lost");
+        take(&mut grid, page(2, 9));
+        grid.apply(&delta(2, 11, 0));
+        take(&mut grid, renewal(11));
+        assert!(!grid.in_sync && grid.levels["host"] == 3, "10 is missing still");
         take(&mut grid, page(2, 9));
         grid.apply(&delta(2, 10, 99));
         assert!(!grid.in_sync, "no such cell");

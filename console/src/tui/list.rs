@@ -107,6 +107,7 @@ impl<T: Row> List<T> {
         }
         let first = u64::from(request.page.offset);
         if self.frozen && self.loaded && first == self.first {
+            self.problem = None;
             self.refresh(listing.items);
             return;
         }

@@ -19,8 +19,9 @@ use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures_util::StreamExt;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use bistro_common::clock::{Clock, sleep_until};
@@ -46,6 +47,8 @@ const GATHER: Duration = Duration::from_millis(15);
 /// Ages and clocks move at this pace.
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Actions that are under way when somebody leaves may take so long.
+const LEAVING: Duration = Duration::from_secs(5);
 /// So many keys at most are answered by one frame.
 const KEYS_MAX: usize = 64;
 
@@ -55,7 +58,7 @@ struct Feeding {
     sender: mpsc::Sender<Message>,
     wants: watch::Sender<Wants>,
     in_sync: watch::Sender<bool>,
-    _tasks: tokio::task::JoinSet<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl Feeding {
@@ -133,6 +136,7 @@ pub async fn run(client: Client, settings: Settings) -> anyhow::Result<ExitCode>
     let mut stops = signal(SignalKind::from_raw(nix::libc::SIGTSTP))?;
     let ended = ended_by_signal();
     tokio::pin!(ended);
+    let mut actions = JoinSet::new();
     while !state.quit {
         if !terminal.is_busy() && pace.is_due() {
             let bytes = terminal.draw(|frame| view::draw(&state, frame))?;
@@ -183,14 +187,16 @@ pub async fn run(client: Client, settings: Settings) -> anyhow::Result<ExitCode>
                     // The editor's keys are its own.
                     input.close();
                     terminal.give();
-                    let edited = client.edit(&job, "from the console".to_owned()).await;
+                    let edited = edit(&client, &job, &mut stops).await;
                     terminal.take()?;
                     input = read_input();
+                    // Time has passed; what is said now is to be read.
+                    update(&mut state, Message::Time(clock.now()));
                     let said = edited.unwrap_or_else(|error| format!("refused: {error:#}"));
                     update(&mut state, Message::Notice(said.replace('\n', "; ")));
                 }
                 Some(command) => {
-                    tokio::spawn(feed::perform(client.clone(), command, feeding.sender.clone()));
+                    actions.spawn(feed::perform(client.clone(), command, feeding.sender.clone()));
                 }
                 None => {}
             }
@@ -198,8 +204,26 @@ pub async fn run(client: Client, settings: Settings) -> anyhow::Result<ExitCode>
         // What somebody waits for is not news.
         pace.key |= !settled && state.is_settled();
         feeding.follow(&state);
+        while actions.try_join_next().is_some() {}
     }
+    drop(terminal);
+    // What was confirmed is done, and not lost because somebody was quick to leave.
+    feeding.messages.close();
+    let _ = tokio::time::timeout(LEAVING, actions.join_all()).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the editor. When it is stopped from the keyboard, so is this process, so that the shell gets
+/// the terminal.
+async fn edit(client: &Client, job: &str, stops: &mut Signal) -> anyhow::Result<String> {
+    let editing = client.edit(job, "from the console".to_owned());
+    tokio::pin!(editing);
+    loop {
+        tokio::select! {
+            edited = &mut editing => return edited,
+            _ = stops.recv() => nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)?,
+        }
+    }
 }
 
 /// Keys and resizes, until the terminal is gone.

@@ -83,7 +83,7 @@ struct Said {
     silent: bool,
     cell: Option<(Counts, u64, u64)>,
     jobs: HashMap<String, Counts>,
-    problems: usize,
+    problems: Vec<String>,
 }
 
 impl Said {
@@ -103,10 +103,11 @@ impl Said {
         }
         let problems = state.status.iter().flat_map(|status| &status.problems);
         let problems: Vec<String> = problems.map(ToString::to_string).collect();
-        if problems.len() != self.problems {
-            self.problems = problems.len();
-            lines.extend(problems);
+        lines.extend(problems.iter().filter(|p| !self.problems.contains(p)).cloned());
+        if problems.is_empty() && !self.problems.is_empty() {
+            lines.push("the config is sound again".to_owned());
         }
+        self.problems = problems;
         lines
     }
 

@@ -17,13 +17,13 @@ use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write, stdout};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Where standard error was before it was diverted.
-static STDERR: Mutex<Option<OwnedFd>> = Mutex::new(None);
+/// Where standard error was before it was diverted, and where it goes now.
+static STDERR: Mutex<Option<(OwnedFd, PathBuf)>> = Mutex::new(None);
 /// The last frame may take so long when the console leaves.
 const LAST_FRAME: Duration = Duration::from_secs(1);
 
@@ -33,17 +33,19 @@ pub fn divert_stderr(path: &Path) -> std::io::Result<()> {
     let mut saved = STDERR.lock().unwrap_or_else(PoisonError::into_inner);
     if saved.is_none() {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-        *saved = Some(rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3)?);
+        let before = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3)?;
+        *saved = Some((before, path.to_owned()));
         rustix::stdio::dup2_stderr(file)?;
     }
     Ok(())
 }
 
-fn return_stderr() {
-    if let Some(saved) = STDERR.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        // What cannot be said there cannot be said at all.
-        let _ = rustix::stdio::dup2_stderr(saved);
-    }
+/// Returns where it went meanwhile.
+fn return_stderr() -> Option<PathBuf> {
+    let (before, path) = STDERR.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    // What cannot be said there cannot be said at all.
+    let _ = rustix::stdio::dup2_stderr(before);
+    Some(path)
 }
 
 /// What ratatui writes, until it is a whole frame.
@@ -107,6 +109,10 @@ pub struct Terminal {
     pending: Pending,
     /// What is written when nothing has changed.
     nothing: Vec<u8>,
+    /// For the clipboard, with the next frame.
+    copied: Vec<u8>,
+    /// Where standard error went before the terminal was given back.
+    stderr: Option<PathBuf>,
     output: Output,
 }
 
@@ -138,7 +144,9 @@ impl Terminal {
         pending.take();
         screen.flush()?;
         let nothing = pending.take();
-        Ok(Self { screen: Some(screen), pending, nothing, output: Output::start() })
+        let (copied, stderr) = (Vec::new(), None);
+        let screen = Some(screen);
+        Ok(Self { screen, pending, nothing, copied, stderr, output: Output::start() })
     }
 
     pub fn size(&mut self) -> anyhow::Result<(u16, u16)> {
@@ -171,10 +179,10 @@ impl Terminal {
         screen.flush()?;
         screen.swap_buffers();
         let changes = self.pending.take();
-        if changes == self.nothing {
+        if changes == self.nothing && self.copied.is_empty() {
             return Ok(0);
         }
-        let mut frame = Vec::with_capacity(changes.len() + 32);
+        let mut frame = std::mem::take(&mut self.copied);
         queue!(frame, BeginSynchronizedUpdate)?;
         frame.extend(changes);
         queue!(frame, EndSynchronizedUpdate)?;
@@ -183,11 +191,9 @@ impl Terminal {
         Ok(bytes)
     }
 
-    /// To the clipboard of the terminal, wherever it is.
+    /// To the clipboard of the terminal, wherever it is, with the next frame.
     pub fn copy(&mut self, text: &str) -> anyhow::Result<()> {
-        let mut bytes = Vec::new();
-        queue!(bytes, CopyToClipboard::to_clipboard_from(text))?;
-        self.output.send(bytes);
+        queue!(self.copied, CopyToClipboard::to_clipboard_from(text))?;
         Ok(())
     }
 
@@ -195,10 +201,14 @@ impl Terminal {
     pub fn give(&mut self) {
         self.finish();
         leave();
+        self.stderr = return_stderr();
     }
 
     /// Takes the terminal again.
     pub fn take(&mut self) -> anyhow::Result<()> {
+        if let Some(path) = self.stderr.take() {
+            divert_stderr(&path)?;
+        }
         enter()?;
         // Nothing of what was drawn is there any more.
         let backend = CrosstermBackend::new(self.pending.clone());
@@ -206,8 +216,9 @@ impl Terminal {
         Ok(())
     }
 
-    /// Lets the last frame go out before anything else is written.
-    fn finish(&mut self) {
+    /// Lets the last frame go out before anything else is written; says whether it has. A terminal
+    /// that does not read takes nothing else either.
+    fn finish(&mut self) -> bool {
         let deadline = Instant::now() + LAST_FRAME;
         while self.is_busy() && Instant::now() < deadline {
             match self.output.written.try_recv() {
@@ -215,6 +226,7 @@ impl Terminal {
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }
+        !self.is_busy()
     }
 
     fn screen(&mut self) -> &mut Screen {
@@ -224,11 +236,18 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.finish();
+        let reads = self.finish();
         // It complains to standard error if the terminal is gone, which would be a panic if that
         // were back already.
         self.screen = None;
-        restore();
+        match reads {
+            true => restore(),
+            // Whoever writes to it now waits for it, too.
+            false => {
+                let _ = disable_raw_mode();
+                return_stderr();
+            }
+        }
     }
 }
 
@@ -240,6 +259,7 @@ fn enter() -> std::io::Result<()> {
 
 /// Does as much as it can; there is nobody to tell what failed.
 fn leave() {
+    let _ = disable_raw_mode();
     let _ = execute!(
         stdout(),
         EndSynchronizedUpdate,
@@ -247,7 +267,6 @@ fn leave() {
         LeaveAlternateScreen,
         Show
     );
-    let _ = disable_raw_mode();
 }
 
 fn restore() {

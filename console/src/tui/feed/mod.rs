@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use bistro_common::protocol::api::{CellStatus, ListRequest, Listing, NodeRow, Page, verb};
 
-use super::state::{EVENTS_MAX, Wants};
+use super::state::{EVENTS_MAX, LINES_MAX, Wants};
 use super::update::{Command, Message};
 use crate::client::actions::Action;
 use crate::client::events;
@@ -84,7 +84,12 @@ async fn act(client: &Client, action: Action, out: &mpsc::Sender<Message>) -> Me
         !matches!(out.try_send(Message::Notice(text)), Err(mpsc::error::TrySendError::Closed(_)))
     };
     let went = client.act(action.clone(), "from the console".to_owned(), progress).await;
-    Message::Done(action, went.map_err(|error| format!("{error:#}").replace('\n', "; ")))
+    // Silence is no refusal: nobody knows.
+    let why = |error: anyhow::Error| match error.is::<Unreachable>() {
+        true => format!("no answer, it may have been done: {}", one_line(&error)),
+        false => format!("refused: {}", one_line(&error)),
+    };
+    Message::Done(action, went.map_err(why))
 }
 
 async fn connections(client: Client, out: mpsc::Sender<Message>) {
@@ -188,14 +193,21 @@ async fn logs(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Send
 
 async fn follow(client: &Client, query: &Query, out: &mpsc::Sender<Message>) {
     let Ok(tail) = client.tail_logs(query, LOG_LINES).await else { return };
-    let next = tail.next.clone();
+    let (next, shown) = (tail.next.clone(), tail.lines.len());
     if out.send(Message::Logs(query.clone(), tail)).await.is_err() {
         return;
     }
     let (sender, mut lines) = mpsc::channel(BATCHES_MAX);
     let mut following = JoinSet::new();
     following.spawn(client.clone().follow_logs(query.clone(), next, sender));
+    let mut room = LINES_MAX.saturating_sub(shown);
     while let Some(lines) = lines.recv().await {
+        // Who asked for a time keeps what came after it, as much as fits.
+        if query.since_ms.is_some() && lines.len() > room {
+            drop(following);
+            return std::future::pending().await;
+        }
+        room = room.saturating_sub(lines.len());
         if out.send(Message::LogLines(query.clone(), lines)).await.is_err() {
             return;
         }
@@ -219,6 +231,7 @@ async fn follow_events(
         let mut changed = wants.clone();
         let other = until(&mut changed, |wants| wants.events.is_some_and(|now| now != since_ms));
         tokio::pin!(other);
+        let mut came = 0;
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
@@ -231,12 +244,14 @@ async fn follow_events(
                 Some(event) => {
                     // After a loss, those that are here do not come again.
                     past = 0;
+                    came += 1;
                     if out.send(Message::Event(since_ms, event)).await.is_err() {
                         return;
                     }
                 }
-                // As many as fit: until something else is wanted.
-                None if since_ms.is_some() && client.bus.is_connected() => {
+                // As many as fit, or as came before a loss: until something else is wanted, since
+                // the same ones would come again.
+                None if since_ms.is_some() && came > 0 => {
                     (&mut other).await;
                     past = PAST_EVENTS;
                     break;

@@ -4,10 +4,11 @@ use tokio::sync::{mpsc, watch};
 
 use bistro_common::filter;
 use bistro_common::protocol::api::{
-    ExplainRequest, Explanation, JobRow, ListRequest, Listing, NodeRow, Page, TaskRow,
-    TasksRequest, verb,
+    ExplainRequest, Explanation, Grid, GridRequest, JobRow, ListRequest, Listing, NodeRow, Page,
+    TaskRow, TasksRequest, verb,
 };
 use bistro_common::protocol::job::JobGetRequest;
+use bistro_common::protocol::view::GridPlace;
 
 use super::{BUSY, FEW, POLL, ask, one_line, pause};
 use crate::client::{Client, Unreachable};
@@ -118,6 +119,11 @@ async fn names(client: &Client, wanted: &Names) -> anyhow::Result<Names> {
     let filter = filter::exactly("level", &wanted.level);
     let request = ListRequest { filter, page, ..ListRequest::default() };
     let rows: Listing<NodeRow> = ask(client, verb::NODES, &request).await?;
+    // A list does not say under which layout it was made: it was this one if it still is.
+    let nowhere = GridPlace { job: u32::MAX, node: 0 };
+    let now: Grid =
+        ask(client, verb::GRID, &GridRequest { from: nowhere, ..Default::default() }).await?;
+    anyhow::ensure!(now.layout == wanted.layout, "the nodes have changed");
     let names = rows.items.into_iter().map(|row| row.node).collect();
     Ok(Names { first, names, ..wanted.clone() })
 }

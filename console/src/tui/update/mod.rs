@@ -133,9 +133,10 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
         }
         Message::LogLines(query, lines) if query == state.logs.query => on_lines(state, lines),
         Message::Event(since_ms, event) if since_ms == state.events.since_ms => {
+            let shown = events_filter(state).is_ok_and(|filter| event.passes(&filter));
             let events = &mut state.events;
             // Who looks at older ones keeps looking at them, and who asked for a time at its first.
-            events.up += usize::from(events.up > 0);
+            events.up += usize::from(events.up > 0 && shown);
             events.events.push_back(event);
             if events.events.len() > EVENTS_MAX {
                 events.events.pop_front();
@@ -151,7 +152,7 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
             };
             say(state, text + &undo);
         }
-        Message::Done(_, Err(why)) => say(state, format!("refused: {why}")),
+        Message::Done(_, Err(why)) => say(state, why),
         Message::Notice(text) => say(state, text),
     }
     None

@@ -3,6 +3,7 @@
 
 use bistro_common::filter;
 use bistro_common::protocol::api::{BulkAction, JobRow, PlanReply, TaskRow, TaskState};
+use bistro_common::protocol::heartbeat::ClosedReason;
 use bistro_common::protocol::task::{Kill, KillMethod};
 
 use super::{Command, say};
@@ -117,9 +118,10 @@ fn forgive(state: &State) -> Option<Confirm> {
 fn toggle(state: &State) -> Option<Confirm> {
     if state.view == View::Workers {
         let row = state.workers.chosen()?;
+        // One that is full, or stops, is not resumed by anybody's word.
         let (on, title) = match row.closed {
-            None => (true, "Give this worker no new work?"),
-            Some(_) => (false, "Let this worker take work again?"),
+            Some(ClosedReason::Draining) => (false, "Let this worker take work again?"),
+            _ => (true, "Give this worker no new work?"),
         };
         let running = format!("{} tasks, which go on", row.running);
         let facts = [("worker", row.worker.as_str()), ("host", &row.host), ("runs", &running)];
@@ -140,7 +142,7 @@ fn toggle(state: &State) -> Option<Confirm> {
 fn undo(state: &State) -> Option<Confirm> {
     let action = state.undo.clone()?;
     let command = shell(&action.command());
-    Some(question("Take the last change back?", &[("does", &command)], action))
+    Some(question("Do the opposite of the last change?", &[("does", &command)], action))
 }
 
 /// What was typed as a job's priority.
@@ -172,6 +174,11 @@ pub fn plan(state: &mut State, action: BulkAction) -> Option<Command> {
 }
 
 pub fn planned(state: &mut State, action: BulkAction, filter: String, plan: PlanReply) {
+    // Whatever somebody does by now, its keys are not for this question.
+    let busy = state.confirm.is_some() || state.prompt.is_some() || state.palette.is_some();
+    if busy || state.view != View::Tasks || state.tasks.query.filter != filter {
+        return say(state, "the plan came too late, and is dropped: ask again");
+    }
     state.notice = None;
     if plan.total == 0 {
         return say(state, "no task that passes the filter is in a state for this");

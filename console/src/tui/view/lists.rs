@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use bistro_common::protocol::api::{
     Counts, JobRow, NodeRow, SlotUse, TaskRow, TaskState, WorkerHealth, WorkerRow,
 };
-use bistro_common::protocol::heartbeat::Isolation;
+use bistro_common::protocol::heartbeat::{ClosedReason, Isolation};
 use std::collections::BTreeMap;
 
 use super::{heading, nothing, row};
@@ -252,7 +252,9 @@ pub fn workers(state: &State, area: Rect) -> Vec<Line<'static>> {
 fn worker_spans(state: &State, worker: &WorkerRow, name: usize) -> Vec<Span<'static>> {
     let (health, style) = match (worker.health, worker.closed) {
         (WorkerHealth::Healthy, None) => ("healthy", TaskState::Done),
-        (WorkerHealth::Healthy, Some(_)) => ("draining", TaskState::Backoff),
+        (WorkerHealth::Healthy, Some(ClosedReason::Draining)) => ("draining", TaskState::Backoff),
+        (WorkerHealth::Healthy, Some(ClosedReason::DiskFull)) => ("disk full", TaskState::Failed),
+        (WorkerHealth::Healthy, Some(_)) => ("closed", TaskState::Backoff),
         (WorkerHealth::Suspect, _) => ("suspect", TaskState::Unsure),
         (WorkerHealth::Unheard, _) => ("unheard", TaskState::Unsure),
         (WorkerHealth::Gone, _) => ("gone", TaskState::Failed),

@@ -2,10 +2,12 @@
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::symbols::border;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
+use super::fold;
 use crate::client::actions::shell;
 use crate::text::{fit, safe};
 use crate::tui::list::first_shown;
@@ -25,7 +27,9 @@ const ASCII: border::Set<'_> = border::Set {
 };
 
 pub fn confirm(state: &State, confirm: &Confirm, frame: &mut Frame<'_>) {
-    let mut lines: Vec<_> = confirm.lines.iter().map(|line| Line::raw(safe(line))).collect();
+    let width = frame.area().width.saturating_sub(4);
+    let facts = confirm.lines.iter().flat_map(|line| fold(line, width, Style::new()));
+    let mut lines: Vec<_> = facts.collect();
     // Whom it is about must be in sight, whatever else is not.
     let room = usize::from(frame.area().height).saturating_sub(2);
     let spacious = lines.len() + confirm.ways.len() + 3 <= room;
@@ -40,8 +44,8 @@ pub fn confirm(state: &State, confirm: &Confirm, frame: &mut Frame<'_>) {
         }
     }
     if spacious {
-        let command = safe(&shell(&confirm.action.command()));
-        lines.push(Line::styled(command, state.theme.quiet));
+        let command = shell(&confirm.action.command());
+        lines.extend(fold(&command, width, state.theme.quiet));
         lines.push(Line::raw(""));
     }
     let button = |text: &'static str, focus| match focus {

@@ -34,7 +34,8 @@ impl Core {
         while let Some(job) = self.plan.jobs.get(from.job as usize) {
             let (name, level) = (&job.config.name, &names[job.level()]);
             let nodes = self.plan.forest.level(job.level()).len();
-            let named = name.len() + level.len();
+            // With what JSON puts around them.
+            let named = name.len() + level.len() + 64;
             if cells_left == 0 || named > names_left && !page.jobs.is_empty() {
                 page.next = Some(from);
                 break;

@@ -214,8 +214,12 @@ fn yes_or_no(value: bool) -> &'static str {
 
 fn health(worker: &Worker) -> &'static str {
     match worker.health {
-        WorkerHealth::Healthy if worker.closed.is_some() || worker.drained => "draining",
-        WorkerHealth::Healthy => "healthy",
+        WorkerHealth::Healthy if worker.drained => "draining",
+        WorkerHealth::Healthy => match worker.closed {
+            Some(ClosedReason::Draining) => "draining",
+            Some(_) => "closed",
+            None => "healthy",
+        },
         WorkerHealth::Suspect => "suspect",
         WorkerHealth::Unheard => "unheard",
         WorkerHealth::Gone => "gone",

@@ -20,6 +20,9 @@ use crate::tasks::{JobIx, TaskIx, TaskRecord};
 /// So many are sorted or planned for at most; a number takes 8 bytes.
 const TASKS_MAX: usize = 2_000_000;
 
+/// Masks that are kept; jobs of many different names may need one each.
+const MASKS_MAX: usize = 16;
+
 /// What a request for tasks means.
 pub(crate) struct Query<'a> {
     request: &'a TasksRequest,
@@ -30,6 +33,8 @@ pub(crate) struct Query<'a> {
     /// Which of a level's nodes pass; by level, and by which of the terms about names must hold for
     /// the node since they do not for the job.
     masks: FxHashMap<(LevelIx, u64), Mask>,
+    /// Which of a level's nodes each term holds for, compared once.
+    held: FxHashMap<(LevelIx, usize), Vec<bool>>,
     now: Millis,
 }
 
@@ -235,7 +240,8 @@ impl<'a> Query<'a> {
             (request.states.is_empty() || request.states.contains(&state))
                 && filter.of("state").all(|term| term.holds_for(state.as_str()))
         });
-        Ok(Self { request, filter, sort, states, masks: FxHashMap::default(), now })
+        let (masks, held) = (FxHashMap::default(), FxHashMap::default());
+        Ok(Self { request, filter, sort, states, masks, held, now })
     }
 
     /// Leaves out tasks in other states.
@@ -289,17 +295,32 @@ impl<'a> Query<'a> {
     }
 
     fn mask(&mut self, core: &Core, level: LevelIx, left: u64) -> &Mask {
-        let filter = &self.filter;
-        self.masks.entry((level, left)).or_insert_with(|| {
-            let named = filter.of("").enumerate().filter(|(at, _)| left >> at & 1 == 1);
-            let mut terms: Vec<&Term> = named.map(|(_, term)| term).collect();
-            terms.extend(filter.of("node"));
-            let passes = |&node: &NodeIx| {
-                let name = core.plan.forest.name(node);
-                terms.iter().all(|term| term.holds_for(name))
-                    && filter.of("under").all(|term| core.is_under(term, node))
+        let range = core.plan.forest.level(level);
+        // About names, as far as they are left, and about nodes in any case.
+        let mut names = 0;
+        let of_nodes = |(at, term): (usize, &Term)| match term.key {
+            "" => {
+                names += 1;
+                (left >> (names - 1) & 1 == 1).then_some(at)
+            }
+            "node" | "under" => Some(at),
+            _ => None,
+        };
+        let terms: Vec<usize> = self.filter.terms.iter().enumerate().filter_map(of_nodes).collect();
+        for &at in &terms {
+            let term = &self.filter.terms[at];
+            let holds = |node: usize| match term.key {
+                "under" => core.is_under(term, NodeIx(node as u32)),
+                _ => term.holds_for(core.plan.forest.name(NodeIx(node as u32))),
             };
-            let range = core.plan.forest.level(level);
+            self.held.entry((level, at)).or_insert_with(|| range.clone().map(holds).collect());
+        }
+        if self.masks.len() >= MASKS_MAX && !self.masks.contains_key(&(level, left)) {
+            self.masks.clear();
+        }
+        let held: Vec<&Vec<bool>> = terms.iter().map(|&at| &self.held[&(level, at)]).collect();
+        self.masks.entry((level, left)).or_insert_with(|| {
+            let passes = |node: &NodeIx| held.iter().all(|held| held[node.index() - range.start]);
             let all = range.clone().map(|node| NodeIx(node as u32));
             let nodes: Vec<NodeIx> = all.filter(passes).collect();
             Mask { all: nodes.len() == range.len(), nodes }
