@@ -184,6 +184,8 @@ impl Cell {
             format!("$JS.API.CONSUMER.CREATE.{events}"),
             format!("$JS.API.CONSUMER.CREATE.{events}.>"),
             format!("$JS.API.CONSUMER.INFO.{events}.>"),
+            // Or else those of its own pile up; whoever loses one by it makes another and goes on.
+            format!("$JS.API.CONSUMER.DELETE.{events}.>"),
             format!("$JS.API.CONSUMER.MSG.NEXT.{events}.>"),
         ]);
         let inbox = self.inbox(&client_role(user));

@@ -1,5 +1,6 @@
 //! The command line on a real cell: what it prints, what it does, and how it ends.
 
+use async_nats::jetstream::{self, consumer::push};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -237,4 +238,26 @@ async fn who_may_only_look_is_held_to_it_by_the_server() {
         assert!(code == Some(5) && text.contains("does not let this user"), "{code:?} {text}");
     }
     assert_eq!(cell.status().await.counts[&TaskState::Running], 4, "nothing has happened");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stream_is_told_to_deliver_is_no_request() {
+    let cell = cell().await;
+    let nats = async_nats::connect(cell.nats.url()).await.expect("NATS is there");
+    let stream = jetstream::new(nats).get_stream(cell.name().events_stream()).await;
+    // Whoever may read events may have them delivered anywhere, also where they read as a request.
+    let config = push::Config {
+        deliver_subject: cell.name().api(verb::FORGIVE),
+        filter_subject: cell.name().event("audit.forgive"),
+        ..push::Config::default()
+    };
+    stream.expect("there are events").create_consumer(config).await.expect("it is allowed");
+    cell.cli(&["forgive", "crawl"]).await.expect("it is done");
+    cell.cli(&["job", "disable", "crawl"]).await.expect("it is done");
+    let audits = async || cell.cli(&["events", "--kind", "audit", "-o", "name"]).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !audits().await.contains(&"audit.job_override".to_owned()) {
+        assert!(Instant::now() < deadline, "the change is told");
+    }
+    assert_eq!(audits().await, ["audit.forgive", "audit.job_override"]);
 }

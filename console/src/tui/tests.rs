@@ -393,6 +393,26 @@ fn actions_on_all_that_pass_a_filter_are_planned_and_then_confirmed() {
 }
 
 #[test]
+fn a_plan_that_comes_late_takes_nobodys_keys() {
+    let plan = || {
+        from(json!({"plan": "3-1", "total": 9, "counts": {"running": 9}, "sample": [],
+            "expires_ms": NOW + 1_000}))
+    };
+    for keys in ["K", "/", ":", "1"] {
+        let mut state = show(View::Tasks);
+        press(&mut state, KeyCode::Char('f'));
+        take_tasks(&mut state, json!([running_task("db1", 1)]));
+        let Some(Command::Plan(action, filter)) = press(&mut state, KeyCode::Char('X')) else {
+            panic!("a plan is asked for");
+        };
+        keys.chars().for_each(|c| drop(press(&mut state, KeyCode::Char(c))));
+        let before = state.confirm.clone();
+        update(&mut state, Message::Planned(action, filter, plan()));
+        assert_eq!(state.confirm, before, "{keys}");
+    }
+}
+
+#[test]
 fn what_was_done_can_be_taken_back() {
     let mut state = show(View::Jobs);
     press(&mut state, KeyCode::Char('D'));
