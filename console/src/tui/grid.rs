@@ -75,7 +75,6 @@ pub struct Grid {
     pub in_sync: bool,
     pub levels: BTreeMap<String, u32>,
     pub jobs: Vec<GridJob>,
-    pub total_jobs: usize,
     cells: usize,
     /// The job and the node that the cursor is on.
     pub row: usize,
@@ -102,7 +101,7 @@ impl Grid {
                 (self.jobs, self.cells, self.names) = (Vec::new(), 0, Names::default());
             }
             (self.layout, self.seq, self.in_sync) = (page.layout, page.seq, false);
-            (self.levels, self.total_jobs) = (page.levels.clone(), page.total as usize);
+            self.levels.clear();
         } else if page.layout != self.layout {
             return Err("the grid has changed while it was read".to_owned());
         }
