@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use bistro_common::ids::WorkerName;
 use bistro_scheduler::config_files::Location;
 
-use crate::tui::View;
+use crate::tui::Route;
 
 pub use jobs::*;
 pub use read::*;
@@ -106,7 +106,8 @@ pub enum Command {
     Schema,
     /// Watch and steer a cell in this terminal
     #[command(after_help = "Examples:\n  bistro console --nats nats://db1:4222\n  \
-                            bistro console tasks --filter 'state=failed'\n  bistro console --once\n\n\
+                            bistro console tasks --filter 'state=failed'\n  \
+                            bistro console task/scrape/db17\n  bistro console --once\n\n\
                             Settings: ~/.config/bistro/console.json, such as\n  \
                             {\"theme\": \"dark\", \"keys\": {\"kill\": [\"f9\"]}}")]
     Console(ConsoleArgs),
@@ -327,21 +328,11 @@ const MAX_KBPS: u32 = 16;
 
 #[derive(Debug, ClapArgs)]
 pub struct ConsoleArgs {
-    /// What to show first
-    #[arg(value_enum, default_value_t = View::Jobs)]
-    pub view: View,
-    /// A filter of that view, as `/` takes it
-    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
-    pub filter: String,
-    /// A column to sort that view by, `-` in front turns it around
-    #[arg(
-        long,
-        value_name = "COLUMN",
-        default_value = "",
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    pub sort: String,
+    /// What to show first: jobs, grid, nodes, workers, tasks, logs, events, health, job/NAME,
+    /// task/JOB/NODE, or a link that `Y` has copied [default: where it was left]
+    pub place: Option<Route>,
+    #[command(flatten)]
+    pub query: QueryArgs,
     /// Look, but do not touch
     #[arg(long)]
     pub read_only: bool,
@@ -351,6 +342,9 @@ pub struct ConsoleArgs {
     /// The most that news may send to the terminal, in KB per second; keys are answered at once
     #[arg(long, value_name = "N", default_value_t = MAX_KBPS, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_kbps: u32,
+    /// Follow the mouse, too; most terminals select text with shift then
+    #[arg(long)]
+    pub mouse: bool,
     /// Print the view once, as text, and leave
     #[arg(long)]
     pub once: bool,
@@ -366,12 +360,12 @@ pub struct ConsoleArgs {
 impl Default for ConsoleArgs {
     fn default() -> Self {
         Self {
-            view: View::Jobs,
-            filter: String::new(),
-            sort: String::new(),
+            place: Some(Route::start()),
+            query: QueryArgs { filter: String::new(), sort: String::new() },
             read_only: false,
             theme: std::env::var("BISTRO_THEME").ok(),
             max_kbps: MAX_KBPS,
+            mouse: false,
             once: false,
             plain: false,
             keys: false,

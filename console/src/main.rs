@@ -29,9 +29,8 @@ use bistro_common::subject::{Cell, Token};
 use bistro_worker::GuardCommand;
 use bistro_worker::logs::Budget;
 
-use args::{Args, Command, ConsoleArgs, SchedulerArgs, WorkerArgs, WorkerHere};
+use args::{Args, Command, SchedulerArgs, WorkerArgs, WorkerHere};
 use client::{Client, Place, Refused, Unreachable, find_url};
-use tui::settings::Settings;
 
 fn main() -> ExitCode {
     // For a shell that wants to know how a command goes on.
@@ -112,7 +111,10 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return cli::context::run(context, args.nats, cell);
     }
     let place = Place::find(args.nats, args.context.as_deref(), args.cell.as_deref())?;
-    let Place { nats, cell, context } = place;
+    if let Command::Console(console) = &args.command {
+        return cli::console::run(place, console).await;
+    }
+    let Place { nats, cell, .. } = place;
     let client = || connect(nats.clone(), cell.clone());
     match args.command {
         Command::Worker(WorkerArgs { command: Some(command), .. }) => {
@@ -121,7 +123,6 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Validate { file, strict } => cli::validate::run(&file, strict),
         Command::Simulate(simulate) => cli::simulate::run(simulate, host_name()).await,
         Command::Schema => cli::validate::schema(),
-        Command::Console(console) => run_console(nats, cell, context, &console).await,
         Command::Logs(logs) => cli::logs::run(client().await?, logs).await,
         Command::Events(events) => cli::events::run(client().await?, events).await,
         Command::Doctor => cli::doctor::run(nats.as_deref(), cell).await,
@@ -141,9 +142,11 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Completions { shell } => cli::shell::completions(shell),
         Command::Man { directory } => cli::shell::manual(&directory),
         Command::Read(read) => cli::read::run(&client().await?, read).await,
-        Command::Up(_) | Command::Scheduler(_) | Command::Worker(_) | Command::Context(_) => {
-            unreachable!("it was run before")
-        }
+        Command::Up(_)
+        | Command::Scheduler(_)
+        | Command::Worker(_)
+        | Command::Context(_)
+        | Command::Console(_) => unreachable!("it was run before"),
         Command::Guard { .. } | Command::Confine { .. } => {
             unreachable!("it runs before the runtime starts")
         }
@@ -162,36 +165,6 @@ async fn run_part(args: Args) -> anyhow::Result<ExitCode> {
             run_worker(args.nats.as_deref(), cell, here).await
         }
         _ => unreachable!("it is no part of a cell"),
-    }
-}
-
-async fn run_console(
-    nats: Option<String>,
-    cell: Cell,
-    context: Option<String>,
-    args: &ConsoleArgs,
-) -> anyhow::Result<ExitCode> {
-    let mut settings = Settings::new(args)?;
-    settings.context = context;
-    if args.keys {
-        for binding in &settings.keymap().bindings {
-            cli::print_line(&format!(
-                "{:<12} {:<14} {}",
-                binding.name,
-                binding.shown(),
-                binding.help
-            ))?;
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    let url = find_url(nats.as_deref())?;
-    if args.once {
-        return tui::once(Client::connect(&url, cell, Patience::FailFast).await?, settings).await;
-    }
-    let client = Client::connect(&url, cell, Patience::KeepTrying).await?;
-    match args.plain {
-        true => tui::plain(client, settings).await,
-        false => tui::run(client, settings).await,
     }
 }
 

@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::client::attempts::Attempt;
+
 /// One line that cannot steer a terminal. Tabs become spaces.
 pub fn safe(text: &str) -> String {
     text.chars()
@@ -131,6 +133,18 @@ pub fn task_facts(explanation: &Explanation, now: Millis) -> Vec<(&'static str, 
         facts.push(("used", format!("{cpu} of CPU{}", memory.unwrap_or_default())));
     }
     facts
+}
+
+/// One attempt in a line: when, for how long, where, and how it ended.
+pub fn attempt_line(attempt: &Attempt) -> String {
+    let started = attempt.started_ms.map_or_else(|| "--:--:--".to_owned(), clock);
+    let ran = match (attempt.started_ms, attempt.ended_ms) {
+        (Some(started), Some(ended)) => span(ended.saturating_sub(started)),
+        (Some(_), None) => "...".to_owned(),
+        (None, _) => String::new(),
+    };
+    let (no, worker) = (attempt.attempt_no, fit(&attempt.worker, 12));
+    format!("#{no:<4} {started} {ran:<7} {worker} {}", attempt.end)
 }
 
 /// An amount of memory for people: `740 KB`, `1.2 MB`, `3.4 GB`.

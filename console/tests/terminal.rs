@@ -28,6 +28,8 @@ struct Console {
     child: Box<dyn Child + Send + Sync>,
     /// Hangs up when it is dropped.
     terminal: Box<dyn MasterPty + Send>,
+    /// What it remembers is here.
+    _home: tempfile::TempDir,
 }
 
 impl Console {
@@ -38,6 +40,10 @@ impl Console {
         command.args(["console", "--cell", "test"]);
         command.env("BISTRO_NATS_URL", url);
         command.env("EDITOR", "sed -i s/alice/robert/");
+        let home = tempfile::tempdir().expect("a directory can be made");
+        command.env("HOME", home.path());
+        command.env_remove("XDG_STATE_HOME");
+        command.env_remove("XDG_CONFIG_HOME");
         let child = pair.slave.spawn_command(command).expect("bistro starts");
         let screen = Arc::new(Mutex::new(vt100::Parser::new(24, 80, 0)));
         let mut output = pair.master.try_clone_reader().expect("a terminal can be read");
@@ -49,7 +55,7 @@ impl Console {
             }
         });
         let keys = pair.master.take_writer().expect("a terminal can be written");
-        Self { screen, keys, child, terminal: pair.master }
+        Self { screen, keys, child, terminal: pair.master, _home: home }
     }
 
     fn press(&mut self, keys: &str) {

@@ -33,6 +33,9 @@ pub struct GridRequest {
     /// Where the page begins.
     #[serde(default)]
     pub from: GridPlace,
+    /// A node: which cells are those of what is below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<String>,
 }
 
 /// A cell: numbers of a job, and of a node within that job's level.
@@ -55,6 +58,17 @@ pub struct Grid {
     /// Where the next page begins; none after the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<GridPlace>,
+    /// Per level, the first of the nodes that `under` names and those below it, and how many they
+    /// are. A node with several parents is below the first of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub below: BTreeMap<String, NodeSpan>,
+}
+
+/// Nodes of a level, one after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpan {
+    pub first: u32,
+    pub count: u32,
 }
 
 /// Cells of a job, from the page's beginning on or from its level's.

@@ -93,6 +93,12 @@ pub enum JobCommand {
     Reset {
         #[arg(add = names::jobs())]
         job: String,
+        /// But override this from now on
+        #[arg(long, value_name = "BOOL")]
+        enabled: Option<bool>,
+        /// And this
+        #[arg(long, allow_negative_numbers = true, value_parser = parse_priority)]
+        priority: Option<f64>,
         #[command(flatten)]
         audit: AuditArgs,
     },

@@ -188,7 +188,7 @@ pub struct OutputArgs {
 }
 
 #[derive(Clone, Debug, ClapArgs)]
-pub struct ListArgs {
+pub struct QueryArgs {
     /// Terms that must all hold: key=a,b key~text key~/regex/ key>number, !term, or words that names
     /// contain; see docs/guides/operating.md
     #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
@@ -202,6 +202,12 @@ pub struct ListArgs {
         allow_hyphen_values = true
     )]
     pub sort: String,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub query: QueryArgs,
     /// Rows to leave out at the start
     #[arg(long, default_value_t = 0)]
     pub offset: u32,

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use bistro_common::protocol::api::verb;
 use bistro_common::protocol::job::{
     Audit, JobDeleteRequest, JobDeleted, JobDocument, JobGetRequest, JobPatchRequest,
-    JobPutRequest, PutMode,
+    JobPutRequest, Overrides, PutMode,
 };
 
 use super::act;
@@ -66,7 +66,10 @@ pub async fn run(client: &Client, command: JobCommand) -> anyhow::Result<ExitCod
         JobCommand::SetPriority { job, priority, audit } => {
             act(client, Action::Prioritize { job, priority }, audit).await?;
         }
-        JobCommand::Reset { job, audit } => act(client, Action::Reset { job }, audit).await?,
+        JobCommand::Reset { job, enabled, priority, audit } => {
+            let overrides = Overrides { enabled, priority };
+            act(client, Action::Reset { job, overrides }, audit).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod console;
 pub mod context;
 pub mod doctor;
 pub mod events;

@@ -15,11 +15,12 @@ use bistro_common::protocol::task::{Kill, KillMethod};
 use super::act;
 use super::print::{cell_text, print_rows, say};
 use crate::args::{
-    AuditArgs, ListArgs, Output, OutputArgs, ReadCommand, Signal, TaskCommand, WhatArgs,
+    AuditArgs, ListArgs, Output, OutputArgs, QueryArgs, ReadCommand, Signal, TaskCommand, WhatArgs,
 };
 use crate::client::Client;
 use crate::client::actions::Action;
-use crate::text::{safe, task_facts};
+use crate::client::attempts::Attempts;
+use crate::text::{attempt_line, safe, task_facts};
 
 pub async fn run(client: &Client, command: ReadCommand) -> anyhow::Result<ExitCode> {
     match command {
@@ -65,7 +66,8 @@ pub async fn run(client: &Client, command: ReadCommand) -> anyhow::Result<ExitCo
 
 fn request(list: &ListArgs) -> ListRequest {
     let page = Page { offset: list.offset, limit: list.limit };
-    ListRequest { filter: list.filter.clone(), sort: list.sort.clone(), page }
+    let QueryArgs { filter, sort } = list.query.clone();
+    ListRequest { filter, sort, page }
 }
 
 /// Once, or again and again.
@@ -206,13 +208,23 @@ fn say_reasons(explanation: &Explanation) -> anyhow::Result<()> {
 
 async fn show(client: &Client, request: ExplainRequest, output: OutputArgs) -> anyhow::Result<()> {
     let explanation: Explanation = client.ask(verb::EXPLAIN, &request).await?;
+    let Attempts { attempts, problems } = client.attempts(&request.job, &request.node).await?;
+    for problem in problems {
+        eprintln!("warning: attempts may be missing: {}", safe(&problem));
+    }
     if output.output != Output::Table {
-        let tasks = json!({"items": [explanation.task]});
-        print_rows(&tasks, output, &["job", "node", "state", "attempt_no", "last", "usage"])?;
+        let mut task = json!(explanation.task);
+        task["attempts"] = json!(attempts);
+        let columns = ["job", "node", "state", "attempt_no", "last", "usage"];
+        print_rows(&json!({"items": [task]}), output, &columns)?;
         return Ok(());
     }
     for (label, text) in task_facts(&explanation, Clock::start().now()) {
         say!("{label:<9}{}", safe(&text))?;
     }
-    say_reasons(&explanation)
+    say_reasons(&explanation)?;
+    for attempt in &attempts {
+        say!("{}", safe(&attempt_line(attempt)))?;
+    }
+    Ok(())
 }

@@ -1,80 +1,35 @@
 //! `bistro submit`: a command as a job of one task, for those who want a queue.
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use bistro_common::ids::AttemptId;
 use bistro_common::protocol::api::{
     CellStatus, ExplainRequest, Explanation, Listing, TaskRow, TaskState, TasksRequest, verb,
 };
-use bistro_common::protocol::job::{Audit, JobDocument, JobPutRequest, PutMode};
+use bistro_common::protocol::job::Audit;
 
 use super::print::say;
 use crate::POLL;
 use crate::args::SubmitArgs;
+use crate::client::submission::{definition, job_name};
 use crate::client::{Client, Unreachable, actor};
 use crate::text::safe;
-
-/// The first wait after an error; each one is twice the one before.
-const FIRST_RETRY_SEC: u64 = 5;
 
 /// Who waits longer wants to know what for.
 const QUIET: Duration = Duration::from_secs(2);
 
 pub async fn run(client: &Client, args: SubmitArgs) -> anyhow::Result<ExitCode> {
-    let wait = args.wait;
-    let request = JobPutRequest {
-        job: args.name.clone().unwrap_or_else(|| name_for(&args.command)),
-        definition: definition(args),
-        mode: PutMode::Create,
-        version_id: None,
-        audit: Audit { actor: actor(), reason: String::new() },
-    };
-    let document: JobDocument = client.ask(verb::JOB_PUT, &request).await?;
+    let audit = Audit { actor: actor(), reason: String::new() };
+    let document = client.submit(job_name(&args), definition(&args), audit).await?;
     say!("{}", safe(&document.job))?;
     for warning in &document.warnings {
         eprintln!("warning: {}", safe(warning));
     }
-    match wait {
+    match args.wait {
         true => wait_for(client, document.job).await,
         false => Ok(ExitCode::SUCCESS),
     }
-}
-
-fn definition(args: SubmitArgs) -> Map<String, Value> {
-    let mut job = Map::from_iter([
-        ("owner".to_owned(), json!(actor())),
-        ("level_for_tasks".to_owned(), json!("instance")),
-        ("command".to_owned(), json!(args.command)),
-        ("plain_command".to_owned(), json!(true)),
-    ]);
-    let waits = (0..u32::from(args.retries)).map(|n| json!(FIRST_RETRY_SEC << n));
-    let backoff: Vec<Value> = waits.chain([json!("fail")]).collect();
-    job.insert("backoff".to_owned(), json!(backoff));
-    if !args.resources.is_empty() {
-        let slots = args.resources.into_iter().map(|(name, slots)| (name, json!(slots)));
-        job.insert("resources".to_owned(), Value::Object(slots.collect()));
-    }
-    if let Some(priority) = args.priority {
-        job.insert("priority".to_owned(), json!(priority));
-    }
-    if !args.after.is_empty() {
-        job.insert("depends_on".to_owned(), json!(args.after));
-    }
-    if let Some(host) = args.host {
-        job.insert("host_placement".to_owned(), json!(host));
-    }
-    job
-}
-
-/// Names that sort by time, and that no two submissions share.
-fn name_for(command: &[String]) -> String {
-    let program = command.first().map_or("task", String::as_str);
-    let program = program.rsplit('/').next().unwrap_or(program);
-    // The time in milliseconds, and what makes it unique.
-    let id = AttemptId::generate().0.as_u128();
-    format!("{program}-{:012x}-{:08x}", id >> 80, id as u32)
 }
 
 /// A scheduler that has just started may not know its jobs yet.

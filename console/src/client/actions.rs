@@ -1,6 +1,6 @@
 //! What can be done to a cell: the same for commands and for the console.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use bistro_common::ids::AttemptId;
 use bistro_common::protocol::api::{
@@ -8,10 +8,12 @@ use bistro_common::protocol::api::{
     ListRequest, PlanReply, PlanRequest, TasksRequest, WorkerDrainRequest, WorkerForgetRequest,
     WorkerReply, verb,
 };
-use bistro_common::protocol::job::{Audit, JobDocument, JobOverrideRequest, Origin, Overrides};
+use bistro_common::protocol::job::{
+    Audit, JobDocument, JobOverrideRequest, JobPutRequest, Origin, Overrides, PutMode,
+};
 use bistro_common::protocol::task::{Kill, KillMethod};
 
-use super::{Client, actor};
+use super::{Client, Unreachable, actor};
 
 /// One thing to do. It names what it is about for good.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,9 +45,16 @@ pub enum Action {
         job: String,
         priority: f64,
     },
-    /// The job's file holds again.
+    /// The job's file holds again, but for these.
     Reset {
         job: String,
+        overrides: Overrides,
+    },
+    /// `words` are what `bistro submit` was given beside the job's name.
+    Submit {
+        job: String,
+        definition: Map<String, Value>,
+        words: Vec<String>,
     },
     Drain {
         worker: String,
@@ -55,20 +64,45 @@ pub enum Action {
         worker: String,
         fenced: bool,
     },
+    /// One after the other, each whatever has become of those before.
+    Each(Vec<Self>),
 }
 
 impl Action {
-    /// What takes it back, for what can be taken back.
-    pub fn undo(&self) -> Option<Self> {
+    /// The same with another way to ask for the end, where it is a kill.
+    pub fn by(self, way: Option<Kill>) -> Self {
         match self {
-            Self::Enable { job, on } => Some(Self::Enable { job: job.clone(), on: !on }),
-            Self::Drain { worker, on } => Some(Self::Drain { worker: worker.clone(), on: !on }),
-            _ => None,
+            Self::Kill { job, node, attempt, .. } => Self::Kill { job, node, attempt, kill: way },
+            Self::Apply { action, filter, plan, .. } => {
+                Self::Apply { action, filter, plan, kill: way }
+            }
+            Self::Each(actions) => {
+                Self::Each(actions.into_iter().map(|action| action.by(way)).collect())
+            }
+            other => other,
         }
     }
 
-    /// The command that does the same.
-    pub fn command(&self) -> Vec<String> {
+    /// One for one, several as [`Action::Each`], none for none.
+    pub fn of_all(mut actions: Vec<Self>) -> Option<Self> {
+        match actions.len() {
+            0 | 1 => actions.pop(),
+            _ => Some(Self::Each(actions)),
+        }
+    }
+
+    /// What does the same in a shell.
+    pub fn shell(&self) -> String {
+        match self {
+            Self::Each(actions) => {
+                actions.iter().map(Self::shell).collect::<Vec<_>>().join("; ")
+            }
+            one => shell(&one.command()),
+        }
+    }
+
+    /// The command that does the same, of one action.
+    fn command(&self) -> Vec<String> {
         let mut words = vec!["bistro"];
         let mut options = Vec::new();
         match self {
@@ -94,7 +128,17 @@ impl Action {
                 words.extend(["job", "set-priority", job]);
                 options.push(priority.to_string());
             }
-            Self::Reset { job } => words.extend(["job", "reset", job]),
+            Self::Reset { job, overrides } => {
+                words.extend(["job", "reset", job]);
+                let enabled = overrides.enabled.map(|on| format!("--enabled={on}"));
+                let priority = overrides.priority.map(|number| format!("--priority={number}"));
+                options.extend(enabled.into_iter().chain(priority));
+            }
+            Self::Submit { job, words: given, .. } => {
+                words.extend(["submit", "--name", job]);
+                options.extend(given.iter().cloned());
+            }
+            Self::Each(_) => {}
             Self::Drain { worker, on: true } => words.extend(["worker", "drain", worker]),
             Self::Drain { worker, on: false } => words.extend(["worker", "resume", worker]),
             Self::Forget { worker, fenced } => {
@@ -128,8 +172,50 @@ impl Client {
         reason: String,
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> anyhow::Result<String> {
+        match action {
+            Action::Each(actions) => self.each(actions, reason, &mut progress).await,
+            action => self.act_once(action, reason, &mut progress).await,
+        }
+    }
+
+    /// Goes on after a refusal: the others are none the worse for it. Silence is the end.
+    async fn each(
+        &self,
+        actions: Vec<Action>,
+        reason: String,
+        progress: &mut impl FnMut(u64, u64) -> bool,
+    ) -> anyhow::Result<String> {
+        let (all, mut done, mut refused) = (actions.len() as u64, 0, Vec::new());
+        for action in actions {
+            let what = action.shell();
+            match self.act_once(action, reason.clone(), &mut |_, _| true).await {
+                Ok(_) => done += 1,
+                Err(error) if error.is::<Unreachable>() => {
+                    return Err(error.context(format!("{done} were done, then")));
+                }
+                Err(error) => refused.push(format!("{what}: {error:#}")),
+            }
+            let tried = done + refused.len() as u64;
+            if tried < all && !progress(tried, all - tried) {
+                return Ok(format!("{done} done; stopped with {} left", all - tried));
+            }
+        }
+        match refused.first() {
+            None => Ok(format!("{done} done")),
+            Some(first) if done == 0 => Err(anyhow::anyhow!("{first}")),
+            Some(first) => Ok(format!("{done} done, {} refused: {first}", refused.len())),
+        }
+    }
+
+    async fn act_once(
+        &self,
+        action: Action,
+        reason: String,
+        progress: &mut impl FnMut(u64, u64) -> bool,
+    ) -> anyhow::Result<String> {
         let audit = Audit { actor: actor(), reason };
         match action {
+            Action::Each(_) => anyhow::bail!("a series within a series"),
             Action::Kill { attempt, kill, .. } => {
                 let Audit { actor, reason } = audit;
                 let request = KillRequest { attempt, kill, actor, reason };
@@ -144,7 +230,7 @@ impl Client {
                 Ok(format!("{} tasks forgiven", reply.forgiven))
             }
             Action::Apply { action, plan, kill, .. } => {
-                self.apply(action, plan, kill, audit, &mut progress).await
+                self.apply(action, plan, kill, audit, progress).await
             }
             Action::Enable { job, on } => {
                 let overrides = Overrides { enabled: Some(on), priority: None };
@@ -154,7 +240,11 @@ impl Client {
                 let overrides = Overrides { enabled: None, priority: Some(priority) };
                 self.set(job, false, overrides, audit).await
             }
-            Action::Reset { job } => self.set(job, true, Overrides::default(), audit).await,
+            Action::Reset { job, overrides } => self.set(job, true, overrides, audit).await,
+            Action::Submit { job, definition, .. } => {
+                let document = self.submit(job, definition, audit).await?;
+                Ok(format!("{} waits for its turn", document.job))
+            }
             Action::Drain { worker, on } => {
                 let request = WorkerDrainRequest { worker, on, audit };
                 let WorkerReply { worker, attempts } =
@@ -213,6 +303,17 @@ impl Client {
             text += &format!("; stopped with {left} left");
         }
         Ok(text)
+    }
+
+    /// Makes a job that is not there yet.
+    pub async fn submit(
+        &self,
+        job: String,
+        definition: Map<String, Value>,
+        audit: Audit,
+    ) -> anyhow::Result<JobDocument> {
+        let (mode, version_id) = (PutMode::Create, None);
+        self.ask(verb::JOB_PUT, &JobPutRequest { job, definition, mode, version_id, audit }).await
     }
 
     async fn set(
@@ -281,7 +382,16 @@ mod tests {
             Action::Enable { job: name(), on: true },
             Action::Enable { job: name(), on: false },
             Action::Prioritize { job: name(), priority: -2.5 },
-            Action::Reset { job: name() },
+            Action::Reset { job: name(), overrides: Overrides::default() },
+            Action::Reset {
+                job: name(),
+                overrides: Overrides { enabled: Some(false), priority: Some(-1.5) },
+            },
+            Action::Submit {
+                job: name(),
+                definition: Map::new(),
+                words: ["--retries=3", "--", "ls", "-l"].map(str::to_owned).to_vec(),
+            },
             Action::Drain { worker: name(), on: true },
             Action::Drain { worker: name(), on: false },
             Action::Forget { worker: name(), fenced: true },
@@ -297,20 +407,14 @@ mod tests {
 
     #[test]
     fn every_action_of_the_console_is_a_command_too() {
-        for action in all() {
-            let command = action.command();
+        let check = |text: &str| {
+            let command = shell_words::split(text).unwrap();
             let parsed = crate::args::Args::try_parse_from(&command);
             assert!(parsed.is_ok(), "{command:?}: {}", parsed.unwrap_err());
-        }
-    }
-
-    #[test]
-    fn what_is_undone_twice_is_as_before() {
-        for action in all() {
-            let Some(undo) = action.undo() else { continue };
-            assert_ne!(undo, action);
-            assert_eq!(undo.undo(), Some(action));
-        }
+        };
+        all().iter().for_each(|action| check(&action.shell()));
+        let each = Action::of_all(all()).unwrap().shell();
+        assert_eq!(each.split("; ").map(check).count(), all().len());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +38,18 @@ fn path() -> anyhow::Result<PathBuf> {
     Ok(directory.join("contexts.json"))
 }
 
+/// A file of the user's own, as a whole or not at all: it may be read at the same time.
+pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let directory = path.parent().context("a file is in a directory")?;
+    std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path).with_context(|| path.display().to_string())
+}
+
 impl Contexts {
     pub fn load() -> anyhow::Result<Self> {
         let Ok(path) = path() else { return Ok(Self::default()) };
@@ -51,15 +63,7 @@ impl Contexts {
 
     pub fn save(&self) -> anyhow::Result<()> {
         let path = path()?;
-        let directory = path.parent().context("a file is in a directory")?;
-        std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
-        // As a whole or not at all: it may be read at the same time.
-        let new = path.with_extension(format!("new-{}", std::process::id()));
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &path).with_context(|| path.display().to_string())
+        write_private(&path, &serde_json::to_vec_pretty(self)?)
     }
 
     pub fn get(&self, name: &str) -> anyhow::Result<&Context> {

@@ -1,10 +1,12 @@
 //! One client of a cell, for commands and console alike.
 
 pub mod actions;
+pub mod attempts;
 pub mod contexts;
 mod edit;
 pub mod events;
 pub mod logs;
+pub mod submission;
 
 use anyhow::Context;
 use futures_util::StreamExt;

@@ -2,12 +2,13 @@
 //!
 //! A cell is a byte, the larger the more it needs attention: what stands for many cells is their
 //! maximum, which a processor finds at memory speed. So every zoom is drawn from the cells
-//! themselves, and a delta costs a byte.
+//! themselves, and a delta costs a byte. What is below one node is a span of each level's cells.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bistro_common::protocol::api::{self, TaskState};
-use bistro_common::protocol::view::{GridDelta, GridPlace};
+use bistro_common::protocol::view::{GridDelta, GridPlace, NodeSpan};
 
 /// More cells than this are not taken from messages.
 const CELLS_MAX: usize = 100_000_000;
@@ -67,6 +68,15 @@ pub struct Names {
     pub names: Vec<String>,
 }
 
+/// What is below a node, by level.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Subtree {
+    pub node: String,
+    /// For which it was asked: under another one a number means another node. 0: not known yet.
+    pub layout: u64,
+    pub spans: BTreeMap<String, NodeSpan>,
+}
+
 #[derive(Default)]
 pub struct Grid {
     pub layout: u64,
@@ -76,6 +86,8 @@ pub struct Grid {
     pub levels: BTreeMap<String, u32>,
     pub jobs: Vec<GridJob>,
     cells: usize,
+    /// Only this is shown.
+    subtree: Option<Subtree>,
     /// The job and the node that the cursor is on.
     pub row: usize,
     pub column: usize,
@@ -172,8 +184,65 @@ impl Grid {
         self.cells
     }
 
-    fn longest(&self) -> usize {
-        self.levels.values().max().map_or(0, |&nodes| nodes as usize)
+    /// The node below which everything is that is shown.
+    pub fn under(&self) -> Option<&str> {
+        self.subtree.as_ref().map(|subtree| subtree.node.as_str())
+    }
+
+    pub fn show_under(&mut self, node: Option<String>) {
+        if self.under() != node.as_deref() {
+            self.subtree = node.map(|node| Subtree { node, ..Subtree::default() });
+            (self.row, self.column, self.zoom) = (0, 0, 0);
+        }
+    }
+
+    /// What must be asked for before it can be shown.
+    pub fn wanted_subtree(&self) -> Option<Subtree> {
+        let subtree = self.subtree.as_ref().filter(|subtree| subtree.layout != self.layout)?;
+        Some(Subtree { layout: self.layout, ..subtree.clone() }).filter(|_| self.layout != 0)
+    }
+
+    pub fn take_subtree(&mut self, subtree: Subtree) {
+        if self.under() == Some(&subtree.node) && self.layout == subtree.layout {
+            self.subtree = Some(subtree);
+            let has_cells = |row: &usize| !self.shown(*row).is_empty();
+            let first = (self.row..self.jobs.len()).chain(0..self.row).find(has_cells);
+            self.row = first.unwrap_or_default();
+            self.move_by(0, 0);
+        }
+    }
+
+    /// The subtree, once it is known where it is.
+    fn known_subtree(&self) -> Option<&Subtree> {
+        self.subtree.as_ref().filter(|subtree| subtree.layout == self.layout)
+    }
+
+    /// Which of a job's cells are shown.
+    pub fn shown(&self, row: usize) -> Range<usize> {
+        let Some(job) = self.jobs.get(row) else { return 0..0 };
+        match (&self.subtree, self.known_subtree()) {
+            (None, _) => 0..job.cells.len(),
+            (Some(_), None) => 0..0,
+            (_, Some(subtree)) => {
+                let NodeSpan { first, count } =
+                    subtree.spans.get(&job.level).copied().unwrap_or_default();
+                let end = (first as usize + count as usize).min(job.cells.len());
+                (first as usize).min(end)..end
+            }
+        }
+    }
+
+    /// How many nodes the level has that has the most of them in sight.
+    pub fn longest(&self) -> usize {
+        let nodes = match (&self.subtree, self.known_subtree()) {
+            (None, _) => self.levels.values().copied().max(),
+            (Some(_), None) => None,
+            (_, Some(subtree)) => {
+                let of_jobs = |(level, _): &(&String, _)| self.levels.contains_key(*level);
+                subtree.spans.iter().filter(of_jobs).map(|(_, span)| span.count).max()
+            }
+        };
+        nodes.map_or(0, |nodes| nodes as usize)
     }
 
     pub fn move_by(&mut self, rows: i64, columns: i64) {
@@ -181,8 +250,9 @@ impl Grid {
             (at as i64).saturating_add(by).clamp(0, len.saturating_sub(1) as i64) as usize
         };
         self.row = clamp(self.row, rows, self.jobs.len());
-        let nodes = self.jobs.get(self.row).map_or(0, |job| job.cells.len());
-        self.column = clamp(self.column, columns, nodes);
+        let shown = self.shown(self.row);
+        let place = self.column.saturating_sub(shown.start);
+        self.column = shown.start + clamp(place, columns, shown.len());
     }
 
     /// If so many cells fit on the screen.
@@ -205,18 +275,14 @@ impl Grid {
         }
     }
 
-    /// The worst of the cells of some jobs and nodes, if they have any.
-    pub fn worst(
-        &self,
-        jobs: std::ops::Range<usize>,
-        nodes: std::ops::Range<usize>,
-    ) -> Option<Cell> {
-        let jobs = &self.jobs[jobs.start.min(self.jobs.len())..jobs.end.min(self.jobs.len())];
-        let of_job = |job: &GridJob| {
-            let len = job.cells.len();
-            worst(&job.cells[nodes.start.min(len)..nodes.end.min(len)])
+    /// The worst of the cells of some jobs and of some of their nodes in sight, if they have any.
+    pub fn worst(&self, jobs: Range<usize>, nodes: Range<usize>) -> Option<Cell> {
+        let of_job = |row: usize| {
+            let shown = self.shown(row);
+            let at = |node: usize| shown.start + node.min(shown.len());
+            worst(&self.jobs.get(row)?.cells[at(nodes.start)..at(nodes.end)])
         };
-        jobs.iter().filter_map(of_job).max()
+        jobs.filter_map(of_job).max()
     }
 
     /// Moves the cursor to the next failed task, around the end if need be.
@@ -225,8 +291,11 @@ impl Grid {
         for step in 0..=rows {
             let row = (self.row + step) % rows.max(1);
             let Some(job) = self.jobs.get(row) else { return false };
-            let from = if step == 0 { (self.column + 1).min(job.cells.len()) } else { 0 };
-            if let Some(at) = job.cells[from..].iter().position(|&cell| cell == Cell::FAILED) {
+            let shown = self.shown(row);
+            let after = (self.column + 1).clamp(shown.start, shown.end);
+            let from = if step == 0 { after } else { shown.start };
+            let mut cells = job.cells[from..shown.end].iter();
+            if let Some(at) = cells.position(|&cell| cell == Cell::FAILED) {
                 (self.row, self.column) = (row, from + at);
                 return true;
             }
@@ -237,7 +306,7 @@ impl Grid {
     /// The cursor's level and node, by its number.
     pub fn place(&self) -> Option<(&str, u32)> {
         let job = self.jobs.get(self.row)?;
-        (self.column < job.cells.len()).then_some((&job.level, self.column as u32))
+        self.shown(self.row).contains(&self.column).then_some((&job.level, self.column as u32))
     }
 
     /// The name of the node under the cursor, once it has been asked for.
@@ -250,7 +319,8 @@ impl Grid {
     }
 
     pub fn current(&self) -> Option<Cell> {
-        self.jobs.get(self.row)?.cells.get(self.column).copied()
+        let (_, node) = self.place()?;
+        self.jobs.get(self.row)?.cells.get(node as usize).copied()
     }
 }
 
@@ -275,6 +345,7 @@ mod tests {
             levels: [("host".to_owned(), 3)].into(),
             jobs: vec![job("3.")],
             next: None,
+            below: BTreeMap::new(),
         }
     }
 
@@ -346,6 +417,33 @@ mod tests {
         );
         let long = api::Grid { jobs: vec![job("4.")], ..page(1, 9) };
         assert!(grid.take(GridPlace::default(), long).is_err());
+    }
+
+    #[test]
+    fn what_is_below_a_node_is_shown_alone() {
+        let mut grid = Grid::default();
+        let jobs = vec![job("x2+"), api::GridJob { level: "db".to_owned(), ..job("2.x>x.") }];
+        let levels = [("host".to_owned(), 3), ("db".to_owned(), 6)].into();
+        take(&mut grid, api::Grid { jobs, levels, total: 2, ..page(1, 5) });
+        grid.show_under(Some("h2".to_owned()));
+        assert!(grid.place().is_none(), "it is not known yet where it is");
+        let wanted = grid.wanted_subtree().unwrap();
+        let span = |first, count| NodeSpan { first, count };
+        let spans = [("host".to_owned(), span(1, 1)), ("db".to_owned(), span(3, 2))].into();
+        grid.take_subtree(Subtree { spans, ..wanted });
+        assert_eq!((grid.wanted_subtree(), grid.longest()), (None, 2));
+        assert_eq!((grid.row, grid.column, grid.shown(1)), (0, 1, 3..5));
+        assert_eq!(grid.worst(0..1, 0..9).unwrap().state(), TaskState::Done);
+        assert_eq!(grid.worst(1..2, 0..1).unwrap().state(), TaskState::Running);
+        assert!(grid.next_failed() && (grid.row, grid.column) == (1, 4));
+        assert!(grid.next_failed() && (grid.row, grid.column) == (1, 4), "the others are outside");
+        grid.move_by(0, -9);
+        assert_eq!(grid.column, 3);
+        // Another layout: until it is known again, nothing is shown.
+        take(&mut grid, page(2, 0));
+        assert!(grid.place().is_none() && grid.wanted_subtree().is_some());
+        grid.show_under(None);
+        assert_eq!(grid.place(), Some(("host", 0)));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! rows come, go and move.
 //!
 //! The console never has the whole list. The cursor is a place in it; what is asked for is a window
-//! around that place.
+//! around that place. Rows can be marked, and stay marked as they were then, in sight or not.
+
+use std::collections::BTreeMap;
 
 use bistro_common::protocol::api::{
     JobRow, ListRequest, Listing, NodeRow, Page, TaskRow, WorkerRow,
@@ -12,10 +14,13 @@ use bistro_common::protocol::api::{
 const WINDOW: u32 = 120;
 
 /// What a row is, whatever its place.
-pub trait Row {
+pub trait Row: Clone {
     const SORTS: &'static [&'static str];
     fn key(&self) -> String;
 }
+
+/// More marks than this are not set by hand; a filter does that better.
+pub const MARKS_MAX: usize = 1_000;
 
 impl Row for JobRow {
     const SORTS: &'static [&'static str] = &Self::SORTS;
@@ -69,6 +74,8 @@ pub struct List<T> {
     /// The row that the cursor was on is not here any more: it is on another one now, which nobody
     /// has chosen.
     pub strayed: bool,
+    /// By their keys: what was marked, as it was seen then.
+    pub marks: BTreeMap<String, T>,
 }
 
 impl<T> Default for List<T> {
@@ -83,6 +90,7 @@ impl<T> Default for List<T> {
             problem: None,
             frozen: false,
             strayed: false,
+            marks: BTreeMap::new(),
         }
     }
 }
@@ -145,9 +153,38 @@ impl<T: Row> List<T> {
         self.rows.get(usize::try_from(self.cursor.checked_sub(self.first)?).ok()?)
     }
 
-    /// The row that somebody has put the cursor on: what actions are about.
+    /// The row that somebody has put the cursor on.
     pub fn chosen(&self) -> Option<&T> {
         self.current().filter(|_| self.loaded && !self.strayed)
+    }
+
+    /// What actions are about: the marked rows, or else the chosen one.
+    pub fn targets(&self) -> Vec<&T> {
+        match self.marks.is_empty() {
+            true => self.chosen().into_iter().collect(),
+            false => self.marks.values().collect(),
+        }
+    }
+
+    /// Marks the chosen row, or takes its mark away, and goes on to the next. False: there are as
+    /// many marks as there can be.
+    pub fn mark(&mut self) -> bool {
+        let Some(row) = self.chosen().cloned() else { return true };
+        if self.marks.remove(&row.key()).is_none() {
+            if self.marks.len() >= MARKS_MAX {
+                return false;
+            }
+            self.marks.insert(row.key(), row);
+        }
+        self.move_by(1);
+        true
+    }
+
+    /// How many marked rows are not among those that so many lines show.
+    pub fn hidden_marks(&self, height: usize) -> usize {
+        let (_, rows) = self.shown(height);
+        let in_sight = rows.iter().filter(|row| self.marks.contains_key(&row.key())).count();
+        self.marks.len() - in_sight
     }
 
     pub fn move_by(&mut self, by: i64) {
@@ -264,6 +301,27 @@ mod tests {
         list.sort_next();
         list.sort_next();
         assert_eq!(list.query.sort, "");
+    }
+
+    #[test]
+    fn marks_stay_whatever_is_in_sight() {
+        let mut list = List::<u64>::default();
+        answer(&mut list, &[1, 2, 3]);
+        assert_eq!(list.targets(), [&1]);
+        assert!(list.mark() && list.cursor == 1);
+        list.move_by(1);
+        assert!(list.mark());
+        assert_eq!((list.targets(), list.hidden_marks(10)), (vec![&1, &3], 0));
+        list.ask(Query { filter: "x".to_owned(), ..Query::default() });
+        answer(&mut list, &[2, 3]);
+        assert_eq!((list.targets(), list.hidden_marks(10)), (vec![&1, &3], 1));
+        list.move_by(1);
+        assert!(list.mark());
+        assert_eq!((list.targets(), list.hidden_marks(1)), (vec![&1], 1));
+        // No mark is set by a cursor that nobody has put there.
+        answer(&mut list, &[2]);
+        assert!(list.strayed && list.mark());
+        assert_eq!(list.targets(), [&1]);
     }
 
     #[test]

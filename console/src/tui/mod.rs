@@ -5,9 +5,11 @@ mod feed;
 mod grid;
 mod keys;
 mod list;
+mod memory;
 mod palette;
 mod plain;
 mod rates;
+mod route;
 pub mod settings;
 mod state;
 pub mod terminal;
@@ -17,7 +19,6 @@ mod view;
 
 use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures_util::StreamExt;
-use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -36,7 +37,9 @@ use update::{Command, Message, update};
 #[cfg(test)]
 pub use keys::Keymap;
 pub use plain::{once, plain};
-pub use state::View;
+pub use memory::Memory;
+pub use route::Route;
+pub use state::Elsewhere;
 
 /// Messages on their way to the screen; who has more waits.
 const MESSAGES_MAX: usize = 256;
@@ -58,7 +61,7 @@ struct Feeding {
     sender: mpsc::Sender<Message>,
     wants: watch::Sender<Wants>,
     in_sync: watch::Sender<bool>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Feeding {
@@ -67,7 +70,7 @@ impl Feeding {
         let (wants, wanted) = watch::channel(state.wants());
         let (in_sync, synced) = watch::channel(false);
         let tasks = feed::start(client, &wanted, &synced, &sender);
-        Self { messages, sender, wants, in_sync, _tasks: tasks }
+        Self { messages, sender, wants, in_sync, tasks }
     }
 
     /// After the state has changed.
@@ -114,11 +117,18 @@ impl Pace {
     }
 }
 
+/// How a console was left.
+pub struct Left {
+    /// Where its user wants to go, if to another cell.
+    pub to: Option<Elsewhere>,
+    pub memory: Memory,
+}
+
 /// Runs until the user leaves or a signal ends it. The terminal is as before then.
-pub async fn run(client: Client, settings: Settings) -> anyhow::Result<ExitCode> {
-    let max_kbps = settings.max_kbps;
+pub async fn run(client: Client, settings: Settings) -> anyhow::Result<Left> {
+    let (max_kbps, mouse) = (settings.max_kbps, settings.mouse);
     let mut state = settings.into_state(client.cell.name());
-    let mut terminal = Terminal::open()?;
+    let mut terminal = Terminal::open(mouse)?;
     state.size = terminal.size()?;
     let clock = Clock::start();
     update(&mut state, Message::Time(clock.now()));
@@ -165,6 +175,8 @@ pub async fn run(client: Client, settings: Settings) -> anyhow::Result<ExitCode>
                 pace.written(took);
                 None
             }
+            // They end before this only by a panic, which has given the terminal back already.
+            Some(Err(broken)) = feeding.tasks.join_next() => return Err(broken.into()),
             Some(message) = feeding.messages.recv() => {
                 pace.has_news();
                 Some(message)
@@ -204,13 +216,15 @@ pub async fn run(client: Client, settings: Settings) -> anyhow::Result<ExitCode>
         // What somebody waits for is not news.
         pace.key |= !settled && state.is_settled();
         feeding.follow(&state);
-        while actions.try_join_next().is_some() {}
+        while let Some(done) = actions.try_join_next() {
+            done?;
+        }
     }
     drop(terminal);
     // What was confirmed is done, and not lost because somebody was quick to leave.
     feeding.messages.close();
     let _ = tokio::time::timeout(LEAVING, actions.join_all()).await;
-    Ok(ExitCode::SUCCESS)
+    Ok(Left { memory: Memory::of(&state), to: state.elsewhere })
 }
 
 /// Runs the editor. When it is stopped from the keyboard, so is this process, so that the shell gets
@@ -249,6 +263,7 @@ fn read_input() -> mpsc::Receiver<Message> {
 fn translate(event: Event) -> Option<Message> {
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => Some(Message::Key(key)),
+        Event::Mouse(event) => Some(Message::Mouse(event)),
         Event::Paste(text) => Some(Message::Paste(text)),
         Event::Resize(width, height) => Some(Message::Resize(width, height)),
         _ => None,

@@ -1,8 +1,8 @@
-//! `:` finds commands, jobs and workers by some of their letters, and shows the command line that
+//! `:` finds commands, jobs, workers and other cells by some of their letters, and shows the command line that
 //! does the same.
 
 use super::keys::Key;
-use super::state::{State, View};
+use super::state::{Elsewhere, State, View};
 use super::update::{command_of_view, questions};
 use crate::client::actions::shell;
 
@@ -29,6 +29,7 @@ pub enum Pick {
     Job(String),
     Worker(String),
     Tasks(String),
+    Elsewhere(Elsewhere),
 }
 
 /// What fits best to what was typed comes first.
@@ -48,7 +49,7 @@ pub fn entries(state: &State, typed: &str) -> Vec<Entry> {
 }
 
 fn all(state: &State) -> impl Iterator<Item = Entry> + '_ {
-    let views = View::TABS.into_iter().map(|view| Entry {
+    let views = View::TABS.iter().copied().map(|view| Entry {
         title: format!("view {}", view.title().to_lowercase()),
         command: command_of_view(state, view).map(|words| shell(&words)).unwrap_or_default(),
         pick: Pick::Press(Key::Go(view)),
@@ -58,7 +59,7 @@ fn all(state: &State) -> impl Iterator<Item = Entry> + '_ {
         let question = questions::about(state, binding.key);
         Entry {
             title: format!("{}: {}", binding.name, binding.help),
-            command: question.map(|q| shell(&q.action.command())).unwrap_or_default(),
+            command: question.map(|q| q.action.shell()).unwrap_or_default(),
             pick: Pick::Press(binding.key),
         }
     });
@@ -72,7 +73,17 @@ fn all(state: &State) -> impl Iterator<Item = Entry> + '_ {
         command: shell(&["bistro", "tasks", "--worker", &row.worker].map(str::to_owned)),
         pick: Pick::Worker(row.worker.clone()),
     });
-    views.chain(commands).chain(jobs).chain(workers)
+    let contexts = state.contexts.iter().map(|context| Entry {
+        title: format!("context {context}"),
+        command: shell(&["bistro", "console", "--context", context].map(str::to_owned)),
+        pick: Pick::Elsewhere(Elsewhere::Context(context.clone())),
+    });
+    let cells = state.cells.iter().flatten().map(|cell| Entry {
+        title: format!("cell {cell}"),
+        command: shell(&["bistro", "console", "--cell", cell].map(str::to_owned)),
+        pick: Pick::Elsewhere(Elsewhere::Cell(cell.clone())),
+    });
+    views.chain(commands).chain(jobs).chain(workers).chain(contexts).chain(cells)
 }
 
 /// How well all letters are found in order; letters in a row and at the start of words count more.

@@ -6,14 +6,23 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::keys::Keymap;
-use super::list::Query;
-use super::state::{State, View};
+use super::memory::Memory;
+use super::route::Route;
+use super::state::State;
 use super::theme::Theme;
-use crate::args::ConsoleArgs;
+use crate::args::{ConsoleArgs, QueryArgs};
 
+#[derive(Clone)]
 pub struct Settings {
-    pub view: View,
-    pub query: Query,
+    /// Where to begin; where it was left, if nobody says.
+    pub start: Option<Route>,
+    /// What it was like then.
+    pub memory: Memory,
+    /// Other cells by name.
+    pub contexts: Vec<String>,
+    /// Other cells on the same NATS may be looked for.
+    pub finds_cells: bool,
+    pub mouse: bool,
     pub read_only: bool,
     pub max_kbps: u32,
     pub context: Option<String>,
@@ -30,11 +39,12 @@ struct File {
     /// By the command's name, see `bistro console --keys`.
     keys: BTreeMap<String, Vec<String>>,
     read_only: bool,
+    mouse: bool,
 }
 
 impl Settings {
     pub fn new(args: &ConsoleArgs) -> anyhow::Result<Self> {
-        let (file, place) = read()?;
+        let (file, path) = read()?;
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let plain_terminal = std::env::var("TERM").is_ok_and(|term| term.starts_with("vt"));
         let default = if no_colour || plain_terminal { "mono" } else { "terminal" };
@@ -44,10 +54,17 @@ impl Settings {
         let theme = Theme::named(name).with_context(|| {
             format!("there is no theme {name:?}; there are {}", Theme::NAMES.join(", "))
         })?;
-        let keymap = Keymap::new(&file.keys).with_context(|| place.display().to_string())?;
+        let QueryArgs { filter, sort } = &args.query;
+        let filtered = !filter.is_empty() || !sort.is_empty();
+        let place = args.place.clone().or_else(|| filtered.then(Route::start));
+        let start = place.map(|place| place.filtered(filter, sort));
+        let keymap = Keymap::new(&file.keys).with_context(|| path.display().to_string())?;
         Ok(Self {
-            view: args.view,
-            query: Query { filter: args.filter.clone(), sort: args.sort.clone() },
+            start,
+            memory: Memory::default(),
+            contexts: Vec::new(),
+            finds_cells: false,
+            mouse: args.mouse || file.mouse,
             read_only: args.read_only || file.read_only,
             max_kbps: args.max_kbps,
             context: None,
@@ -63,19 +80,12 @@ impl Settings {
 
     pub(super) fn into_state(self, cell: &str) -> State {
         let mut state = State::new(cell.to_owned(), self.theme, self.keymap);
-        (state.view, state.read_only, state.ascii) = (self.view, self.read_only, self.ascii);
-        state.context = self.context;
-        match self.view {
-            View::Jobs => state.jobs.query = self.query,
-            View::Nodes => state.nodes.query = self.query,
-            View::Workers => state.workers.query = self.query,
-            View::Tasks => state.tasks.query = self.query,
-            View::Events => state.events.filter = self.query.filter,
-            View::Logs => {
-                let regex = self.query.filter;
-                state.logs.query.regex = (!regex.is_empty()).then_some(regex);
-            }
-            View::Grid | View::Health | View::Job | View::Task => {}
+        (state.read_only, state.ascii) = (self.read_only, self.ascii);
+        (state.context, state.contexts) = (self.context, self.contexts);
+        state.cells = self.finds_cells.then(Vec::new);
+        self.memory.recall(&mut state);
+        if let Some(start) = self.start {
+            state.show(start);
         }
         state
     }

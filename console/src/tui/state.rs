@@ -1,6 +1,5 @@
 //! Everything the console shows. Changed by `update`, drawn by `view`, and nothing else.
 
-use clap::ValueEnum;
 use std::collections::{HashMap, VecDeque};
 
 use bistro_common::Millis;
@@ -12,13 +11,15 @@ use bistro_common::protocol::job::JobDocument;
 use bistro_common::protocol::log::Stream;
 use bistro_common::protocol::task::Kill;
 
-use super::grid::{Grid, Names};
+use super::grid::{Grid, Names, Subtree};
 use super::keys::Keymap;
 use super::list::List;
 use super::palette::Palette;
 use super::rates::Rates;
+use super::route::Route;
 use super::theme::Theme;
 use crate::client::actions::Action;
+use crate::client::attempts::{Attempts, Of};
 use crate::client::logs::{Line, Query};
 
 /// The scheduler is asked every second or more often; silence for so long is said.
@@ -29,7 +30,7 @@ pub const EVENTS_MAX: usize = 5_000;
 /// How long a notice stays.
 pub const NOTICE_MS: Millis = 6_000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
     Jobs,
     Grid,
@@ -40,25 +41,14 @@ pub enum View {
     Events,
     Health,
     /// One job.
-    #[value(skip)]
     Job,
     /// One task.
-    #[value(skip)]
     Task,
 }
 
 impl View {
     /// Those with a tab, in their order.
-    pub const TABS: [Self; 8] = [
-        Self::Jobs,
-        Self::Grid,
-        Self::Nodes,
-        Self::Workers,
-        Self::Tasks,
-        Self::Logs,
-        Self::Events,
-        Self::Health,
-    ];
+    pub const TABS: &'static [Self] = Self::ALL.split_at(8).0;
     pub const ALL: [Self; 10] = [
         Self::Jobs,
         Self::Grid,
@@ -101,9 +91,28 @@ pub struct Logs {
     pub times: bool,
 }
 
+impl Logs {
+    /// What is shown unless something else is asked for.
+    pub const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
+
+    /// Other lines, from anew.
+    pub fn ask(&mut self, query: Query) {
+        if self.query != query {
+            self.query = query;
+            self.reload();
+        }
+    }
+
+    pub fn reload(&mut self) {
+        self.lines.clear();
+        self.problems.clear();
+        (self.up, self.loaded) = (0, false);
+    }
+}
+
 impl Default for Logs {
     fn default() -> Self {
-        let query = Query { streams: vec![Stream::Stdout, Stream::Stderr], ..Query::default() };
+        let query = Query { streams: Self::STREAMS.to_vec(), ..Query::default() };
         let (lines, problems) = (VecDeque::new(), Vec::new());
         Self {
             query,
@@ -128,6 +137,18 @@ pub struct Events {
     pub up: usize,
 }
 
+impl Events {
+    pub fn ask(&mut self, filter: String, since_ms: Option<Millis>) {
+        self.filter = filter;
+        if self.since_ms != since_ms {
+            self.events.clear();
+            // From the top on, for those of a time: there are never so many.
+            self.up = if since_ms.is_some() { 2 * EVENTS_MAX } else { 0 };
+            self.since_ms = since_ms;
+        }
+    }
+}
+
 /// What the job view shows beside the job's row.
 #[derive(Default)]
 pub struct JobView {
@@ -146,6 +167,10 @@ pub struct Confirm {
     pub title: String,
     pub lines: Vec<String>,
     pub action: Action,
+    /// What takes it back, where something does.
+    pub undo: Option<Action>,
+    /// It is about marked rows, whose marks it takes away.
+    pub marked: bool,
     /// For kills: ways to ask for the end, and which of them is chosen.
     pub ways: Vec<(&'static str, Option<Kill>)>,
     pub way: usize,
@@ -169,9 +194,21 @@ pub enum PromptKind {
     Search,
     Time,
     Save,
+    /// Of the jobs that were chosen when it was asked for.
     Priority {
-        job: String,
+        jobs: Vec<JobRow>,
     },
+    /// A command, as `bistro submit` takes it.
+    Submit,
+}
+
+/// Another cell to look at.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Elsewhere {
+    /// One that `bistro context` has a name for.
+    Context(String),
+    /// One on the same NATS.
+    Cell(String),
 }
 
 /// What goes on with this console itself.
@@ -198,14 +235,22 @@ pub struct State {
     pub size: (u16, u16),
     pub now_ms: Millis,
     pub quit: bool,
+    /// Where to go when this console ends.
+    pub elsewhere: Option<Elsewhere>,
+    /// Where one could go.
+    pub contexts: Vec<String>,
+    /// None: it may not be looked for any.
+    pub cells: Option<Vec<String>>,
 
     pub link: Link,
     pub notice: Option<(Millis, String)>,
     pub view: View,
-    pub back: Vec<View>,
+    /// The way that led here.
+    pub back: Vec<Route>,
     /// Lines above the top of a view that is read from there.
     pub scroll: usize,
-    pub help: bool,
+    /// How far the help is scrolled, while it is shown.
+    pub help: Option<usize>,
     pub confirm: Option<Confirm>,
     pub prompt: Option<Prompt>,
     pub palette: Option<Palette>,
@@ -223,6 +268,7 @@ pub struct State {
     /// The task that the task view is about.
     pub task: Option<(String, String)>,
     pub explanation: Option<Explanation>,
+    pub attempts: Option<Attempts>,
     /// Why what the job or task view asks for is not to be had.
     pub refused: Option<String>,
     pub logs: Logs,
@@ -240,13 +286,19 @@ pub struct Wants {
     pub tasks: Option<TasksRequest>,
     pub job: Option<String>,
     pub task: Option<(String, String)>,
+    /// Of which task the attempts are wanted, anew whenever this changes.
+    pub attempts: Option<Of>,
     pub grid: bool,
+    /// Which cells are below a node.
+    pub subtree: Option<Subtree>,
     /// The number of the node whose name is wanted, and its level; names are what comes.
     pub node: Option<Names>,
     pub logs: Option<Query>,
     /// And from which time on.
     pub events: Option<Option<Millis>>,
     pub health: bool,
+    /// Other cells.
+    pub cells: bool,
 }
 
 impl State {
@@ -261,12 +313,15 @@ impl State {
             size: (80, 24),
             now_ms: 0,
             quit: false,
+            elsewhere: None,
+            contexts: Vec::new(),
+            cells: None,
             link: Link::default(),
             notice: None,
             view: View::Jobs,
             back: Vec::new(),
             scroll: 0,
-            help: false,
+            help: None,
             confirm: None,
             prompt: None,
             palette: None,
@@ -281,6 +336,7 @@ impl State {
             grid: Grid::default(),
             task: None,
             explanation: None,
+            attempts: None,
             refused: None,
             logs: Logs::default(),
             events: Events::default(),
@@ -306,7 +362,13 @@ impl State {
             tasks,
             job: is(View::Job).then(|| self.job.job.clone()),
             task: self.task.clone().filter(|_| is(View::Task)),
+            attempts: self.explanation.as_ref().filter(|_| is(View::Task)).map(|explanation| {
+                let task = &explanation.task;
+                let (job, node) = (task.job.clone(), task.node.clone());
+                Of { job, node, attempt_no: task.attempt_no, state: task.state }
+            }),
             grid: is(View::Grid),
+            subtree: self.grid.wanted_subtree().filter(|_| is(View::Grid)),
             node: node.map(|(level, first)| Names {
                 layout: self.grid.layout,
                 level: level.to_owned(),
@@ -316,6 +378,7 @@ impl State {
             logs: is(View::Logs).then(|| self.logs.query.clone()),
             events: is(View::Events).then_some(self.events.since_ms),
             health: is(View::Health),
+            cells: self.palette.is_some() && self.cells.is_some(),
         }
     }
 
@@ -333,6 +396,35 @@ impl State {
             View::Events | View::Health => true,
         };
         shown && self.status.is_some()
+    }
+
+    /// How many rows of the list in sight are marked.
+    pub fn marks(&self) -> usize {
+        match self.view {
+            View::Jobs => self.jobs.marks.len(),
+            View::Workers => self.workers.marks.len(),
+            View::Tasks => self.tasks.marks.len(),
+            _ => 0,
+        }
+    }
+
+    pub fn hidden_marks(&self) -> usize {
+        let rows = self.body_rows().saturating_sub(super::view::LIST_HEAD);
+        match self.view {
+            View::Jobs => self.jobs.hidden_marks(rows),
+            View::Workers => self.workers.hidden_marks(rows),
+            View::Tasks => self.tasks.hidden_marks(rows),
+            _ => 0,
+        }
+    }
+
+    pub fn clear_marks(&mut self) {
+        match self.view {
+            View::Jobs => self.jobs.marks.clear(),
+            View::Workers => self.workers.marks.clear(),
+            View::Tasks => self.tasks.marks.clear(),
+            _ => {}
+        }
     }
 
     /// Rows of the body: all but the header, the tabs and the footer.

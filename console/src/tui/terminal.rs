@@ -5,7 +5,9 @@
 
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::cursor::{Hide, Show};
-use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
+use crossterm::event::{
+    DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
+};
 use crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
     disable_raw_mode, enable_raw_mode,
@@ -111,6 +113,7 @@ pub struct Terminal {
     nothing: Vec<u8>,
     /// For the clipboard, with the next frame.
     copied: Vec<u8>,
+    mouse: bool,
     /// Where standard error went before the terminal was given back.
     stderr: Option<PathBuf>,
     output: Output,
@@ -122,7 +125,7 @@ pub fn is_possible() -> bool {
 }
 
 impl Terminal {
-    pub fn open() -> anyhow::Result<Self> {
+    pub fn open(mouse: bool) -> anyhow::Result<Self> {
         anyhow::ensure!(
             is_possible(),
             "the console needs a terminal; for scripts there are `bistro console --once`, \
@@ -132,7 +135,7 @@ impl Terminal {
         restore_on_panic();
         // Whether there is colour is decided by the theme, not by each widget.
         crossterm::style::force_color_output(true);
-        enter()?;
+        enter(mouse)?;
         let pending = Pending::default();
         let mut screen = match ratatui::Terminal::new(CrosstermBackend::new(pending.clone())) {
             Ok(screen) => screen,
@@ -146,7 +149,7 @@ impl Terminal {
         let nothing = pending.take();
         let (copied, stderr) = (Vec::new(), None);
         let screen = Some(screen);
-        Ok(Self { screen, pending, nothing, copied, stderr, output: Output::start() })
+        Ok(Self { screen, pending, nothing, copied, mouse, stderr, output: Output::start() })
     }
 
     pub fn size(&mut self) -> anyhow::Result<(u16, u16)> {
@@ -209,7 +212,7 @@ impl Terminal {
         if let Some(path) = self.stderr.take() {
             divert_stderr(&path)?;
         }
-        enter()?;
+        enter(self.mouse)?;
         // Nothing of what was drawn is there any more.
         let backend = CrosstermBackend::new(self.pending.clone());
         self.screen = Some(ratatui::Terminal::new(backend)?);
@@ -251,8 +254,11 @@ impl Drop for Terminal {
     }
 }
 
-fn enter() -> std::io::Result<()> {
+fn enter(mouse: bool) -> std::io::Result<()> {
     enable_raw_mode()?;
+    if mouse {
+        execute!(stdout(), EnableMouseCapture)?;
+    }
     // What is pasted is text, and never keys that do something.
     execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)
 }
@@ -263,6 +269,7 @@ fn leave() {
     let _ = execute!(
         stdout(),
         EndSynchronizedUpdate,
+        DisableMouseCapture,
         DisableBracketedPaste,
         LeaveAlternateScreen,
         Show
@@ -283,4 +290,50 @@ fn restore_on_panic() {
             before(panic);
         }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+    use std::io::Read;
+
+    const PANICS: &str = "tui::terminal::tests::panics_with_the_terminal";
+
+    /// Only in a terminal of its own, which the test below makes.
+    #[test]
+    #[ignore = "it panics"]
+    fn panics_with_the_terminal() {
+        let mut terminal = Terminal::open(true).unwrap();
+        terminal.draw(|frame| frame.render_widget("on the screen", frame.area())).unwrap();
+        panic!("on purpose");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_and_is_seen() {
+        let pair = native_pty_system().openpty(PtySize::default()).unwrap();
+        let before = pair.master.get_termios().unwrap();
+        let mut command = CommandBuilder::new(std::env::current_exe().unwrap());
+        command.args(["--exact", PANICS, "--ignored", "--nocapture"]);
+        let mut child = pair.slave.spawn_command(command).unwrap();
+        let mut output = pair.master.try_clone_reader().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // A terminal that nobody holds any more is an error, not an end.
+            let _ = output.read_to_end(&mut bytes);
+            bytes
+        });
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(pair.master.get_termios().unwrap().local_flags, before.local_flags);
+        drop(pair);
+        let bytes = reader.join().unwrap();
+        let mut screen = vt100::Parser::default();
+        screen.process(&bytes);
+        let screen = screen.screen();
+        assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste());
+        assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
+        assert!(screen.contents().contains("on purpose"), "{}", screen.contents());
+        let was_there = bytes.windows(13).any(|window| window == b"on the screen");
+        assert!(was_there, "{}", String::from_utf8_lossy(&bytes));
+    }
 }

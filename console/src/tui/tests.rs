@@ -19,8 +19,10 @@ use super::theme::Theme;
 use super::update::{Command, Message, update};
 use super::view;
 use crate::client::actions::Action;
+use crate::client::attempts::{Attempt, Attempts};
 use crate::client::logs::{Line, Tail};
 
+mod places;
 mod walk;
 
 const NOW: u64 = 1_700_000_000_000;
@@ -204,6 +206,20 @@ fn show_logs(state: &mut State) {
     update(state, Message::Logs(query, Tail { lines, ..Tail::default() }));
 }
 
+fn attempts() -> Attempts {
+    let attempt = |attempt_no, ended_ms, end: &str| Attempt {
+        attempt_no,
+        attempt: None,
+        worker: "w1".to_owned(),
+        started_ms: Some(NOW - 65_000),
+        ended_ms,
+        end: end.to_owned(),
+    };
+    let problems = vec!["worker w2: it does not answer".to_owned()];
+    let first = attempt(1, Some(NOW - 60_000), "error_backoff: timed out, exited with status 1");
+    Attempts { attempts: vec![attempt(2, None, ""), first], problems }
+}
+
 /// Goes to a view by keys, as far as there is a way, and fills it.
 fn show(view: View) -> State {
     let mut state = filled();
@@ -216,6 +232,8 @@ fn show(view: View) -> State {
                 "reasons": [{"kind": "running", "text": "it is running on w1"}],
             }));
             update(&mut state, Message::Task(Ok(explanation)));
+            let of = state.wants().attempts.unwrap();
+            update(&mut state, Message::Attempts(of, attempts()));
         }
         View::Job => {
             press(&mut state, KeyCode::Enter);
@@ -328,7 +346,7 @@ fn a_kill_is_about_the_attempt_that_was_shown_whatever_the_list_does() {
     take_tasks(&mut state, json!([running_task("db2", 7), running_task("db1", 1)]));
     press(&mut state, KeyCode::Tab);
     press(&mut state, KeyCode::Down);
-    let Some(Command::Act(Action::Kill { attempt, node, kill, .. })) =
+    let Some(Command::Act { action: Action::Kill { attempt, node, kill, .. }, .. }) =
         press(&mut state, KeyCode::Enter)
     else {
         panic!("a kill was confirmed");
@@ -386,7 +404,8 @@ fn actions_on_all_that_pass_a_filter_are_planned_and_then_confirmed() {
     update(&mut state, Message::Planned(action, filter, plan));
     assert!(screen(&state).contains("2: 2 running"), "{}", screen(&state));
     press(&mut state, KeyCode::Tab);
-    let Some(Command::Act(Action::Apply { plan, .. })) = press(&mut state, KeyCode::Enter) else {
+    let confirmed = press(&mut state, KeyCode::Enter);
+    let Some(Command::Act { action: Action::Apply { plan, .. }, .. }) = confirmed else {
         panic!("it is applied");
     };
     assert_eq!(plan, "3-1");
@@ -415,20 +434,35 @@ fn a_plan_that_comes_late_takes_nobodys_keys() {
 #[test]
 fn what_was_done_can_be_taken_back() {
     let mut state = show(View::Jobs);
-    press(&mut state, KeyCode::Char('D'));
-    press(&mut state, KeyCode::Tab);
-    let Some(Command::Act(action)) = press(&mut state, KeyCode::Enter) else {
-        panic!("it is disabled");
+    let before = |origin: &str| {
+        let mut row = job("scrape");
+        row["origin"] = json!(origin);
+        row["overrides"] = json!({"priority": 3.0});
+        json!([row])
     };
-    assert_eq!(action, Action::Enable { job: "scrape".to_owned(), on: false });
-    update(&mut state, Message::Done(action, Ok("scrape is disabled".to_owned())));
-    assert!(screen(&state).contains("(u undoes it)"));
-    press(&mut state, KeyCode::Char('u'));
-    press(&mut state, KeyCode::Tab);
-    let Some(Command::Act(undo)) = press(&mut state, KeyCode::Enter) else {
-        panic!("it is enabled again");
-    };
-    assert_eq!(undo, Action::Enable { job: "scrape".to_owned(), on: true });
+    let back = [
+        ("store", Action::Enable { job: "scrape".to_owned(), on: true }),
+        ("file", {
+            let overrides = from(json!({"priority": 3.0}));
+            Action::Reset { job: "scrape".to_owned(), overrides }
+        }),
+    ];
+    for (origin, expected) in back {
+        let request = state.jobs.request();
+        update(&mut state, Message::Jobs(request, Ok(listing(before(origin)))));
+        press(&mut state, KeyCode::Char('D'));
+        press(&mut state, KeyCode::Tab);
+        let Some(Command::Act { action, undo }) = press(&mut state, KeyCode::Enter) else {
+            panic!("it is disabled");
+        };
+        assert_eq!(action, Action::Enable { job: "scrape".to_owned(), on: false });
+        update(&mut state, Message::Done(Ok("scrape is disabled".to_owned()), undo));
+        assert!(screen(&state).contains("(u undoes it)"));
+        press(&mut state, KeyCode::Char('u'));
+        press(&mut state, KeyCode::Tab);
+        let undone = press(&mut state, KeyCode::Enter);
+        assert_eq!(undone, Some(Command::Act { action: expected, undo: None }));
+    }
 }
 
 #[test]

@@ -133,6 +133,11 @@ impl Forest {
         self.child_starts[index] as usize..self.child_starts[index + 1] as usize
     }
 
+    /// The children of nodes that follow each other.
+    pub fn children_of_all(&self, nodes: Range<usize>) -> Range<usize> {
+        self.child_starts[nodes.start] as usize..self.child_starts[nodes.end] as usize
+    }
+
     /// Some node has more than one parent.
     pub fn has_more_parents(&self) -> bool {
         !self.more_parents.is_empty()

@@ -29,6 +29,8 @@ pub struct Console {
     child: Box<dyn Child + Send + Sync>,
     /// Hangs up when it is dropped.
     _terminal: Box<dyn MasterPty + Send>,
+    /// What it remembers is here.
+    _home: tempfile::TempDir,
     pub started: Instant,
 }
 
@@ -41,6 +43,10 @@ impl Console {
         command.env("BISTRO_NATS_URL", url);
         command.env("TERM", "xterm-256color");
         command.env("LANG", "C.UTF-8");
+        let home = tempfile::tempdir()?;
+        command.env("HOME", home.path());
+        command.env_remove("XDG_STATE_HOME");
+        command.env_remove("XDG_CONFIG_HOME");
         let now = Instant::now();
         let parser = vt100::Parser::new(ROWS, COLUMNS, 0);
         let screen = Screen { parser, pending: Vec::new(), bytes: 0, at: now };
@@ -66,7 +72,7 @@ impl Console {
         let started = Instant::now();
         let child = pair.slave.spawn_command(command)?;
         let keys = pair.master.take_writer()?;
-        Ok(Self { screen, keys, child, _terminal: pair.master, started })
+        Ok(Self { screen, keys, child, _terminal: pair.master, _home: home, started })
     }
 
     pub fn pid(&self) -> i32 {

@@ -50,7 +50,7 @@ async fn watch_grid(
         let known = if *in_sync.borrow() { layout } else { 0 };
         let mut from = Some(GridPlace::default());
         while let Some(place) = from {
-            let request = GridRequest { watch: true, in_sync: known, from: place };
+            let request = GridRequest { watch: true, in_sync: known, from: place, under: None };
             let page = ask::<Grid>(client, verb::GRID, &request).await?;
             // What came before the answer belongs before it.
             while let Some(Some(delta)) = deltas.next().now_or_never() {

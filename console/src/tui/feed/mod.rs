@@ -20,7 +20,7 @@ use super::update::{Command, Message};
 use crate::client::actions::Action;
 use crate::client::events;
 use crate::client::logs::Query;
-use crate::client::{Client, Unreachable};
+use crate::client::{Client, Unreachable, find_cells};
 
 /// Between two looks, while something happens and while nothing does.
 const BUSY: Duration = Duration::from_millis(500);
@@ -31,6 +31,8 @@ const FEW: u32 = 5;
 const OVERUSED: Duration = Duration::from_secs(10);
 /// Longer than this nobody waits for a read.
 const ANSWER: Duration = Duration::from_secs(2);
+/// All workers are asked for this.
+const ATTEMPTS: Duration = Duration::from_secs(5);
 const LOG_LINES: u32 = 1_000;
 const PAST_EVENTS: u64 = 1_000;
 const BATCHES_MAX: usize = 16;
@@ -49,13 +51,15 @@ pub fn start(
     tasks.spawn(grid::grid(client.clone(), wants.clone(), in_sync.clone(), out.clone()));
     tasks.spawn(logs(client.clone(), wants.clone(), out.clone()));
     tasks.spawn(follow_events(client.clone(), wants.clone(), out.clone()));
+    tasks.spawn(attempts(client.clone(), wants.clone(), out.clone()));
+    tasks.spawn(cells(client.clone(), wants.clone(), out.clone()));
     tasks
 }
 
 /// Carries out a command and says how it went.
 pub async fn perform(client: Client, command: Command, out: mpsc::Sender<Message>) {
     let message = match command {
-        Command::Act(action) => act(&client, action, &out).await,
+        Command::Act { action, undo } => act(&client, action, undo, &out).await,
         Command::Plan(action, filter) => match client.plan(action, &filter).await {
             Ok(plan) => Message::Planned(action, filter, plan),
             Err(error) => Message::Notice(format!("refused: {error:#}")),
@@ -77,19 +81,24 @@ fn save(path: &str, text: &str) -> std::io::Result<()> {
     OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
 }
 
-async fn act(client: &Client, action: Action, out: &mpsc::Sender<Message>) -> Message {
+async fn act(
+    client: &Client,
+    action: Action,
+    undo: Option<Action>,
+    out: &mpsc::Sender<Message>,
+) -> Message {
     let progress = |done: u64, left: u64| {
         // Whoever leaves the console does not want the rest done unseen.
         let text = format!("{done} done, {left} left");
         !matches!(out.try_send(Message::Notice(text)), Err(mpsc::error::TrySendError::Closed(_)))
     };
-    let went = client.act(action.clone(), "from the console".to_owned(), progress).await;
+    let went = client.act(action, "from the console".to_owned(), progress).await;
     // Silence is no refusal: nobody knows.
     let why = |error: anyhow::Error| match error.is::<Unreachable>() {
         true => format!("no answer, it may have been done: {}", one_line(&error)),
         false => format!("refused: {}", one_line(&error)),
     };
-    Message::Done(action, went.map_err(why))
+    Message::Done(went.map_err(why), undo)
 }
 
 async fn connections(client: Client, out: mpsc::Sender<Message>) {
@@ -188,6 +197,40 @@ async fn logs(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Send
             () = follow(&client, &query, &out) => tokio::time::sleep(POLL).await,
             () = until(&mut changed, |wants| wants.logs.as_ref() != Some(&query)) => {}
         }
+    }
+}
+
+/// The attempts of the task in sight, anew whenever another begins or ends.
+async fn attempts(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
+    while let Some(of) = wanted(&mut wants, |wants| wants.attempts.clone()).await {
+        // What its workers do not answer is tried again, as long as somebody looks.
+        let wait = match client.attempts(&of.job, &of.node).await {
+            Ok(attempts) => {
+                let missing = !attempts.problems.is_empty();
+                if out.send(Message::Attempts(of.clone(), attempts)).await.is_err() {
+                    return;
+                }
+                missing.then_some(ATTEMPTS)
+            }
+            Err(_) => Some(POLL),
+        };
+        let other = |wants: &Wants| wants.attempts.as_ref() != Some(&of);
+        match wait {
+            Some(wait) => drop(tokio::time::timeout(wait, until(&mut wants, other)).await),
+            None => until(&mut wants, other).await,
+        }
+    }
+}
+
+/// Other cells on the same NATS, whenever somebody asks for them.
+async fn cells(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
+    while wanted(&mut wants, |wants| wants.cells.then_some(())).await.is_some() {
+        if let Ok(cells) = find_cells(&client.bus).await
+            && out.send(Message::Cells(cells)).await.is_err()
+        {
+            return;
+        }
+        until(&mut wants, |wants| !wants.cells).await;
     }
 }
 

@@ -12,7 +12,7 @@ use bistro_common::protocol::view::GridPlace;
 
 use super::{BUSY, FEW, POLL, ask, one_line, pause};
 use crate::client::{Client, Unreachable};
-use crate::tui::grid::Names;
+use crate::tui::grid::{Names, Subtree};
 use crate::tui::state::{JobView, Wants};
 use crate::tui::update::Message;
 
@@ -101,6 +101,11 @@ async fn ask_rows(client: &Client, wants: &Wants) -> Vec<Message> {
     {
         messages.push(Message::Names(names));
     }
+    if let Some(wanted) = &wants.subtree
+        && let Ok(subtree) = subtree(client, wanted).await
+    {
+        messages.push(Message::Subtree(subtree));
+    }
     messages
 }
 
@@ -113,6 +118,17 @@ fn answered<T>(asked: anyhow::Result<T>) -> Option<Result<T, String>> {
     }
 }
 
+/// A place at which a page of the grid has no cells.
+const NOWHERE: GridPlace = GridPlace { job: u32::MAX, node: 0 };
+
+async fn subtree(client: &Client, wanted: &Subtree) -> anyhow::Result<Subtree> {
+    let under = Some(wanted.node.clone());
+    let request = GridRequest { from: NOWHERE, under, ..Default::default() };
+    let grid: Grid = ask(client, verb::GRID, &request).await?;
+    anyhow::ensure!(grid.layout == wanted.layout, "the nodes have changed");
+    Ok(Subtree { spans: grid.below, ..wanted.clone() })
+}
+
 async fn names(client: &Client, wanted: &Names) -> anyhow::Result<Names> {
     let first = wanted.first.saturating_sub(NAMES / 2);
     let page = Page { offset: first, limit: NAMES };
@@ -120,9 +136,8 @@ async fn names(client: &Client, wanted: &Names) -> anyhow::Result<Names> {
     let request = ListRequest { filter, page, ..ListRequest::default() };
     let rows: Listing<NodeRow> = ask(client, verb::NODES, &request).await?;
     // A list does not say under which layout it was made: it was this one if it still is.
-    let nowhere = GridPlace { job: u32::MAX, node: 0 };
     let now: Grid =
-        ask(client, verb::GRID, &GridRequest { from: nowhere, ..Default::default() }).await?;
+        ask(client, verb::GRID, &GridRequest { from: NOWHERE, ..Default::default() }).await?;
     anyhow::ensure!(now.layout == wanted.layout, "the nodes have changed");
     let names = rows.items.into_iter().map(|row| row.node).collect();
     Ok(Names { first, names, ..wanted.clone() })

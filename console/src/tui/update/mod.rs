@@ -1,12 +1,13 @@
 //! How the state changes: what came, and what was pressed. No I/O; what has to be done is returned.
 
+mod mouse;
 mod press;
 pub mod questions;
 mod typing;
 
 pub use press::events_filter;
 
-use crossterm::event::KeyEvent;
+use crossterm::event::{KeyEvent, MouseEvent};
 
 use bistro_common::Millis;
 use bistro_common::protocol::api::{
@@ -16,13 +17,15 @@ use bistro_common::protocol::api::{
 use bistro_common::protocol::event::Event;
 use bistro_common::protocol::view::{GridDelta, GridPlace};
 
-use super::grid::Names;
+use super::grid::{Names, Subtree};
 use super::state::{EVENTS_MAX, JobView, LINES_MAX, NOTICE_MS, State, View};
 use crate::client::actions::Action;
+use crate::client::attempts::{Attempts, Of};
 use crate::client::logs::{Line, Query, Tail};
 
 pub enum Message {
     Key(KeyEvent),
+    Mouse(MouseEvent),
     Paste(String),
     Resize(u16, u16),
     Time(Millis),
@@ -37,25 +40,32 @@ pub enum Message {
     Tasks(ListRequest, Result<Listing<TaskRow>, String>),
     Job(Box<JobView>),
     Task(Result<Box<Explanation>, String>),
+    Attempts(Of, Attempts),
     Overused(Vec<NodeRow>),
     Grid(GridPlace, Grid),
     GridDelta(GridDelta),
     GridTrouble(String),
     Names(Names),
+    Subtree(Subtree),
+    /// The cells that there are.
+    Cells(Vec<String>),
     Logs(Query, Tail),
     LogLines(Query, Vec<Line>),
     /// Of those from this time on, or of the last ones.
     Event(Option<Millis>, Event),
     Planned(BulkAction, String, PlanReply),
-    /// How an action went.
-    Done(Action, Result<String, String>),
+    /// How an action went, and what takes it back.
+    Done(Result<String, String>, Option<Action>),
     Notice(String),
 }
 
 /// What is to be done outside.
 #[derive(Debug, PartialEq)]
 pub enum Command {
-    Act(Action),
+    Act {
+        action: Action,
+        undo: Option<Action>,
+    },
     Plan(BulkAction, String),
     /// A job, in an editor that has the terminal meanwhile.
     Edit(String),
@@ -70,6 +80,7 @@ pub enum Command {
 pub fn update(state: &mut State, message: Message) -> Option<Command> {
     match message {
         Message::Key(key) => return press::on_key(state, key),
+        Message::Mouse(event) => mouse::on_mouse(state, event),
         Message::Paste(text) => typing::on_paste(state, &text),
         Message::Resize(width, height) => state.size = (width, height),
         Message::Time(now) => {
@@ -111,6 +122,11 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
             }
         }
         Message::Task(Err(why)) => (state.explanation, state.refused) = (None, Some(why)),
+        Message::Attempts(of, attempts) => {
+            if state.task.as_ref().is_some_and(|(j, n)| *j == of.job && *n == of.node) {
+                state.attempts = Some(attempts);
+            }
+        }
         Message::Overused(rows) => state.overused = rows,
         Message::Grid(from, page) => {
             if let Err(problem) = state.grid.take(from, page) {
@@ -124,6 +140,11 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
             state.link.gaps += u64::from(before && !state.grid.in_sync);
         }
         Message::Names(names) => state.grid.names = names,
+        Message::Subtree(subtree) => state.grid.take_subtree(subtree),
+        Message::Cells(cells) => {
+            let here = &state.cell;
+            state.cells = Some(cells.into_iter().filter(|cell| cell != here).collect());
+        }
         Message::Logs(query, tail) if query == state.logs.query => {
             let logs = &mut state.logs;
             logs.lines = tail.lines.into();
@@ -144,15 +165,15 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
         }
         Message::Logs(..) | Message::LogLines(..) | Message::Event(..) => {}
         Message::Planned(action, filter, plan) => questions::planned(state, action, filter, plan),
-        Message::Done(action, Ok(text)) => {
-            state.undo = action.undo();
+        Message::Done(Ok(text), undo) => {
+            state.undo = undo;
             let undo = match &state.undo {
                 Some(_) => format!("  ({} undoes it)", state.keymap.key_of(super::keys::Key::Undo)),
                 None => String::new(),
             };
             say(state, text + &undo);
         }
-        Message::Done(_, Err(why)) => say(state, why),
+        Message::Done(Err(why), _) => say(state, why),
         Message::Notice(text) => say(state, text),
     }
     None

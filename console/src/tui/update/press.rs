@@ -3,20 +3,19 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use bistro_common::filter::{self, Filter};
-use bistro_common::protocol::api::{BulkAction, TaskState};
+use bistro_common::protocol::api::{BulkAction, JobRow, TaskState};
 use bistro_common::protocol::event::Event;
 use bistro_common::protocol::log::Stream;
 
-use super::typing::{
-    filter_live, filter_of, find, on_palette_key, on_prompt_key, prompt, reload_logs,
-};
+use super::typing::{filter_live, filter_of, find, on_palette_key, on_prompt_key, prompt};
 use super::{Command, command_of_view, questions, say};
-use crate::client::actions::{Action, shell};
+use crate::client::actions::shell;
 use crate::client::logs::Query as LogQuery;
 use crate::tui::keys::Key;
-use crate::tui::list::{List, Query, Row};
+use crate::tui::list::{List, MARKS_MAX, Query, Row};
 use crate::tui::palette::Palette;
-use crate::tui::state::{JobView, PromptKind, State, View};
+use crate::tui::route::Route;
+use crate::tui::state::{PromptKind, State, View};
 use crate::tui::view::{grid_size, scroll_max, shown_events};
 
 /// Nobody goes back further.
@@ -37,11 +36,17 @@ pub fn on_key(state: &mut State, event: KeyEvent) -> Option<Command> {
     if state.prompt.is_some() {
         return on_prompt_key(state, event);
     }
-    if state.help {
-        state.help = false;
+    let key = state.keymap.meaning(event, state.view);
+    if let Some(scroll) = state.help {
+        let all = state.keymap.in_view(state.view).count();
+        state.help = match key {
+            Some(Key::Down | Key::PageDown) => Some((scroll + 1).min(all)),
+            Some(Key::Up | Key::PageUp) => Some(scroll.saturating_sub(1)),
+            _ => None,
+        };
         return None;
     }
-    let key = state.keymap.meaning(event, state.view)?;
+    let key = key?;
     on_command(state, key)
 }
 
@@ -49,7 +54,7 @@ pub(super) fn on_command(state: &mut State, key: Key) -> Option<Command> {
     let page = state.body_rows().max(2) as i64 - 1;
     match key {
         Key::Quit => state.quit = true,
-        Key::Help => state.help = true,
+        Key::Help => state.help = Some(0),
         Key::Palette => state.palette = Some(Palette::default()),
         Key::Back => back(state),
         Key::Go(view) => go(state, view),
@@ -92,13 +97,18 @@ pub(super) fn on_command(state: &mut State, key: Key) -> Option<Command> {
                 Some(at) => drop(streams.remove(at)),
                 None => streams.push(Stream::Statuses),
             }
-            reload_logs(state);
+            state.logs.reload();
         }
         Key::NextFound => find(state, false),
         Key::LastFound => find(state, true),
         Key::Wrap => state.logs.wrap = !state.logs.wrap,
         Key::Times => state.logs.times = !state.logs.times,
-        Key::Copy => return copy(state),
+        Key::Copy => return copy(state, command_of_view(state, state.view)),
+        Key::CopyLink => return copy(state, Some(link(state))),
+        Key::Mark => mark(state),
+        Key::Subtree => open_subtree(state),
+        Key::Submit if state.read_only => say(state, "this console is read-only"),
+        Key::Submit => prompt(state, PromptKind::Submit, String::new()),
         Key::Kill | Key::Forgive | Key::Toggle | Key::Undo => questions::ask(state, key),
         Key::KillAll => return questions::plan(state, BulkAction::Kill),
         Key::ForgiveAll => return questions::plan(state, BulkAction::Forgive),
@@ -120,11 +130,15 @@ fn on_confirm_key(state: &mut State, event: KeyEvent) -> Option<Command> {
             confirm.way = (confirm.way + step) % all;
         }
         KeyCode::Enter => {
-            let mut confirm = state.confirm.take().filter(|confirm| confirm.yes)?;
-            if let Action::Kill { kill, .. } | Action::Apply { kill, .. } = &mut confirm.action {
-                *kill = confirm.ways.get(confirm.way).and_then(|(_, kill)| *kill);
+            let confirm = state.confirm.take().filter(|confirm| confirm.yes)?;
+            if confirm.marked {
+                state.clear_marks();
             }
-            return Some(Command::Act(confirm.action));
+            let action = match confirm.ways.get(confirm.way) {
+                Some((_, way)) => confirm.action.by(*way),
+                None => confirm.action,
+            };
+            return Some(Command::Act { action, undo: confirm.undo });
         }
         KeyCode::Esc | KeyCode::Char('n' | 'q') => state.confirm = None,
         _ => {}
@@ -177,37 +191,49 @@ fn failures(state: &mut State) {
 }
 
 pub fn go(state: &mut State, view: View) {
-    if state.view != view {
-        state.back.push(state.view);
-        let extra = state.back.len().saturating_sub(BACK_MAX);
-        state.back.drain(..extra);
-        (state.view, state.scroll) = (view, 0);
+    visit(state, state.route_of(view));
+}
+
+/// Goes there, and remembers the way back. Who comes round to a place is where the way was then.
+pub(super) fn visit(state: &mut State, route: Route) {
+    let here = state.route();
+    if here == route {
+        return;
     }
+    state.back.push(here);
+    if let Some(before) = state.back.iter().position(|earlier| *earlier == route) {
+        state.back.truncate(before);
+    }
+    let extra = state.back.len().saturating_sub(BACK_MAX);
+    state.back.drain(..extra);
+    state.show(route);
 }
 
 fn back(state: &mut State) {
     let filtered = !filter_of(state).is_empty();
     match state.view {
+        _ if state.marks() > 0 => state.clear_marks(),
         View::Logs if state.logs.search.is_some() => state.logs.search = None,
         View::Logs if filtered || state.logs.query.since_ms.is_some() => {
             state.logs.query.regex = None;
             state.logs.query.since_ms = None;
-            reload_logs(state);
+            state.logs.reload();
         }
         View::Events if state.events.since_ms.is_some() => {
-            state.events.events.clear();
-            (state.events.since_ms, state.events.up) = (None, 0);
+            let filter = state.events.filter.clone();
+            state.events.ask(filter, None);
         }
+        View::Grid if state.back.is_empty() => state.grid.show_under(None),
         // A list that was opened from another is left with its filter.
         _ if filtered && state.back.is_empty() => filter_live(state, String::new()),
         _ => {
-            state.view = state.back.pop().unwrap_or(View::Jobs);
-            state.scroll = 0;
+            let before = state.back.pop().unwrap_or_else(|| state.route_of(View::Jobs));
+            state.show(before);
         }
     }
 }
 
-fn move_by(state: &mut State, by: i64) {
+pub(super) fn move_by(state: &mut State, by: i64) {
     let up = |up: usize, len: usize, rows: usize| {
         let most = len.saturating_sub(rows) as i64;
         (up as i64).saturating_sub(by).clamp(0, most) as usize
@@ -258,10 +284,8 @@ fn open(state: &mut State) {
             }
         }
         View::Tasks | View::Grid => {
-            if let Some(task) = task_under_cursor(state) {
-                state.task = Some(task);
-                (state.explanation, state.refused) = (None, None);
-                go(state, View::Task);
+            if let Some((job, node)) = task_under_cursor(state) {
+                visit(state, Route::Task { job, node });
             }
         }
         View::Task | View::Logs | View::Events | View::Health => {}
@@ -269,15 +293,18 @@ fn open(state: &mut State) {
 }
 
 pub(super) fn open_job(state: &mut State, job: String) {
-    if state.job.job != job {
-        state.job = JobView { job, ..JobView::default() };
-    }
-    go(state, View::Job);
+    visit(state, Route::Job(job));
 }
 
 pub(super) fn open_tasks(state: &mut State, filter: String) {
-    state.tasks.ask(Query { filter, sort: String::new() });
-    go(state, View::Tasks);
+    visit(state, Route::Tasks(Query { filter, sort: String::new() }));
+}
+
+/// The cells of what is below the node under the cursor.
+fn open_subtree(state: &mut State) {
+    if let Some(node) = state.nodes.chosen().map(|row| row.node.clone()) {
+        visit(state, Route::Grid(Some(node)));
+    }
 }
 
 fn task_under_cursor(state: &State) -> Option<(String, String)> {
@@ -308,43 +335,70 @@ fn open_logs(state: &mut State) {
         }
     }
     let streams = state.logs.query.streams.clone();
-    state.logs.query = LogQuery { job, node, worker, streams, ..LogQuery::default() };
-    reload_logs(state);
-    go(state, View::Logs);
+    let query = LogQuery { job, node, worker, streams, ..LogQuery::default() };
+    visit(state, Route::Logs(query));
 }
 
-fn copy(state: &mut State) -> Option<Command> {
-    let command = shell(&command_of_view(state, state.view)?);
+fn copy(state: &mut State, words: Option<Vec<String>>) -> Option<Command> {
+    let command = shell(&words?);
     say(state, format!("copied: {command}"));
     Some(Command::Copy(command))
 }
 
-/// The job that may be changed, and its priority; or why there is none is said.
-fn changeable_job(state: &mut State) -> Option<(String, f64)> {
+/// Opens the same place in another console.
+fn link(state: &State) -> Vec<String> {
+    let mut words = vec!["bistro".to_owned(), "console".to_owned()];
+    match &state.context {
+        Some(context) => words.extend(["--context".to_owned(), context.clone()]),
+        None if state.cell == "main" => {}
+        None => words.extend(["--cell".to_owned(), state.cell.clone()]),
+    }
+    words.push(state.route().to_string());
+    words
+}
+
+/// The jobs that may be changed; or why there are none is said.
+fn changeable_jobs(state: &mut State) -> Vec<JobRow> {
     if state.read_only {
         say(state, "this console is read-only");
-        return None;
+        return Vec::new();
     }
-    let row = match state.view {
-        View::Jobs => state.jobs.chosen(),
-        _ => state.job.row.as_ref(),
-    };
-    let job = row.map(|row| (row.job.clone(), row.priority));
-    if job.is_none() {
+    let jobs: Vec<JobRow> = questions::jobs(state).into_iter().cloned().collect();
+    if jobs.is_empty() {
         say(state, "there is no job under the cursor");
     }
-    job
+    jobs
 }
 
 fn ask_priority(state: &mut State) {
-    if let Some((job, priority)) = changeable_job(state) {
-        prompt(state, PromptKind::Priority { job }, priority.to_string());
+    let jobs = changeable_jobs(state);
+    if let Some(first) = jobs.first() {
+        let now = first.priority.to_string();
+        prompt(state, PromptKind::Priority { jobs }, now);
     }
 }
 
 /// The question is the editor: what is left as it was changes nothing.
 fn edit(state: &mut State) -> Option<Command> {
-    changeable_job(state).map(|(job, _)| Command::Edit(job))
+    match changeable_jobs(state).as_slice() {
+        [] => None,
+        [row] => Some(Command::Edit(row.job.clone())),
+        _ => {
+            say(state, "one at a time: esc takes the marks away");
+            None
+        }
+    }
+}
+
+fn mark(state: &mut State) {
+    let room = match state.view {
+        View::Jobs => state.jobs.mark(),
+        View::Workers => state.workers.mark(),
+        _ => state.tasks.mark(),
+    };
+    if !room {
+        say(state, format!("more than {MARKS_MAX} are a matter for a filter"));
+    }
 }
 
 /// What is wrong with a filter of events, if anything.

@@ -1,13 +1,17 @@
 //! What is asked before something is changed, and about whom: always the row that somebody has
-//! chosen, by its name and attempt.
+//! chosen, or those that were marked, by name and attempt.
 
 use bistro_common::filter;
-use bistro_common::protocol::api::{BulkAction, JobRow, PlanReply, TaskRow, TaskState};
+use bistro_common::protocol::api::{
+    BulkAction, JobRow, PlanReply, TaskRow, TaskState, WorkerRow,
+};
 use bistro_common::protocol::heartbeat::ClosedReason;
+use bistro_common::protocol::job::Origin;
 use bistro_common::protocol::task::{Kill, KillMethod};
 
 use super::{Command, say};
-use crate::client::actions::{Action, shell};
+use crate::client::actions::Action;
+use crate::client::submission;
 use crate::tui::keys::Key;
 use crate::tui::state::{Confirm, State, View};
 
@@ -21,11 +25,15 @@ const WAYS: [(&str, Option<Kill>); 4] = [
     ("KILL at once", Some(Kill { method: KillMethod::Kill, wait_ms: 0 })),
 ];
 
+/// So many of those that an action is about are named in its question.
+const NAMED: usize = 6;
+
 /// What a key would ask, if there is anything to ask it about.
 pub fn about(state: &State, key: Key) -> Option<Confirm> {
     match key {
-        Key::Kill => kill(task(state)?),
+        Key::Kill => kill(state),
         Key::Forgive => forgive(state),
+        Key::Toggle if state.view == View::Workers => drain(state),
         Key::Toggle => toggle(state),
         Key::Undo => undo(state),
         _ => None,
@@ -50,111 +58,219 @@ pub fn ask(state: &mut State, key: Key) {
     let text = match key {
         _ if strayed => "the row that you were on is gone: choose one".to_owned(),
         Key::Undo => "there is nothing to take back".to_owned(),
-        Key::Kill => match task(state) {
-            Some(row) => format!("{} on {} is not running", row.job, row.node),
-            None => "there is no task under the cursor".to_owned(),
+        Key::Kill => match tasks(state).as_slice() {
+            [] => "there is no task under the cursor".to_owned(),
+            [row] => format!("{} on {} is not running", row.job, row.node),
+            rows => format!("none of the {} marked tasks is running", rows.len()),
         },
         _ => "there is nothing under the cursor".to_owned(),
     };
     say(state, text);
 }
 
-/// The task that the cursor is on, as fresh as the console has it.
-fn task(state: &State) -> Option<&TaskRow> {
+/// The marked tasks, or the one that the cursor is on, as fresh as the console has it.
+fn tasks(state: &State) -> Vec<&TaskRow> {
     match state.view {
-        View::Tasks => state.tasks.chosen(),
-        View::Task => state.explanation.as_ref().map(|explanation| &explanation.task),
-        _ => None,
+        View::Tasks => state.tasks.targets(),
+        View::Task => state.explanation.iter().map(|explanation| &explanation.task).collect(),
+        _ => Vec::new(),
     }
 }
 
-fn job(state: &State) -> Option<&JobRow> {
+pub fn jobs(state: &State) -> Vec<&JobRow> {
     match state.view {
-        View::Jobs => state.jobs.chosen(),
-        View::Job => state.job.row.as_ref(),
-        _ => None,
+        View::Jobs => state.jobs.targets(),
+        View::Job => state.job.row.iter().collect(),
+        _ => Vec::new(),
     }
 }
 
 fn question(title: &str, facts: &[(&str, &str)], action: Action) -> Confirm {
     let lines = facts.iter().map(|(label, text)| format!("{label:<8} {text}")).collect();
-    Confirm { title: title.to_owned(), lines, action, ways: Vec::new(), way: 0, yes: false }
+    let title = title.to_owned();
+    Confirm { title, lines, action, undo: None, marked: false, ways: Vec::new(), way: 0, yes: false }
 }
 
-fn kill(row: &TaskRow) -> Option<Confirm> {
-    let running = row.running.as_ref()?;
-    let attempt = format!("#{} {}", row.attempt_no, running.attempt);
-    let facts = [
-        ("job", row.job.as_str()),
-        ("node", &row.node),
-        ("worker", &running.worker),
-        ("attempt", &attempt),
-    ];
-    let (job, node) = (row.job.clone(), row.node.clone());
-    let action = Action::Kill { job, node, attempt: running.attempt, kill: None };
-    Some(Confirm { ways: WAYS.to_vec(), ..question("Kill this attempt?", &facts, action) })
+/// One question about several: `what` is how one of them is called, with what each one is and what
+/// is done to it.
+fn series(state: &State, title: &str, what: &str, each: Vec<(String, Action)>) -> Option<Confirm> {
+    let (names, actions): (Vec<_>, Vec<_>) = each.into_iter().unzip();
+    let mut lines = vec![format!("marked   {} {what}", names.len())];
+    lines.extend(names.iter().take(NAMED).map(|name| format!("         {name}")));
+    if names.len() > NAMED {
+        lines.push(format!("         and {} more", names.len() - NAMED));
+    }
+    let hidden = state.hidden_marks();
+    if hidden > 0 {
+        lines.push(format!("hidden   {hidden} marked ones are not in sight"));
+    }
+    let action = Action::of_all(actions)?;
+    Some(Confirm { lines, marked: true, ..question(title, &[], action) })
+}
+
+fn kill(state: &State) -> Option<Confirm> {
+    let action = |row: &TaskRow| {
+        let (job, node) = (row.job.clone(), row.node.clone());
+        Some(Action::Kill { job, node, attempt: row.running.as_ref()?.attempt, kill: None })
+    };
+    let confirm = match tasks(state).as_slice() {
+        [row] if state.marks() == 0 => {
+            let running = row.running.as_ref()?;
+            let attempt = format!("#{} {}", row.attempt_no, running.attempt);
+            let facts = [
+                ("job", row.job.as_str()),
+                ("node", &row.node),
+                ("worker", &running.worker),
+                ("attempt", &attempt),
+            ];
+            question("Kill this attempt?", &facts, action(row)?)
+        }
+        rows => {
+            let name = |row: &&TaskRow| format!("{} on {} #{}", row.job, row.node, row.attempt_no);
+            let each = rows.iter().filter_map(|row| Some((name(row), action(row)?))).collect();
+            series(state, "Kill these attempts?", "attempts that were running", each)?
+        }
+    };
+    Some(Confirm { ways: WAYS.to_vec(), ..confirm })
 }
 
 fn forgive(state: &State) -> Option<Confirm> {
     let title = "Let these tasks run again at once?";
-    if let Some(row) = job(state) {
-        let count = |s| row.counts.get(&s).copied().unwrap_or(0);
-        let (failed, waiting) = (count(TaskState::Failed), count(TaskState::Backoff));
-        let nodes = format!("all: {failed} failed, {waiting} in backoff");
+    let jobs = jobs(state);
+    if let ([row], 0) = (jobs.as_slice(), state.marks()) {
+        let nodes = format!("all: {}", waiting(row));
         let action = Action::Forgive { job: row.job.clone(), node: None };
         return Some(question(title, &[("job", &row.job), ("nodes", &nodes)], action));
     }
-    let (job, node) = match state.view {
+    if !jobs.is_empty() {
+        let of = |row: &&JobRow| {
+            let action = Action::Forgive { job: row.job.clone(), node: None };
+            (format!("{}: {}", row.job, waiting(row)), action)
+        };
+        return series(state, title, "jobs, all their nodes", jobs.iter().map(of).collect());
+    }
+    let tasks = match state.view {
         View::Grid => {
             let job = state.grid.jobs.get(state.grid.row)?;
-            (job.job.clone(), state.grid.node()?.to_owned())
+            vec![(job.job.clone(), state.grid.node()?.to_owned())]
         }
-        _ => task(state).map(|row| (row.job.clone(), row.node.clone()))?,
+        _ => tasks(state).iter().map(|row| (row.job.clone(), row.node.clone())).collect(),
     };
-    let action = Action::Forgive { job: job.clone(), node: Some(node.clone()) };
-    Some(question(title, &[("job", &job), ("node", &node)], action))
+    let action = |(job, node): &(String, String)| Action::Forgive {
+        job: job.clone(),
+        node: Some(node.clone()),
+    };
+    if let ([task], 0) = (tasks.as_slice(), state.marks()) {
+        return Some(question(title, &[("job", &task.0), ("node", &task.1)], action(task)));
+    }
+    let of = |task: &(String, String)| (format!("{} on {}", task.0, task.1), action(task));
+    series(state, title, "tasks", tasks.iter().map(of).collect())
+}
+
+fn waiting(row: &JobRow) -> String {
+    let count = |state| row.counts.get(&state).copied().unwrap_or(0);
+    let (failed, backoff) = (count(TaskState::Failed), count(TaskState::Backoff));
+    format!("{failed} failed, {backoff} in backoff")
+}
+
+fn drain(state: &State) -> Option<Confirm> {
+    let rows = state.workers.targets();
+    // One that is full, or stops, is not resumed by anybody's word.
+    let is_drained = |row: &&WorkerRow| row.closed == Some(ClosedReason::Draining);
+    let on = !rows.iter().all(is_drained);
+    let rows: Vec<_> = rows.into_iter().filter(|row| is_drained(row) != on).collect();
+    let title = if on { "Give no new work to" } else { "Let work be taken again by" };
+    let action = |row: &WorkerRow, on| Action::Drain { worker: row.worker.clone(), on };
+    let undo = Action::of_all(rows.iter().map(|row| action(row, !on)).collect());
+    let confirm = match rows.as_slice() {
+        [row] if state.marks() == 0 => {
+            let running = format!("{} tasks, which go on", row.running);
+            let facts = [("worker", row.worker.as_str()), ("host", &row.host), ("runs", &running)];
+            question(&format!("{title} this worker?"), &facts, action(row, on))
+        }
+        rows => {
+            let of = |row: &&WorkerRow| {
+                (format!("{}: {} tasks, which go on", row.worker, row.running), action(row, on))
+            };
+            series(state, &format!("{title} these?"), "workers", rows.iter().map(of).collect())?
+        }
+    };
+    Some(Confirm { undo, ..confirm })
+}
+
+/// What makes a job as it was before a change.
+fn as_before(row: &JobRow, opposite: Action) -> Action {
+    match row.origin {
+        Origin::File => Action::Reset { job: row.job.clone(), overrides: row.overrides.clone() },
+        Origin::Store => opposite,
+    }
 }
 
 fn toggle(state: &State) -> Option<Confirm> {
-    if state.view == View::Workers {
-        let row = state.workers.chosen()?;
-        // One that is full, or stops, is not resumed by anybody's word.
-        let (on, title) = match row.closed {
-            Some(ClosedReason::Draining) => (false, "Let this worker take work again?"),
-            _ => (true, "Give this worker no new work?"),
-        };
-        let running = format!("{} tasks, which go on", row.running);
-        let facts = [("worker", row.worker.as_str()), ("host", &row.host), ("runs", &running)];
-        let action = Action::Drain { worker: row.worker.clone(), on };
-        return Some(question(title, &facts, action));
-    }
-    let row = job(state)?;
-    let (on, title) = match row.enabled {
-        true => (false, "Let this job start nothing more?"),
-        false => (true, "Let this job start tasks?"),
+    let rows = jobs(state);
+    // As long as one of them is enabled, they are disabled.
+    let on = !rows.iter().any(|row| row.enabled);
+    let rows: Vec<_> = rows.into_iter().filter(|row| row.enabled != on).collect();
+    let title = if on { "Let tasks be started by" } else { "Let nothing more be started by" };
+    let action = |row: &JobRow, on| Action::Enable { job: row.job.clone(), on };
+    let undo = rows.iter().map(|row| as_before(row, action(row, !on))).collect();
+    let running = |row: &JobRow| {
+        let count = row.counts.get(&TaskState::Running).copied().unwrap_or(0);
+        format!("{count} tasks, which go on")
     };
-    let running = row.counts.get(&TaskState::Running).copied().unwrap_or(0);
-    let running = format!("{running} tasks, which go on");
-    let facts = [("job", row.job.as_str()), ("runs", &running)];
-    Some(question(title, &facts, Action::Enable { job: row.job.clone(), on }))
+    let confirm = match rows.as_slice() {
+        [row] if state.marks() == 0 => {
+            let facts = [("job", row.job.as_str()), ("runs", &running(row))];
+            question(&format!("{title} this job?"), &facts, action(row, on))
+        }
+        rows => {
+            let of = |row: &&JobRow| (format!("{}: {}", row.job, running(row)), action(row, on));
+            series(state, &format!("{title} these?"), "jobs", rows.iter().map(of).collect())?
+        }
+    };
+    Some(Confirm { undo: Action::of_all(undo), ..confirm })
 }
 
 fn undo(state: &State) -> Option<Confirm> {
     let action = state.undo.clone()?;
-    let command = shell(&action.command());
-    Some(question("Do the opposite of the last change?", &[("does", &command)], action))
+    Some(question("Take the last change back?", &[("does", &action.shell())], action))
 }
 
-/// What was typed as a job's priority.
-pub fn prioritize(state: &mut State, job: String, typed: &str) {
-    match typed.trim().parse::<f64>().ok().filter(|priority| priority.is_finite()) {
-        Some(priority) => {
-            let text = priority.to_string();
-            let facts = [("job", job.as_str()), ("priority", &text)];
-            let action = Action::Prioritize { job: job.clone(), priority };
-            state.confirm = Some(question("Change this job's priority?", &facts, action));
+/// What was typed as the priority of jobs.
+pub fn prioritize(state: &mut State, rows: &[JobRow], typed: &str) {
+    let Some(priority) = typed.trim().parse::<f64>().ok().filter(|number| number.is_finite())
+    else {
+        return say(state, format!("{typed:?} is not a number"));
+    };
+    let action = |row: &JobRow, priority| Action::Prioritize { job: row.job.clone(), priority };
+    let undo = rows.iter().map(|row| as_before(row, action(row, row.priority))).collect();
+    let confirm = match rows {
+        [row] if state.marks() == 0 => {
+            let change = format!("{} -> {priority}", row.priority);
+            let facts = [("job", row.job.as_str()), ("priority", &change)];
+            Some(question("Change this job's priority?", &facts, action(row, priority)))
         }
-        None => say(state, format!("{typed:?} is not a number")),
+        rows => {
+            let of = |row: &JobRow| {
+                (format!("{}: {} -> {priority}", row.job, row.priority), action(row, priority))
+            };
+            let each = rows.iter().map(of).collect();
+            series(state, "Change the priority of these?", "jobs", each)
+        }
+    };
+    state.confirm = confirm.map(|confirm| Confirm { undo: Action::of_all(undo), ..confirm });
+}
+
+/// What was typed as a command to be run once.
+pub fn submit(state: &mut State, typed: &str) {
+    match submission::parse(typed) {
+        Ok(action) => {
+            let Action::Submit { job, words, .. } = &action else { return };
+            let command = words.join(" ");
+            let facts = [("job", job.as_str()), ("runs", &command)];
+            state.confirm = Some(question("Run this once?", &facts, action.clone()));
+        }
+        Err(problem) => say(state, format!("this is no command to submit: {problem}")),
     }
 }
 
@@ -197,8 +313,7 @@ pub fn planned(state: &mut State, action: BulkAction, filter: String, plan: Plan
         lines.push("         ...".to_owned());
     }
     let action = Action::Apply { action, filter, plan: plan.plan, kill: None };
-    let title = title.to_owned();
-    state.confirm = Some(Confirm { title, lines, action, ways, way: 0, yes: false });
+    state.confirm = Some(Confirm { ways, lines, ..question(title, &[], action) });
 }
 
 /// Only failed tasks, or those that wait after an error, too.

@@ -9,7 +9,7 @@ use super::{Command, questions, say};
 use crate::text::{clock_ms, parse_time};
 use crate::tui::list::{List, Query, Row};
 use crate::tui::palette::{self, Palette, Pick};
-use crate::tui::state::{EVENTS_MAX, Prompt, PromptKind, State, View};
+use crate::tui::state::{Prompt, PromptKind, State, View};
 
 /// Nobody types more.
 const TYPED_MAX: usize = 1_000;
@@ -61,6 +61,7 @@ fn pick(state: &mut State, pick: Pick) -> Option<Command> {
         Pick::Job(job) => open_job(state, job),
         Pick::Worker(worker) => open_tasks(state, filter::exactly("worker", &worker)),
         Pick::Tasks(filter) => open_tasks(state, filter),
+        Pick::Elsewhere(elsewhere) => (state.elsewhere, state.quit) = (Some(elsewhere), true),
     }
     None
 }
@@ -107,12 +108,14 @@ fn entered(state: &mut State, kind: PromptKind, text: String) -> Option<Command>
     match kind {
         PromptKind::Filter if state.view == View::Logs => {
             state.logs.query.regex = (!text.is_empty()).then_some(text);
-            reload_logs(state);
+            state.logs.reload();
         }
         PromptKind::Filter => filter_live(state, text),
         PromptKind::Search => search(state, &text),
         PromptKind::Time => jump(state, &text),
-        PromptKind::Priority { job } => questions::prioritize(state, job, &text),
+        PromptKind::Priority { jobs } => questions::prioritize(state, &jobs, &text),
+        PromptKind::Submit if text.trim().is_empty() => {}
+        PromptKind::Submit => questions::submit(state, &text),
         PromptKind::Save if text.is_empty() => {}
         PromptKind::Save => {
             let line = |line: &crate::client::logs::Line| {
@@ -154,12 +157,6 @@ pub(super) fn filter_live(state: &mut State, filter: String) {
         }
         View::Logs | View::Grid | View::Health | View::Job | View::Task => {}
     }
-}
-
-pub(super) fn reload_logs(state: &mut State) {
-    state.logs.lines.clear();
-    state.logs.problems.clear();
-    (state.logs.up, state.logs.loaded) = (0, false);
 }
 
 fn search(state: &mut State, text: &str) {
@@ -205,12 +202,11 @@ fn jump(state: &mut State, text: &str) {
     match state.view {
         View::Logs => {
             state.logs.query.since_ms = Some(time_ms);
-            reload_logs(state);
+            state.logs.reload();
         }
         View::Events => {
-            state.events.events.clear();
-            // From the top on: there are never so many.
-            (state.events.since_ms, state.events.up) = (Some(time_ms), 2 * EVENTS_MAX);
+            let filter = state.events.filter.clone();
+            state.events.ask(filter, Some(time_ms));
         }
         _ => {}
     }

@@ -11,12 +11,14 @@ use crate::tui::list::first_shown;
 use crate::tui::state::State;
 
 const NAME: usize = 18;
+/// Where cells begin.
+pub const LEFT: usize = NAME + 1;
 /// The heading and the line about the cursor.
 const ROWS: usize = 2;
 
 /// How many cells fit beside the names, and how many rows.
 pub fn grid_size(state: &State) -> (usize, usize) {
-    let width = usize::from(state.size.0).saturating_sub(NAME + 1).max(1);
+    let width = usize::from(state.size.0).saturating_sub(LEFT).max(1);
     (width, state.body_rows().saturating_sub(ROWS).max(1))
 }
 
@@ -26,26 +28,41 @@ pub fn lines(state: &State, area: Rect) -> Vec<Line<'static>> {
         let what = if grid.in_sync { "no tasks" } else { "loading the grid..." };
         return nothing(state, None, grid.trouble.as_deref().unwrap_or(what));
     }
-    let width = usize::from(area.width).saturating_sub(NAME + 1).max(1);
+    let width = usize::from(area.width).saturating_sub(LEFT).max(1);
     let height = usize::from(area.height).saturating_sub(ROWS).max(1);
-    let scale = grid.scale(width, height);
-    let first_cell = match grid.jobs.get(grid.row) {
-        Some(job) => {
-            let cells = job.cells.len().div_ceil(scale.nodes);
-            first_shown(grid.column / scale.nodes, cells, width)
-        }
-        None => 0,
-    };
+    let (scale, first, first_cell) = window(grid, width, height);
+    let column = grid.column.saturating_sub(grid.shown(grid.row).start) / scale.nodes;
     let groups = grid.jobs.len().div_ceil(scale.jobs);
-    let first = first_shown(grid.row / scale.jobs, groups, height);
     let mut lines = vec![heading(state, scale)];
     for group in (first..groups).take(height) {
-        let cursor = (group == grid.row / scale.jobs).then_some(grid.column / scale.nodes);
+        let cursor = (group == grid.row / scale.jobs).then_some(column);
         lines.push(group_line(state, group, (first_cell, width), scale, cursor));
     }
     lines.resize_with(height + 1, Line::default);
     lines.push(cursor_line(state, scale));
     lines
+}
+
+/// What is in sight: how much a cell stands for, and the first group of jobs and of nodes.
+fn window(grid: &Grid, width: usize, height: usize) -> (Scale, usize, usize) {
+    let scale = grid.scale(width, height);
+    // Cells are counted from the first that is shown.
+    let shown = grid.shown(grid.row);
+    let column = grid.column.saturating_sub(shown.start) / scale.nodes;
+    let first_cell = first_shown(column, shown.len().div_ceil(scale.nodes), width);
+    let groups = grid.jobs.len().div_ceil(scale.jobs);
+    (scale, first_shown(grid.row / scale.jobs, groups, height), first_cell)
+}
+
+/// The job and the node at a line of the body and a column of cells.
+pub fn at(state: &State, line: usize, column: usize) -> Option<(usize, usize)> {
+    let grid = &state.grid;
+    let (width, height) = grid_size(state);
+    let (scale, first, first_cell) = window(grid, width, height);
+    let row = (first + line.checked_sub(1)?) * scale.jobs;
+    let shown = grid.shown(row);
+    let node = shown.start + (first_cell + column) * scale.nodes;
+    shown.contains(&node).then_some((row, node))
 }
 
 fn heading(state: &State, scale: Scale) -> Line<'static> {
@@ -55,15 +72,15 @@ fn heading(state: &State, scale: Scale) -> Line<'static> {
         Scale { jobs: 1, nodes } => format!("{nodes} nodes per cell, the worst shows"),
         Scale { jobs, nodes } => format!("{jobs} jobs x {nodes} nodes per cell, the worst shows"),
     };
-    let nodes = grid.levels.values().max().copied().unwrap_or(0);
+    let (jobs, nodes) = (grid.jobs.len(), grid.longest());
+    let what = match grid.under() {
+        Some(_) if grid.wanted_subtree().is_some() => "  looking for it...".to_owned(),
+        Some(node) if nodes == 0 => format!("  no tasks below {}", safe(node)),
+        Some(node) => format!("  {jobs} x {nodes} below {}", safe(node)),
+        None => format!("  {jobs} x {nodes} = {}", grid.cell_count()),
+    };
     let sync = if grid.in_sync { "" } else { "  loading..." };
-    let text = format!(
-        "{:<NAME$} {cells}  {} x {nodes} = {}{sync}",
-        "JOB",
-        grid.jobs.len(),
-        grid.cell_count()
-    );
-    Line::styled(text, state.theme.quiet)
+    Line::styled(format!("{:<NAME$} {cells}{what}{sync}", "JOB"), state.theme.quiet)
 }
 
 fn group_line(

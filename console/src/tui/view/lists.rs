@@ -9,7 +9,7 @@ use bistro_common::protocol::api::{
 use bistro_common::protocol::heartbeat::{ClosedReason, Isolation};
 use std::collections::BTreeMap;
 
-use super::{heading, nothing, row};
+use super::{LIST_HEAD, heading, nothing, row};
 use crate::text::{fit, safe, span};
 use crate::tui::list::{List, Row};
 use crate::tui::state::State;
@@ -26,7 +26,8 @@ fn table<T: Row>(
     area: Rect,
     spans: impl Fn(&T) -> Vec<Span<'static>>,
 ) -> Vec<Line<'static>> {
-    let mut lines = vec![about(state, list, what)];
+    let rows = usize::from(area.height).saturating_sub(LIST_HEAD);
+    let mut lines = vec![about(state, list, what, rows)];
     if list.rows.is_empty() || list.problem.is_some() {
         let what = match (list.loaded, what) {
             (false, _) => "loading...".to_owned(),
@@ -37,21 +38,28 @@ fn table<T: Row>(
         return lines;
     }
     lines.push(heading(columns, &list.query.sort, state));
-    let (first, rows) = list.shown(usize::from(area.height).saturating_sub(2));
+    let (first, rows) = list.shown(rows);
     for (number, item) in (first..).zip(rows) {
-        lines.push(row(state, spans(item), number == list.cursor));
+        let marked = !list.marks.is_empty() && list.marks.contains_key(&item.key());
+        lines.push(row(state, spans(item), number == list.cursor, marked));
     }
     lines
 }
 
 /// What is listed, and where the cursor is.
-fn about<T: Row>(state: &State, list: &List<T>, what: &str) -> Line<'static> {
+fn about<T: Row>(state: &State, list: &List<T>, what: &str, rows: usize) -> Line<'static> {
     let filter = match list.query.filter.is_empty() {
         true => format!("all {what}"),
         false => safe(&list.query.filter),
     };
     let at = if list.total == 0 { 0 } else { list.cursor + 1 };
     let mut line = Line::styled(format!("{filter}  {at} of {}", list.total), state.theme.quiet);
+    let marked = match (list.marks.len(), list.hidden_marks(rows)) {
+        (0, _) => String::new(),
+        (marks, 0) => format!("  {marks} marked"),
+        (marks, hidden) => format!("  {marks} marked, {hidden} out of sight"),
+    };
+    line.push_span(Span::styled(marked, state.theme.title));
     let flags = [
         (list.frozen, "  frozen"),
         (list.strayed, "  the row that you were on is gone"),

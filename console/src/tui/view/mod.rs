@@ -16,11 +16,13 @@ use ratatui::widgets::Paragraph;
 
 use bistro_common::protocol::api::{Counts, Severity, TaskState};
 
+use unicode_width::UnicodeWidthStr;
+
 use super::keys::{Binding, Key};
 use super::state::{Prompt, PromptKind, State, View};
 use crate::text::{clock, fit, safe, span};
 
-pub use grid::grid_size;
+pub use grid::{LEFT as GRID_LEFT, at as grid_at, grid_size};
 pub use logs::shown_events;
 
 /// Below this, words that glyphs and numbers stand for are left out.
@@ -28,6 +30,13 @@ const NARROW: u16 = 76;
 
 /// Rows that are not the body's: two of the header, the tabs, and the footer.
 pub const FRAME_ROWS: usize = 4;
+pub const TABS_ROW: u16 = 2;
+/// Where the body begins.
+pub const BODY_TOP: u16 = 3;
+/// What is above the rows of a list: what is listed, and the heading.
+pub const LIST_HEAD: usize = 2;
+/// Room for what stands between two steps of the way here, and for those that are left out.
+const CRUMBS_CUT: usize = 9;
 
 pub fn draw(state: &State, frame: &mut Frame<'_>) {
     let rows =
@@ -41,8 +50,8 @@ pub fn draw(state: &State, frame: &mut Frame<'_>) {
         overlay::confirm(state, confirm, frame);
     } else if let Some(palette) = &state.palette {
         overlay::palette(state, palette, frame);
-    } else if state.help {
-        overlay::help(state, frame);
+    } else if let Some(scroll) = state.help {
+        overlay::help(state, scroll, frame);
     }
     if state.ascii {
         // Names and log lines may be in any script.
@@ -170,7 +179,7 @@ fn tab_line(state: &State, width: u16) -> Line<'static> {
     let more = last.iter().chain(&alarm).map(String::len).sum::<usize>();
     let narrow = usize::from(width) < usize::from(NARROW) + more;
     let mut spans = Vec::new();
-    for (i, view) in View::TABS.into_iter().enumerate() {
+    for (i, view) in View::TABS.iter().copied().enumerate() {
         let here = view == state.view;
         let style = if here { state.theme.cursor } else { state.theme.quiet };
         let text = match narrow && !here {
@@ -181,7 +190,35 @@ fn tab_line(state: &State, width: u16) -> Line<'static> {
     }
     spans.extend(last.map(|last| Span::styled(last, state.theme.cursor)));
     spans.extend(alarm.map(|alarm| Span::styled(alarm, state.theme.alarm)));
+    let used: usize = spans.iter().map(Span::width).sum();
+    let crumbs = crumbs(state, usize::from(width).saturating_sub(used + 2));
+    spans.extend(crumbs.map(|crumbs| Span::styled(format!("  {crumbs}"), state.theme.quiet)));
     Line::from(spans)
+}
+
+/// The way that led here, the last steps of it that fit.
+fn crumbs(state: &State, room: usize) -> Option<String> {
+    let mut text = safe(&state.route().crumb());
+    for step in state.back.iter().rev().map(|route| safe(&route.crumb())) {
+        if text.width() + step.width() + CRUMBS_CUT > room {
+            text = format!("... > {text}");
+            break;
+        }
+        text = format!("{step} > {text}");
+    }
+    (!state.back.is_empty() && text.width() <= room).then_some(text)
+}
+
+/// The tab at a column of its line.
+pub fn tab_at(state: &State, column: u16) -> Option<View> {
+    let line = tab_line(state, state.size.0);
+    let mut end = 0;
+    let ends = line.spans.iter().map(|span| {
+        end += span.width();
+        end
+    });
+    let at = ends.take(View::TABS.len()).position(|end| usize::from(column) < end)?;
+    View::TABS.get(at).copied()
 }
 
 fn footer_line(state: &State, width: u16) -> Line<'static> {
@@ -192,7 +229,11 @@ fn footer_line(state: &State, width: u16) -> Line<'static> {
             PromptKind::Search => "search (regex)".to_owned(),
             PromptKind::Time => "from (-10m, 14:05)".to_owned(),
             PromptKind::Save => "save to".to_owned(),
-            PromptKind::Priority { job } => format!("priority of {}", safe(job)),
+            PromptKind::Priority { jobs } => match jobs.as_slice() {
+                [row] => format!("priority of {}", safe(&row.job)),
+                rows => format!("priority of {} jobs", rows.len()),
+            },
+            PromptKind::Submit => "run once: [options --] command".to_owned(),
         };
         // The end of what is typed stays in sight.
         let room = usize::from(width).saturating_sub(what.len() + 4);
@@ -244,9 +285,15 @@ fn nothing(state: &State, problem: Option<&str>, what: &str) -> Vec<Line<'static
 }
 
 /// A row of a list. The cursor marks its name; the rest keeps its colours, which mean something.
-fn row(state: &State, mut spans: Vec<Span<'static>>, here: bool) -> Line<'static> {
-    if here && let Some(name) = spans.first_mut() {
-        name.style = state.theme.cursor;
+fn row(state: &State, mut spans: Vec<Span<'static>>, here: bool, marked: bool) -> Line<'static> {
+    if let Some(name) = spans.first_mut() {
+        if here {
+            name.style = state.theme.cursor;
+        }
+        if marked {
+            let text = format!("*{}", name.content);
+            name.content = fit(&text, name.content.width()).into();
+        }
     }
     Line::from(spans)
 }

@@ -8,11 +8,13 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
 use super::fold;
-use crate::client::actions::shell;
 use crate::text::{fit, safe};
 use crate::tui::list::first_shown;
 use crate::tui::palette::{Palette, entries};
 use crate::tui::state::{Confirm, State};
+
+/// Rows for the command line that does the same.
+const COMMAND_ROWS: usize = 2;
 
 /// A frame of characters that every terminal has.
 const ASCII: border::Set<'_> = border::Set {
@@ -32,7 +34,7 @@ pub fn confirm(state: &State, confirm: &Confirm, frame: &mut Frame<'_>) {
     let mut lines: Vec<_> = facts.collect();
     // Whom it is about must be in sight, whatever else is not.
     let room = usize::from(frame.area().height).saturating_sub(2);
-    let spacious = lines.len() + confirm.ways.len() + 3 <= room;
+    let spacious = lines.len() + confirm.ways.len() + COMMAND_ROWS + 2 <= room;
     for (at, (way, _)) in confirm.ways.iter().enumerate() {
         let chosen = at == confirm.way;
         let label = if at == 0 || !spacious { "how" } else { "" };
@@ -44,8 +46,9 @@ pub fn confirm(state: &State, confirm: &Confirm, frame: &mut Frame<'_>) {
         }
     }
     if spacious {
-        let command = shell(&confirm.action.command());
-        lines.extend(fold(&command, width, state.theme.quiet));
+        // Of a long series the start says enough.
+        let command = fold(&confirm.action.shell(), width, state.theme.quiet);
+        lines.extend(command.into_iter().take(COMMAND_ROWS));
         lines.push(Line::raw(""));
     }
     let button = |text: &'static str, focus| match focus {
@@ -89,7 +92,10 @@ pub fn palette(state: &State, palette: &Palette, frame: &mut Frame<'_>) {
     boxed(state, frame, "enter: do it, esc: close", lines);
 }
 
-pub fn help(state: &State, frame: &mut Frame<'_>) {
+/// What keys do. Two columns where one is too long and there is room for them.
+const COLUMN: usize = 38;
+
+pub fn help(state: &State, scroll: usize, frame: &mut Frame<'_>) {
     let mut lines: Vec<_> = state
         .keymap
         .in_view(state.view)
@@ -100,18 +106,20 @@ pub fn help(state: &State, frame: &mut Frame<'_>) {
             ])
         })
         .collect();
-    // Two columns where one is too long.
     let height = usize::from(frame.area().height).saturating_sub(2);
-    if lines.len() > height && height > 0 {
+    let column = usize::from(frame.area().width).saturating_sub(4) / 2;
+    if lines.len() > height && column >= COLUMN - 1 {
         let rest = lines.split_off(lines.len().div_ceil(2));
-        let column = usize::from(frame.area().width).saturating_sub(4) / 2;
         for (left, right) in lines.iter_mut().zip(rest) {
             let room = column.saturating_sub(left.width()).max(1);
             left.push_span(Span::raw(" ".repeat(room)));
             right.spans.into_iter().for_each(|span| left.push_span(span));
         }
     }
-    boxed(state, frame, &format!("Keys in {} (any key closes)", state.view.title()), lines);
+    let keys = if lines.len() > height { "down: more" } else { "any key closes" };
+    let first = scroll.min(lines.len().saturating_sub(height));
+    let lines = lines.into_iter().skip(first).collect();
+    boxed(state, frame, &format!("Keys in {} ({keys})", state.view.title()), lines);
 }
 
 fn boxed(state: &State, frame: &mut Frame<'_>, title: &str, lines: Vec<Line<'static>>) {

@@ -5,7 +5,8 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::{fold, nothing};
-use crate::text::{safe, task_facts};
+use crate::client::attempts::Attempts;
+use crate::text::{attempt_line, safe, task_facts};
 use crate::tui::state::State;
 
 pub fn lines(state: &State, area: Rect) -> Vec<Line<'static>> {
@@ -34,6 +35,22 @@ pub fn lines(state: &State, area: Rect) -> Vec<Line<'static>> {
             let text = format!("    held by {} on {}", holder.job, holder.node);
             lines.extend(fold(&text, area.width, Style::new()));
         }
+    }
+    lines.extend(state.attempts.iter().flat_map(|attempts| history(state, attempts, area)));
+    lines
+}
+
+/// The attempts that its workers remember, newest first.
+fn history(state: &State, history: &Attempts, area: Rect) -> Vec<Line<'static>> {
+    let mut lines = vec![Line::raw(""), Line::styled("attempts", state.theme.quiet)];
+    for attempt in &history.attempts {
+        lines.extend(fold(&attempt_line(attempt), area.width, Style::new()));
+    }
+    if history.attempts.is_empty() {
+        lines.push(Line::raw("none that its workers remember"));
+    }
+    for problem in &history.problems {
+        lines.extend(fold(problem, area.width, state.theme.alarm));
     }
     lines
 }

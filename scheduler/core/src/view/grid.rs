@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::api::{Grid, GridJob, GridRequest};
-use bistro_common::protocol::view::{CellChange, GridDelta, GridPlace, PAGE_CELLS_MAX};
+use bistro_common::protocol::view::{CellChange, GridDelta, GridPlace, NodeSpan, PAGE_CELLS_MAX};
 
 use crate::Core;
 use crate::tasks::{JobIx, TaskIx};
@@ -24,6 +24,7 @@ impl Core {
             levels: BTreeMap::new(),
             jobs: Vec::new(),
             next: None,
+            below: request.under.as_deref().map(|node| self.below(node)).unwrap_or_default(),
         };
         if request.in_sync == self.layout {
             return page;
@@ -60,6 +61,28 @@ impl Core {
             };
         }
         page
+    }
+
+    /// The highest node of a name, and all nodes that are below it, by level.
+    fn below(&self, name: &str) -> BTreeMap<String, NodeSpan> {
+        let forest = &self.plan.forest;
+        let levels = 0..forest.level_names().len();
+        let top = levels.clone().find_map(|level| Some((level, forest.find(level, name)?)));
+        let Some((top, node)) = top else { return BTreeMap::new() };
+        let mut nodes = node.index()..node.index() + 1;
+        let mut below = BTreeMap::new();
+        for level in levels.skip(top) {
+            let span = NodeSpan {
+                first: (nodes.start - forest.level(level).start) as u32,
+                count: nodes.len() as u32,
+            };
+            below.insert(forest.level_names()[level].clone(), span);
+            nodes = forest.children_of_all(nodes);
+            if nodes.is_empty() {
+                break;
+            }
+        }
+        below
     }
 
     /// Notes changes from now on, or no more.
