@@ -29,18 +29,22 @@ struct Console {
     /// Hangs up when it is dropped.
     terminal: Box<dyn MasterPty + Send>,
     /// What it remembers is here.
-    _home: tempfile::TempDir,
+    home: Arc<tempfile::TempDir>,
 }
 
 impl Console {
     fn open(url: &str) -> Self {
+        Self::open_in(Arc::new(tempfile::tempdir().expect("a directory can be made")), url, &[])
+    }
+
+    fn open_in(home: Arc<tempfile::TempDir>, url: &str, args: &[&str]) -> Self {
         let size = PtySize { rows: 24, cols: 80, ..PtySize::default() };
         let pair = native_pty_system().openpty(size).expect("a terminal can be made");
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_bistro"));
         command.args(["console", "--cell", "test"]);
+        command.args(args);
         command.env("BISTRO_NATS_URL", url);
         command.env("EDITOR", "sed -i s/alice/robert/");
-        let home = tempfile::tempdir().expect("a directory can be made");
         command.env("HOME", home.path());
         command.env_remove("XDG_STATE_HOME");
         command.env_remove("XDG_CONFIG_HOME");
@@ -55,7 +59,7 @@ impl Console {
             }
         });
         let keys = pair.master.take_writer().expect("a terminal can be written");
-        Self { screen, keys, child, terminal: pair.master, _home: home }
+        Self { screen, keys, child, terminal: pair.master, home }
     }
 
     fn press(&mut self, keys: &str) {
@@ -122,6 +126,66 @@ async fn a_task_is_found_read_and_killed() {
     cell.wait_for_count(TaskState::Backoff, 1).await;
     console.press("q");
     console.wait_for_end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn marked_tasks_are_killed_and_their_attempts_are_remembered() {
+    let cell = cell().await;
+    let script = cell.script("task", "exec sleep 600");
+    let _worker = cell.start_worker("w1", &script).await;
+    cell.wait_for_count(TaskState::Running, 2).await;
+    let mut console = Console::open(&cell.nats.url());
+    console.press("5t");
+    console.wait_for("state=running  1 of 2").await;
+    console.press("mm");
+    console.wait_for("2 marked").await;
+    console.press("K");
+    console.wait_for("2 attempts that were running").await;
+    console.press("\t\r");
+    console.wait_for("2 done").await;
+    cell.wait_for_count(TaskState::Backoff, 2).await;
+    console.press("/");
+    console.press(&"\u{7f}".repeat(20));
+    console.press("state=backoff\r");
+    console.wait_for("state=backoff  1 of 2").await;
+    console.press("\r");
+    console.wait_for("attempts").await;
+    // Its worker has written down how it ended.
+    console.wait_for("w1           killed").await;
+    console.press("q");
+    console.wait_for_end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_is_submitted_and_a_console_is_found_as_it_was_left() {
+    let cell = cell().await;
+    let script = cell.script("task", "exec sleep 600");
+    let _worker = cell.start_worker("w1", &script).await;
+    let mut console = Console::open(&cell.nats.url());
+    console.wait_for("crawl").await;
+    console.press("S");
+    console.press("--name nightly -- true\r");
+    console.wait_for("Run this once?").await;
+    console.press("\t\r");
+    console.wait_for("nightly waits for its turn").await;
+    console.wait_for("nightly").await;
+    console.press("3");
+    console.wait_for("3 Nodes").await;
+    console.press("/n2\r");
+    console.wait_for("n2  1 of 1").await;
+    console.press("c");
+    console.wait_for("below n2").await;
+    console.press("q");
+    console.wait_for_end().await;
+    let mut again = Console::open_in(console.home.clone(), &cell.nats.url(), &[]);
+    again.wait_for("below n2").await;
+    again.wait_for("crawl on n2").await;
+    again.press("q");
+    again.wait_for_end().await;
+    let mut elsewhere = Console::open_in(console.home.clone(), &cell.nats.url(), &["job/nightly"]);
+    elsewhere.wait_for("priority 1, on level instance").await;
+    elsewhere.press("q");
+    elsewhere.wait_for_end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,12 +20,15 @@ use std::io::{IsTerminal, Write, stdout};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Where standard error was before it was diverted, and where it goes now.
 static STDERR: Mutex<Option<(OwnedFd, PathBuf)>> = Mutex::new(None);
+/// Whether the screen is taken; held while something is written to it, so that no frame comes after
+/// it was given back.
+static TAKEN: Mutex<bool> = Mutex::new(false);
 /// The last frame may take so long when the console leaves.
 const LAST_FRAME: Duration = Duration::from_secs(1);
 
@@ -88,8 +91,12 @@ impl Output {
         std::thread::spawn(move || {
             for frame in queue {
                 let began = Instant::now();
-                // A terminal that is gone is noticed by who reads its keys.
-                let _ = stdout().write_all(&frame).and_then(|()| stdout().flush());
+                let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+                if *taken {
+                    // A terminal that is gone is noticed by who reads its keys.
+                    let _ = stdout().write_all(&frame).and_then(|()| stdout().flush());
+                }
+                drop(taken);
                 if done.send(began.elapsed()).is_err() {
                     return;
                 }
@@ -256,6 +263,7 @@ impl Drop for Terminal {
 
 fn enter(mouse: bool) -> std::io::Result<()> {
     enable_raw_mode()?;
+    *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = true;
     if mouse {
         execute!(stdout(), EnableMouseCapture)?;
     }
@@ -265,6 +273,17 @@ fn enter(mouse: bool) -> std::io::Result<()> {
 
 /// Does as much as it can; there is nobody to tell what failed.
 fn leave() {
+    // A frame that is being written comes first, unless the terminal does not read it.
+    let deadline = Instant::now() + LAST_FRAME;
+    loop {
+        match TAKEN.try_lock() {
+            Ok(mut taken) if *taken => break *taken = false,
+            // It was given back before: by a panic, and now by what unwinds from it.
+            Ok(_) | Err(TryLockError::Poisoned(_)) => return,
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => break,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
     let _ = disable_raw_mode();
     let _ = execute!(
         stdout(),
@@ -306,6 +325,9 @@ mod tests {
     fn panics_with_the_terminal() {
         let mut terminal = Terminal::open(true).unwrap();
         terminal.draw(|frame| frame.render_widget("on the screen", frame.area())).unwrap();
+        terminal.finish();
+        // This one may be on its way when the terminal is given back.
+        terminal.draw(|frame| frame.render_widget("and off it again", frame.area())).unwrap();
         panic!("on purpose");
     }
 
@@ -314,6 +336,7 @@ mod tests {
         let pair = native_pty_system().openpty(PtySize::default()).unwrap();
         let before = pair.master.get_termios().unwrap();
         let mut command = CommandBuilder::new(std::env::current_exe().unwrap());
+        command.env("RUST_BACKTRACE", "0");
         command.args(["--exact", PANICS, "--ignored", "--nocapture"]);
         let mut child = pair.slave.spawn_command(command).unwrap();
         let mut output = pair.master.try_clone_reader().unwrap();
@@ -333,7 +356,8 @@ mod tests {
         assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste());
         assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
         assert!(screen.contents().contains("on purpose"), "{}", screen.contents());
-        let was_there = bytes.windows(13).any(|window| window == b"on the screen");
+        let was_there = bytes.windows(6).any(|window| window == b"screen");
         assert!(was_there, "{}", String::from_utf8_lossy(&bytes));
+        assert!(!screen.contents().contains("off it"), "{}", screen.contents());
     }
 }
