@@ -126,8 +126,14 @@ impl Cell {
         self.under(&format!("event.{kind}"))
     }
 
+    /// Those that are kept one by one.
+    pub fn audit_events(&self) -> String {
+        self.under("event.audit.>")
+    }
+
+    /// Many to a message, for the stream.
     pub fn events(&self) -> String {
-        self.under("event.>")
+        self.under("events")
     }
 
     /// Where a responder says how far it is.

@@ -51,7 +51,7 @@ where
 #[test]
 fn every_message_is_as_it_was() {
     type Check = (&'static str, fn(&str));
-    let checks: [Check; 13] = [
+    let checks: [Check; 14] = [
         ("heartbeat", check::<heartbeat::Heartbeat>),
         ("heartbeat_reply", check::<heartbeat::HeartbeatReply>),
         ("scheduler_beacon", check::<heartbeat::SchedulerBeacon>),
@@ -61,6 +61,7 @@ fn every_message_is_as_it_was() {
         ("control_reply", check::<control::ControlReply>),
         ("done", check::<done::Done>),
         ("event", check::<event::Event>),
+        ("events", check::<event::Events>),
         ("log_read", check::<log::LogRead>),
         ("log_read_reply", check::<log::LogReadReply>),
         ("run_request", check::<run::RunRequest>),

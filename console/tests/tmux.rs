@@ -29,7 +29,8 @@ impl Tmux {
         let tmux = Self { home: tempfile::tempdir().expect("a directory can be made") };
         let bistro = env!("CARGO_BIN_EXE_bistro");
         // What comes after it shows that the terminal is as it was.
-        let shell = format!("echo before; '{bistro}' console --cell test; echo after; exec sleep 600");
+        let shell =
+            format!("echo before; '{bistro}' console --cell test; echo after; exec sleep 600");
         let url = format!("BISTRO_NATS_URL={url}");
         let started = tmux.run(&["new-session", "-d", "-x", "80", "-y", "24", "-e", &url, &shell]);
         assert!(started.status.success(), "{started:?}");

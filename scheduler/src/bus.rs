@@ -66,18 +66,19 @@ pub async fn make_streams(
     context: &jetstream::Context,
     cell: &Cell,
 ) -> Result<(), async_nats::Error> {
-    let of_stream = |name: String, subject: String, days: u32| stream::Config {
+    let of_stream = |name: String, subjects: Vec<String>, days: u32| stream::Config {
         name,
-        subjects: vec![subject],
+        subjects,
         max_age: DAY * days,
         max_bytes: STREAM_BYTES,
         ..stream::Config::default()
     };
-    let events = of_stream(cell.events_stream(), cell.events(), 3);
+    let subjects = vec![cell.events(), cell.audit_events()];
+    let events = of_stream(cell.events_stream(), subjects, 3);
     // An audit event that is sent again, however late, is known by its id.
     let events = stream::Config { duplicate_window: events.max_age, ..events };
     context.create_or_update_stream(events).await?;
-    let done = of_stream(cell.done_stream(), cell.dones(), 7);
+    let done = of_stream(cell.done_stream(), vec![cell.dones()], 7);
     context.create_or_update_stream(done).await?;
     Ok(())
 }

@@ -24,6 +24,7 @@ use crate::audit_trail;
 use crate::bus::{self, Delivery};
 use crate::committer::Committer;
 use crate::config_files::Location;
+use crate::event_log::EventLog;
 use crate::grid_watch::GridWatch;
 use crate::http::{self, Asked, HttpError, Question};
 use crate::original::{self, Context};
@@ -80,6 +81,7 @@ struct Driver {
     committer: Committer,
     inputs: mpsc::Sender<Input>,
     audits: mpsc::Sender<(AuditId, Event)>,
+    events: EventLog,
     compiled: mpsc::Sender<Result<Box<Plan>, JoinError>>,
     problems: Vec<ProblemReport>,
     grid_watch: GridWatch,
@@ -127,6 +129,8 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     }
     let (told_out, mut told) = mpsc::channel(INPUTS_MAX);
     tasks.spawn(audit_trail::tell(bus.clone(), options.cell.clone(), trail, told_out));
+    let (events, telling) = EventLog::new(bus.clone(), options.cell.clone());
+    tasks.spawn(telling);
     tasks.spawn(bus::consume(bus.clone(), options.cell.clone(), done_out));
     let mut connections = bus.connections();
     let mut driver = Driver {
@@ -140,6 +144,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
         barrier: Barrier::default(),
         inputs,
         audits,
+        events,
         compiled: compiled_out,
         problems: Vec::new(),
         grid_watch: GridWatch::default(),
@@ -319,7 +324,7 @@ impl Driver {
                 ..Event::default()
             };
             tracing::warn!("{problem}");
-            self.publish(self.options.cell.event(&event.kind), encode(&event)).await;
+            self.events.tell(event);
         }
         self.problems = loaded.problems;
         if let Some((config, forest)) = loaded.plan {
@@ -392,9 +397,7 @@ impl Driver {
                 let queued = self.audits.try_send((id, event));
                 queued.expect("there is room for all that the core lets wait");
             }
-            Effect::Publish(event) => {
-                self.publish(cell.event(&event.kind), encode(&event)).await;
-            }
+            Effect::Publish(event) => self.events.tell(event),
         }
     }
 }

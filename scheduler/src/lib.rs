@@ -10,6 +10,7 @@ mod committer;
 pub mod config_files;
 pub mod documents;
 mod driver;
+mod event_log;
 pub mod grid_watch;
 pub mod http;
 pub mod nodes;

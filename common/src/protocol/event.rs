@@ -1,9 +1,12 @@
-//! `event.<kind>`: what happened, in order, for consoles and pipelines.
+//! What happened, for consoles and pipelines: each event under `event.<kind>`, for who listens, and
+//! all of them in order in the event stream, audit events one by one and the others many to a
+//! message.
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::VERSION;
 use crate::Millis;
 use crate::filter::{Filter, Key};
 use crate::ids::{AttemptId, Epoch};
@@ -32,6 +35,33 @@ pub struct Event {
     /// One sentence for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub text: String,
+}
+
+/// `events`: some of them, in order. Only the stream has them like this.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Events {
+    pub v: u32,
+    pub events: Vec<Event>,
+}
+
+impl Events {
+    /// Messages of as many encoded events as fit into so many bytes.
+    pub fn join(encoded: Vec<Vec<u8>>, bytes_max: usize) -> Vec<Vec<u8>> {
+        let head = format!("{{\"v\":{VERSION},\"events\":[").into_bytes();
+        let mut messages: Vec<Vec<u8>> = Vec::new();
+        for event in encoded {
+            let room = |message: &&mut Vec<u8>| message.len() + event.len() + 3 <= bytes_max;
+            match messages.last_mut().filter(room) {
+                Some(message) => {
+                    message.push(b',');
+                    message.extend(event);
+                }
+                None => messages.push([head.as_slice(), &event].concat()),
+            }
+        }
+        messages.iter_mut().for_each(|message| message.extend(b"]}"));
+        messages
+    }
 }
 
 impl Event {
@@ -64,6 +94,23 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_are_put_together_as_far_as_they_fit() {
+        let event = |text: &str| Event { v: 1, text: text.to_owned(), ..Event::default() };
+        let events = [event("a"), event("b"), event(&"c".repeat(300)), event("d")];
+        let encoded: Vec<Vec<u8>> = events.iter().map(crate::protocol::encode).collect();
+        let both = encoded[0].len() * 2 + 24;
+        for (bytes_max, counts) in [(0, vec![1, 1, 1, 1]), (both, vec![2, 1, 1]), (9_999, vec![4])]
+        {
+            let messages = Events::join(encoded.clone(), bytes_max);
+            let read: Vec<Events> =
+                messages.iter().map(|m| crate::protocol::decode(m).unwrap()).collect();
+            assert_eq!(read.iter().map(|events| events.events.len()).collect::<Vec<_>>(), counts);
+            assert_eq!(read.into_iter().flat_map(|e| e.events).collect::<Vec<_>>(), events);
+        }
+        assert!(Events::join(Vec::new(), 9).is_empty());
+    }
 
     #[test]
     fn events_are_filtered_by_what_they_say() {

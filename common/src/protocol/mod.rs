@@ -87,6 +87,7 @@ versioned! {
     done::Done: v;
     run::RunRequest: v;
     event::Event: v;
+    event::Events: v;
     log::LogRead: v;
     log::LogReadReply: v;
     view::GridDelta: v;

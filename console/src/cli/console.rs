@@ -29,7 +29,8 @@ pub async fn run(mut place: Place, args: &ConsoleArgs) -> anyhow::Result<ExitCod
         let (cell, name) = (place.cell.clone(), name(&place, &url)?);
         settings.context = place.context.clone();
         if args.once {
-            return tui::once(Client::connect(&url, cell, Patience::FailFast).await?, settings).await;
+            return tui::once(Client::connect(&url, cell, Patience::FailFast).await?, settings)
+                .await;
         }
         let client = Client::connect(&url, cell, Patience::KeepTrying).await?;
         if args.plain {

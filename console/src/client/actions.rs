@@ -94,9 +94,7 @@ impl Action {
     /// What does the same in a shell.
     pub fn shell(&self) -> String {
         match self {
-            Self::Each(actions) => {
-                actions.iter().map(Self::shell).collect::<Vec<_>>().join("; ")
-            }
+            Self::Each(actions) => actions.iter().map(Self::shell).collect::<Vec<_>>().join("; "),
             one => shell(&one.command()),
         }
     }

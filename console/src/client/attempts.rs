@@ -129,7 +129,12 @@ mod tests {
         let running = |no, at| line("w1", no, at, json!({"event": "running", "attempt": no}));
         let status = json!({"result_bits": 96, "data": {"exception": "timed out"}});
         let lines = [
-            line("w1", 1, 5, json!({"event": "process_exited", "message": "exited", "attempt": id})),
+            line(
+                "w1",
+                1,
+                5,
+                json!({"event": "process_exited", "message": "exited", "attempt": id}),
+            ),
             line("w1", 1, 6, json!({"event": "got_status", "status": status, "attempt": id})),
             running(2, 10),
             line("w2", 3, 12, json!({"event": "running", "attempt": "x"})),

@@ -3,15 +3,19 @@
 use anyhow::Context;
 use async_nats::jetstream::{
     self,
-    consumer::{DeliverPolicy, pull::OrderedConfig},
+    consumer::{
+        DeliverPolicy,
+        pull::{Ordered, OrderedConfig},
+    },
 };
 use futures_util::StreamExt;
 use std::collections::VecDeque;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use bistro_common::Millis;
 use bistro_common::protocol::decode;
-use bistro_common::protocol::event::Event;
+use bistro_common::protocol::event::{Event, Events};
 
 use super::{Client, Unreachable};
 
@@ -28,6 +32,18 @@ pub struct Query {
     pub follow: bool,
 }
 
+impl Query {
+    fn wants(&self, event: &Event) -> bool {
+        // A message has events of some time before it.
+        event.kind.starts_with(&self.kind) && self.since_ms.is_none_or(|at| event.time_ms >= at)
+    }
+}
+
+/// Messages that are looked at first for the last events, and by how many times more if those have
+/// too few.
+const LOOK: u64 = 64;
+const LOOK_MORE: u64 = 8;
+
 impl Client {
     /// Sends the events that are wanted, in order, until nobody listens.
     pub async fn events(self, query: Query, out: mpsc::Sender<Event>) -> anyhow::Result<()> {
@@ -37,58 +53,109 @@ impl Client {
             Unreachable(format!("there is no stream {name}: {error}; has a scheduler run here?"))
         })?;
         let last = stream.cached_info().state.last_sequence;
-        let deliver_policy = match query.since_ms {
+        let from = match query.since_ms {
             Some(since_ms) => {
                 let nanos = i128::from(since_ms) * 1_000_000;
-                let start_time = time::OffsetDateTime::from_unix_timestamp_nanos(nanos)?;
+                let start_time = OffsetDateTime::from_unix_timestamp_nanos(nanos)?;
                 DeliverPolicy::ByStartTime { start_time }
             }
             None => {
-                let all_kinds = query.kind.is_empty();
-                let look_at = query.count.saturating_mul(if all_kinds { 1 } else { 100 });
-                let start_sequence = (last + 1).saturating_sub(look_at).max(1);
-                DeliverPolicy::ByStartSequence { start_sequence }
-            }
-        };
-        let filter_subject = self.cell.events();
-        let config = OrderedConfig { deliver_policy, filter_subject, ..OrderedConfig::default() };
-        let consumer = stream.create_consumer(config).await.context("reading the event stream")?;
-        let mut caught_up = consumer.cached_info().num_pending == 0;
-        let mut messages = consumer.messages().await.context("reading the event stream")?;
-        let (mut waiting, mut sent) = (VecDeque::new(), 0);
-        loop {
-            // The last ones are known when all are here.
-            if caught_up || query.since_ms.is_some() {
-                for event in waiting.drain(..) {
-                    sent += 1;
-                    let enough = query.since_ms.is_some() && sent == query.count;
-                    if out.send(event).await.is_err() || enough {
+                for event in self.last_events(&stream, &query, last).await? {
+                    if out.send(event).await.is_err() {
                         return Ok(());
                     }
                 }
+                if !query.follow {
+                    return Ok(());
+                }
+                DeliverPolicy::ByStartSequence { start_sequence: last + 1 }
             }
-            if caught_up && !query.follow {
-                return Ok(());
-            }
-            let message = tokio::select! {
-                message = messages.next() => message,
+        };
+        let mut reader = Reader::open(&self, &stream, from).await?;
+        let mut left = query.since_ms.map(|_| query.count);
+        while left != Some(0) && (query.follow || reader.has_more(last)) {
+            let events = tokio::select! {
+                events = reader.next() => events?,
                 () = out.closed() => return Ok(()),
             };
-            let Some(message) = message.transpose().context("reading the event stream")? else {
-                return Ok(());
-            };
-            let sequence = message.info().map_or(last, |info| info.stream_sequence);
-            // One that cannot be read is of a newer build, or not ours.
-            if let Ok(event) = decode::<Event>(&message.payload)
-                && event.kind.starts_with(&query.kind)
-            {
-                waiting.push_back(event);
-            }
-            if !caught_up {
-                let extra = waiting.len().saturating_sub(query.count as usize);
-                waiting.drain(..extra);
-                caught_up = sequence >= last;
+            let Some(events) = events else { return Ok(()) };
+            for event in events.into_iter().filter(|event| query.wants(event)) {
+                if left == Some(0) || out.send(event).await.is_err() {
+                    return Ok(());
+                }
+                left = left.map(|left| left - 1);
             }
         }
+        Ok(())
+    }
+
+    /// The last ones, among as few messages as have them.
+    async fn last_events(
+        &self,
+        stream: &Stream,
+        query: &Query,
+        last: u64,
+    ) -> anyhow::Result<VecDeque<Event>> {
+        let all_kinds = query.kind.is_empty();
+        let most = query.count.saturating_mul(if all_kinds { 1 } else { 100 });
+        let mut look_at = LOOK.min(most);
+        loop {
+            let start_sequence = (last + 1).saturating_sub(look_at).max(1);
+            let from = DeliverPolicy::ByStartSequence { start_sequence };
+            let mut reader = Reader::open(self, stream, from).await?;
+            let mut found = VecDeque::new();
+            while reader.has_more(last)
+                && let Some(events) = reader.next().await?
+            {
+                found.extend(events.into_iter().filter(|event| query.wants(event)));
+                let extra = found.len().saturating_sub(query.count as usize);
+                found.drain(..extra);
+            }
+            let enough = found.len() as u64 >= query.count;
+            if enough || start_sequence == 1 || look_at >= most {
+                return Ok(found);
+            }
+            look_at = look_at.saturating_mul(LOOK_MORE).min(most);
+        }
+    }
+}
+
+type Stream = jetstream::stream::Stream;
+
+/// The stream from a place on.
+struct Reader {
+    messages: Ordered,
+    /// Of the whole stream, in its messages.
+    batches: String,
+    at: u64,
+    pending: u64,
+}
+
+impl Reader {
+    async fn open(client: &Client, stream: &Stream, from: DeliverPolicy) -> anyhow::Result<Self> {
+        let config = OrderedConfig { deliver_policy: from, ..OrderedConfig::default() };
+        let consumer = stream.create_consumer(config).await.context("reading the event stream")?;
+        let pending = consumer.cached_info().num_pending;
+        let messages = consumer.messages().await.context("reading the event stream")?;
+        Ok(Self { messages, batches: client.cell.events(), at: 0, pending })
+    }
+
+    /// Is there anything up to this message?
+    fn has_more(&self, last: u64) -> bool {
+        self.pending > 0 && self.at < last
+    }
+
+    /// Those of the next message; nothing at the end of the connection.
+    async fn next(&mut self) -> anyhow::Result<Option<Vec<Event>>> {
+        let message = self.messages.next().await.transpose().context("reading the event stream")?;
+        let Some(message) = message else { return Ok(None) };
+        if let Ok(info) = message.info() {
+            (self.at, self.pending) = (info.stream_sequence, info.pending);
+        }
+        // One that cannot be read is of a newer build, or not ours.
+        Ok(Some(match *message.subject == *self.batches {
+            true => decode::<Events>(&message.payload).unwrap_or_default().events,
+            false => decode::<Event>(&message.payload).into_iter().collect(),
+        }))
     }
 }

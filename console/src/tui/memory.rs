@@ -48,8 +48,9 @@ impl Memory {
             file.cells.pop_first();
         }
         file.cells.insert(cell.to_owned(), self);
-        contexts::write_private(&path, &serde_json::to_vec_pretty(&file)?)
-            .with_context(|| format!("what this console looked like is not kept in {}", path.display()))
+        contexts::write_private(&path, &serde_json::to_vec_pretty(&file)?).with_context(|| {
+            format!("what this console looked like is not kept in {}", path.display())
+        })
     }
 
     pub fn of(state: &State) -> Self {

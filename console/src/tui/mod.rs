@@ -36,8 +36,8 @@ use update::{Command, Message, update};
 
 #[cfg(test)]
 pub use keys::Keymap;
-pub use plain::{once, plain};
 pub use memory::Memory;
+pub use plain::{once, plain};
 pub use route::Route;
 pub use state::Elsewhere;
 

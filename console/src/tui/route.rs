@@ -318,7 +318,8 @@ mod tests {
             logs.prop_map(|(job, regex, since_ms)| {
                 let streams = vec![Stream::Statuses];
                 let worker = Some(WorkerName::new("w1").unwrap());
-                let query = logs::Query { job, regex, since_ms, streams, worker, ..Default::default() };
+                let query =
+                    logs::Query { job, regex, since_ms, streams, worker, ..Default::default() };
                 Route::Logs(query)
             }),
             (text(), any::<Option<u64>>())
@@ -338,16 +339,16 @@ mod tests {
 
     #[test]
     fn what_people_type_is_understood() {
-        let tasks = |filter: &str| {
-            Route::Tasks(Query { filter: filter.to_owned(), sort: String::new() })
-        };
+        let tasks =
+            |filter: &str| Route::Tasks(Query { filter: filter.to_owned(), sort: String::new() });
         assert_eq!("tasks".parse(), Ok(tasks("")));
         assert_eq!("tasks?filter=state=failed".parse(), Ok(tasks("state=failed")));
         assert_eq!(tasks("state=failed").to_string(), "/tasks?filter=state%3Dfailed");
         assert_eq!("/job/a%2Fb".parse(), Ok(Route::Job("a/b".to_owned())));
         let both = "/task/a/b".parse::<Route>().unwrap();
         assert_eq!(both, Route::Task { job: "a".to_owned(), node: "b".to_owned() });
-        for wrong in ["", "job", "task/a", "nowhere", "jobs/x", "health?filter=x", "logs?since=now"] {
+        for wrong in ["", "job", "task/a", "nowhere", "jobs/x", "health?filter=x", "logs?since=now"]
+        {
             assert!(wrong.parse::<Route>().is_err(), "{wrong}");
         }
         let error = "tsks".parse::<Route>().unwrap_err().to_string();

@@ -10,7 +10,7 @@ use bistro_common::protocol::api::{CellStatus, KillRequest, TaskState, verb};
 use bistro_tests::Cell;
 use bistro_tests::proxy::{Fault, Proxy};
 
-use super::load::{self, JOBS, Load, NODES};
+use super::load::{JOBS, Load, NODES};
 use super::pty::{COLUMNS, Console, row};
 use crate::{cpu_seconds, percentile, rss_kb};
 
@@ -23,9 +23,9 @@ const IDLE: Duration = Duration::from_secs(4);
 const LOADED: Duration = Duration::from_secs(2);
 /// The line of the screen that has the counts, and the one about the list.
 const COUNTS: u16 = 1;
-const ABOUT: u16 = 3;
+pub const ABOUT: u16 = 3;
 
-fn ms(since: Instant, until: Instant) -> f64 {
+pub fn ms(since: Instant, until: Instant) -> f64 {
     until.saturating_duration_since(since).as_secs_f64() * 1e3
 }
 
@@ -37,7 +37,7 @@ pub struct Times {
 }
 
 impl Times {
-    fn of(mut times: Vec<f64>) -> Self {
+    pub fn of(mut times: Vec<f64>) -> Self {
         times.sort_by(f64::total_cmp);
         let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| percentile(&times, share));
         Self { p50, p99, max }
@@ -341,36 +341,4 @@ pub fn resync(proxy: &Proxy) -> anyhow::Result<Lost> {
             && row(screen, ABOUT).contains("n99  4 of 11000")
     })?;
     Ok(Lost { shown_ms: ms(down, shown), resync_ms: ms(up, back) })
-}
-
-pub struct Heatmap {
-    pub cells: usize,
-    pub p99: f64,
-    pub rss_mb: f64,
-}
-
-/// Ten times as many jobs: ten million cells, moved through and zoomed.
-pub async fn heatmap() -> anyhow::Result<Heatmap> {
-    let cells = JOBS * 10 * NODES;
-    let cell = Cell::new().await;
-    cell.write_config(&load::config(JOBS * 10, NODES));
-    let _scheduler = cell.spawn_scheduler();
-    cell.wait_for_count(TaskState::CanRun, cells as u64).await;
-    let mut console = Console::open(&cell.nats.url(), &["grid"])?;
-    console.wait("ten million cells", |screen| {
-        let heading = row(screen, ABOUT);
-        heading.contains(&format!("= {cells}")) && !heading.contains("loading")
-    })?;
-    let mut times = Vec::new();
-    // Out until all is in sight, in to single cells, and back; each of them changes the picture.
-    let zooms = [["-"; 9].as_slice(), &["+"; 12], &["-"; 3]].concat();
-    let pans = ["j", "\u{1b}[C", "j", "\u{1b}[C"];
-    for key in zooms.iter().flat_map(|zoom| [*zoom].into_iter().chain(pans)) {
-        let before = console.text();
-        let pressed = console.press(key)?;
-        let moved = console.wait("another picture", |screen| screen.contents() != before)?;
-        times.push(ms(pressed, moved));
-    }
-    let rss_mb = rss_kb(console.pid()) as f64 / 1024.0;
-    Ok(Heatmap { cells, p99: Times::of(times).p99, rss_mb })
 }

@@ -1,6 +1,7 @@
 //! The console as its user has it: in a terminal of 120x40, on a cell with a million tasks of which
 //! 10,000 change per second.
 
+mod alone;
 mod load;
 mod measure;
 mod pty;
@@ -62,7 +63,11 @@ pub async fn run(kills: usize) -> anyhow::Result<Value> {
     put("rss_mb", measure::rss_mb(&load)?);
     drop(load);
 
-    let heatmap = measure::heatmap().await?;
+    let lines = alone::log_lines().await?;
+    put("log_lines_sent", lines.sent as f64);
+    put("log_lines_wrong", lines.wrong as f64);
+    put("log_lines_ms", lines.ms);
+    let heatmap = alone::heatmap().await?;
     put("heatmap_cells", heatmap.cells as f64);
     put("heatmap_ms_p99", heatmap.p99);
     put("heatmap_rss_mb", heatmap.rss_mb);

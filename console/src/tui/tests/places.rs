@@ -64,7 +64,10 @@ fn what_is_below_a_node_is_a_grid_of_its_own() {
     let spans = from(json!({"db": {"first": 2, "count": 2}}));
     update(&mut state, Message::Subtree(Subtree { spans, ..wanted }));
     let shown = screen(&state);
-    assert!(shown.contains("2 x 2 below host1") && shown.contains("scrape on db3: failed"), "{shown}");
+    assert!(
+        shown.contains("2 x 2 below host1") && shown.contains("scrape on db3: failed"),
+        "{shown}"
+    );
     press(&mut state, KeyCode::Esc);
     assert_eq!(state.view, View::Nodes);
 }
@@ -121,7 +124,8 @@ fn a_command_is_submitted_as_it_is_typed_or_it_is_said_what_is_wrong() {
     press(&mut state, KeyCode::Enter);
     press(&mut state, KeyCode::Tab);
     let confirmed = press(&mut state, KeyCode::Enter);
-    let Some(Command::Act { action: Action::Submit { job, definition, .. }, .. }) = confirmed else {
+    let Some(Command::Act { action: Action::Submit { job, definition, .. }, .. }) = confirmed
+    else {
         panic!("it is submitted");
     };
     assert_eq!((job.as_str(), &definition["command"]), ("nightly", &json!(["backup.sh", "db 17"])));

@@ -2,9 +2,7 @@
 //! chosen, or those that were marked, by name and attempt.
 
 use bistro_common::filter;
-use bistro_common::protocol::api::{
-    BulkAction, JobRow, PlanReply, TaskRow, TaskState, WorkerRow,
-};
+use bistro_common::protocol::api::{BulkAction, JobRow, PlanReply, TaskRow, TaskState, WorkerRow};
 use bistro_common::protocol::heartbeat::ClosedReason;
 use bistro_common::protocol::job::Origin;
 use bistro_common::protocol::task::{Kill, KillMethod};
@@ -88,7 +86,16 @@ pub fn jobs(state: &State) -> Vec<&JobRow> {
 fn question(title: &str, facts: &[(&str, &str)], action: Action) -> Confirm {
     let lines = facts.iter().map(|(label, text)| format!("{label:<8} {text}")).collect();
     let title = title.to_owned();
-    Confirm { title, lines, action, undo: None, marked: false, ways: Vec::new(), way: 0, yes: false }
+    Confirm {
+        title,
+        lines,
+        action,
+        undo: None,
+        marked: false,
+        ways: Vec::new(),
+        way: 0,
+        yes: false,
+    }
 }
 
 /// One question about several: `what` is how one of them is called, with what each one is and what
