@@ -29,9 +29,14 @@ pub struct EventLog {
 impl EventLog {
     /// With what carries them away, for as long as this is there.
     pub fn new(bus: Bus, cell: Cell) -> (Self, impl Future<Output = ()> + Send) {
-        let (events, waiting) = mpsc::channel(WAITING_MAX);
-        let lost = Arc::new(AtomicU64::new(0));
-        (Self { events, lost: lost.clone() }, tell(bus, cell, waiting, lost))
+        let (log, waiting) = Self::with_room(WAITING_MAX);
+        let telling = tell(bus, cell, waiting, log.lost.clone());
+        (log, telling)
+    }
+
+    fn with_room(room: usize) -> (Self, mpsc::Receiver<Event>) {
+        let (events, waiting) = mpsc::channel(room);
+        (Self { events, lost: Arc::default() }, waiting)
     }
 
     pub fn tell(&self, event: Event) {
@@ -83,4 +88,23 @@ fn gap(lost: u64, batch: &[Event]) -> Option<Event> {
         text: format!("{lost} events came faster than they could be told"),
         ..Event::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_told_with_the_next() {
+        let (log, mut waiting) = EventLog::with_room(2);
+        let event = |time_ms| Event { v: 1, time_ms, kind: "task.done".into(), ..Event::default() };
+        (0..5).for_each(|time_ms| log.tell(event(time_ms)));
+        let batch: Vec<Event> = std::iter::from_fn(|| waiting.try_recv().ok()).collect();
+        assert_eq!(batch, [event(0), event(1)]);
+        let lost = log.lost.swap(0, Ordering::Relaxed);
+        let gap = gap(lost, &batch).expect("three are missing");
+        assert_eq!((&*gap.kind, gap.time_ms), ("event.lost", 1));
+        assert!(gap.text.starts_with("3 events"), "{}", gap.text);
+        assert!(super::gap(0, &batch).is_none());
+    }
 }

@@ -26,14 +26,12 @@ pub async fn run(client: Client, args: EventsArgs) -> anyhow::Result<ExitCode> {
     let filter = Filter::parse(&args.filter, &Event::KEYS)?;
     let (sender, mut events) = mpsc::channel(EVENTS_MAX);
     let since_ms = since(args.since.as_deref())?;
-    let query = Query { kind: args.kind, count: args.lines, since_ms, follow: args.follow };
+    let (kind, count, follow) = (args.kind, args.lines, args.follow);
+    let query = Query { kind, filter, count, since_ms, follow };
     let reading = tokio::spawn(client.events(query, sender));
     let mut rows = Rows::new(args.output, COLUMNS);
     let mut all = Vec::new();
     while let Some(event) = events.recv().await {
-        if !event.passes(&filter) {
-            continue;
-        }
         match args.output {
             Output::Table => print_line(&line(&event))?,
             Output::Json => all.push(event),

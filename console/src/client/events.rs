@@ -14,18 +14,20 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use bistro_common::Millis;
+use bistro_common::filter::Filter;
 use bistro_common::protocol::decode;
 use bistro_common::protocol::event::{Event, Events};
 
 use super::{Client, Unreachable};
 
 /// Which events are wanted.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Query {
     /// How their kind begins.
     pub kind: String,
-    /// So many: the last ones, or the first ones of a time. (Of the last ones of a kind, those among
-    /// a hundred times as many are looked through.)
+    pub filter: Filter,
+    /// So many: the last ones, or the first ones of a time. (Of the last ones of
+    /// a kind or a filter, those among a hundred times as many messages are looked through.)
     pub count: u64,
     pub since_ms: Option<Millis>,
     /// Those that come, too; from a time on, until there are as many as are wanted.
@@ -35,7 +37,9 @@ pub struct Query {
 impl Query {
     fn wants(&self, event: &Event) -> bool {
         // A message has events of some time before it.
-        event.kind.starts_with(&self.kind) && self.since_ms.is_none_or(|at| event.time_ms >= at)
+        event.kind.starts_with(&self.kind)
+            && self.since_ms.is_none_or(|at| event.time_ms >= at)
+            && event.passes(&self.filter)
     }
 }
 
@@ -96,8 +100,8 @@ impl Client {
         query: &Query,
         last: u64,
     ) -> anyhow::Result<VecDeque<Event>> {
-        let all_kinds = query.kind.is_empty();
-        let most = query.count.saturating_mul(if all_kinds { 1 } else { 100 });
+        let all = query.kind.is_empty() && query.filter.is_empty();
+        let most = query.count.saturating_mul(if all { 1 } else { 100 });
         let mut look_at = LOOK.min(most);
         loop {
             let start_sequence = (last + 1).saturating_sub(look_at).max(1);

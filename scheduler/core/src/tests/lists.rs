@@ -175,6 +175,27 @@ fn the_grid_comes_in_pages_and_not_at_all_to_who_has_it() {
     assert!(cell.core.grid(&GridRequest { from: beyond, ..Default::default() }, 4).jobs.is_empty());
 }
 
+#[test]
+fn what_is_below_a_node_is_a_span_of_each_level() {
+    let cell = busy();
+    let below = |node: &str| {
+        let request = GridRequest { under: Some(node.to_owned()), ..Default::default() };
+        cell.core.grid(&request, 4).below
+    };
+    let host = &cell.core.node_rows(&asked("level=host", "", 0, 0).list).unwrap().items[1].node;
+    let spans = below(host);
+    assert_eq!((spans["host"].first, spans["host"].count), (1, 1));
+    let all = cell.core.node_rows(&asked("level=db", "", 0, 0).list).unwrap().items;
+    let (first, count) = (spans["db"].first as usize, spans["db"].count as usize);
+    for (at, db) in all.iter().enumerate() {
+        let inside = (first..first + count).contains(&at);
+        assert_eq!(db.parent.as_ref() == Some(host), inside, "{}", db.node);
+    }
+    assert!(count > 0);
+    assert_eq!(below(&all[3].node).len(), 1, "nothing is below a leaf");
+    assert!(below("nowhere").is_empty());
+}
+
 fn plan(cell: &mut Cell, action: BulkAction, filter: &str) -> (String, u64) {
     let request = PlanRequest { action, tasks: asked(filter, "", 0, 0) };
     let now = cell.now;
