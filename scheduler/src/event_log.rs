@@ -1,93 +1,153 @@
 //! Tells what happened: each event at once to whoever listens for its kind, and all of them into
 //! the event stream, as many to a message as there are by the time that the stream has the last
-//! one. So a burst costs the stream's disk little, and its order is kept.
+//! one. So a burst costs the stream's disk little, and its order is kept; and a stream that is slow
+//! keeps nobody waiting who listens.
 //!
-//! What does not find room, or is on its way when a connection is lost, is not told again: audit
-//! events, which must not be lost, go another way. How many found no room is told.
+//! What finds no room, or is on its way when a connection is lost, is not told again: audit events,
+//! which must not be lost, go another way. How many are missing is told where they are missing.
 
 use async_nats::jetstream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
+use bistro_common::Millis;
+use bistro_common::ids::Epoch;
 use bistro_common::nats::Bus;
 use bistro_common::protocol::event::{Event, Events};
-use bistro_common::protocol::{MESSAGE_BYTES_MAX, encode};
+use bistro_common::protocol::{MESSAGE_BYTES_MAX, VERSION, encode};
 use bistro_common::subject::Cell;
 
-/// Events that wait; some 250 bytes each.
+/// Events that wait for NATS, and again for the stream; some 250 bytes each.
 const WAITING_MAX: usize = 65_536;
 /// Events in a message at most.
 const BATCH_MAX: usize = 512;
 
 /// Where events go in.
 pub struct EventLog {
-    events: mpsc::Sender<Event>,
-    lost: Arc<AtomicU64>,
+    waiting: Lossy<Event>,
 }
 
 impl EventLog {
     /// With what carries them away, for as long as this is there.
     pub fn new(bus: Bus, cell: Cell) -> (Self, impl Future<Output = ()> + Send) {
-        let (log, waiting) = Self::with_room(WAITING_MAX);
-        let telling = tell(bus, cell, waiting, log.lost.clone());
-        (log, telling)
+        let (waiting, events) = Lossy::with_room(WAITING_MAX);
+        let (kept, batches) = Lossy::with_room(WAITING_MAX);
+        let telling = async move {
+            tokio::join!(publish(&bus, &cell, events, kept), keep(&bus, &cell, batches));
+        };
+        (Self { waiting }, telling)
     }
 
-    fn with_room(room: usize) -> (Self, mpsc::Receiver<Event>) {
-        let (events, waiting) = mpsc::channel(room);
-        (Self { events, lost: Arc::default() }, waiting)
+    pub fn tell(&mut self, event: Event) {
+        self.waiting.send(event);
+    }
+}
+
+/// A thing that says when it was made, and what stands where some of its kind are missing.
+trait Told: Sized {
+    fn gap_before(&self, missing: u64) -> Self;
+}
+
+/// A queue that drops what finds no room, and says so before the next that does.
+struct Lossy<T> {
+    sender: mpsc::Sender<T>,
+    missing: u64,
+}
+
+impl<T: Told> Lossy<T> {
+    fn with_room(room: usize) -> (Self, mpsc::Receiver<T>) {
+        let (sender, receiver) = mpsc::channel(room);
+        (Self { sender, missing: 0 }, receiver)
     }
 
-    pub fn tell(&self, event: Event) {
-        if self.events.try_send(event).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+    fn send(&mut self, thing: T) {
+        if self.missing > 0 && self.sender.try_send(thing.gap_before(self.missing)).is_ok() {
+            self.missing = 0;
+        }
+        if self.missing > 0 || self.sender.try_send(thing).is_err() {
+            self.missing += 1;
         }
     }
 }
 
-async fn tell(bus: Bus, cell: Cell, mut waiting: mpsc::Receiver<Event>, lost: Arc<AtomicU64>) {
+impl Told for Event {
+    fn gap_before(&self, missing: u64) -> Self {
+        Self {
+            v: VERSION,
+            time_ms: self.time_ms,
+            epoch: self.epoch,
+            kind: "event.lost".into(),
+            text: format!("{missing} events before this were lost on their way here"),
+            ..Self::default()
+        }
+    }
+}
+
+/// An event for the stream.
+struct Encoded {
+    time_ms: Millis,
+    epoch: Epoch,
+    bytes: Vec<u8>,
+}
+
+impl From<&Event> for Encoded {
+    fn from(event: &Event) -> Self {
+        Self { time_ms: event.time_ms, epoch: event.epoch, bytes: encode(event) }
+    }
+}
+
+impl Told for Encoded {
+    fn gap_before(&self, missing: u64) -> Self {
+        let event = Event { time_ms: self.time_ms, epoch: self.epoch, ..Event::default() };
+        (&event.gap_before(missing)).into()
+    }
+}
+
+async fn publish(
+    bus: &Bus,
+    cell: &Cell,
+    mut events: mpsc::Receiver<Event>,
+    mut kept: Lossy<Encoded>,
+) {
+    while let Some(event) = events.recv().await {
+        let encoded = Encoded::from(&event);
+        if let Err(error) = bus.publish(cell.event(&event.kind), encoded.bytes.clone()).await {
+            tracing::debug!(%error, "an event was not published");
+        }
+        kept.send(encoded);
+    }
+}
+
+async fn keep(bus: &Bus, cell: &Cell, mut waiting: mpsc::Receiver<Encoded>) {
     let context = jetstream::new(bus.client().clone());
-    let mut batch = Vec::with_capacity(BATCH_MAX);
+    let (mut batch, mut missing) = (Vec::with_capacity(BATCH_MAX), 0);
     while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        if let Some(gap) = gap(lost.swap(0, Ordering::Relaxed), &batch) {
-            batch.push(gap);
-        }
-        let mut encoded = Vec::with_capacity(batch.len());
-        for event in batch.drain(..) {
-            let bytes = encode(&event);
-            if let Err(error) = bus.publish(cell.event(&event.kind), bytes.clone()).await {
-                tracing::debug!(%error, "an event was not published");
-            }
-            encoded.push(bytes);
-        }
-        for message in Events::join(encoded, MESSAGE_BYTES_MAX) {
-            if !bus.is_connected() {
-                break;
-            }
-            let sent = context.publish(cell.events(), message.into()).await;
-            let kept = match sent {
-                Ok(kept) => kept.await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = kept {
+        let count = batch.len() as u64;
+        let gap = batch.first().filter(|_| missing > 0).map(|first| first.gap_before(missing));
+        let encoded = gap.into_iter().chain(batch.drain(..)).map(|encoded| encoded.bytes).collect();
+        // Where a part of them was taken and another not, more are said to be missing than are.
+        match keep_batch(bus, cell, &context, encoded).await {
+            Ok(()) => missing = 0,
+            Err(error) => {
+                missing += count;
                 tracing::debug!(%error, "events are not in the stream");
             }
         }
     }
 }
 
-/// What is said of events that found no room.
-fn gap(lost: u64, batch: &[Event]) -> Option<Event> {
-    let last = batch.last().filter(|_| lost > 0)?;
-    Some(Event {
-        v: last.v,
-        time_ms: last.time_ms,
-        epoch: last.epoch,
-        kind: "event.lost".into(),
-        text: format!("{lost} events came faster than they could be told"),
-        ..Event::default()
-    })
+async fn keep_batch(
+    bus: &Bus,
+    cell: &Cell,
+    context: &jetstream::Context,
+    encoded: Vec<Vec<u8>>,
+) -> Result<(), async_nats::Error> {
+    for message in Events::join(encoded, MESSAGE_BYTES_MAX) {
+        if !bus.is_connected() {
+            return Err("there is no connection".into());
+        }
+        context.publish(cell.events(), message.into()).await?.await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -95,16 +155,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_finds_no_room_is_counted_and_told_with_the_next() {
-        let (log, mut waiting) = EventLog::with_room(2);
+    fn what_finds_no_room_is_counted_where_it_is_missing() {
+        let (mut log, mut waiting) = Lossy::with_room(3);
         let event = |time_ms| Event { v: 1, time_ms, kind: "task.done".into(), ..Event::default() };
-        (0..5).for_each(|time_ms| log.tell(event(time_ms)));
-        let batch: Vec<Event> = std::iter::from_fn(|| waiting.try_recv().ok()).collect();
-        assert_eq!(batch, [event(0), event(1)]);
-        let lost = log.lost.swap(0, Ordering::Relaxed);
-        let gap = gap(lost, &batch).expect("three are missing");
-        assert_eq!((&*gap.kind, gap.time_ms), ("event.lost", 1));
-        assert!(gap.text.starts_with("3 events"), "{}", gap.text);
-        assert!(super::gap(0, &batch).is_none());
+        (0..5).for_each(|time_ms| log.send(event(time_ms)));
+        let mut take = || waiting.try_recv().expect("it waits");
+        assert_eq!([take(), take()], [event(0), event(1)]);
+        (5..8).for_each(|time_ms| log.send(event(time_ms)));
+        assert_eq!(take(), event(2));
+        let gap = take();
+        assert_eq!((&*gap.kind, gap.time_ms), ("event.lost", 5));
+        assert!(gap.text.starts_with("2 events"), "{}", gap.text);
+        assert_eq!(take(), event(5));
+        log.send(event(8));
+        let gap = take();
+        assert!(gap.text.starts_with("2 events") && gap.time_ms == 8, "{}", gap.text);
+        assert_eq!(take(), event(8));
+        assert!(waiting.try_recv().is_err());
     }
 }

@@ -26,8 +26,8 @@ pub struct Query {
     /// How their kind begins.
     pub kind: String,
     pub filter: Filter,
-    /// So many: the last ones, or the first ones of a time. (Of the last ones of
-    /// a kind or a filter, those among a hundred times as many messages are looked through.)
+    /// So many: the last ones, or the first ones of a time. (The last ones are looked for among a
+    /// hundred times as many.)
     pub count: u64,
     pub since_ms: Option<Millis>,
     /// Those that come, too; from a time on, until there are as many as are wanted.
@@ -43,6 +43,8 @@ impl Query {
     }
 }
 
+/// So many times as many events as are wanted are looked through for them.
+const LOOKED_THROUGH: u64 = 100;
 /// Messages that are looked at first for the last events, and by how many times more if those have
 /// too few.
 const LOOK: u64 = 64;
@@ -75,7 +77,7 @@ impl Client {
                 DeliverPolicy::ByStartSequence { start_sequence: last + 1 }
             }
         };
-        let mut reader = Reader::open(&self, &stream, from).await?;
+        let mut reader = Reader::open(&self, &stream, from, &query).await?;
         let mut left = query.since_ms.map(|_| query.count);
         while left != Some(0) && (query.follow || reader.has_more(last)) {
             let events = tokio::select! {
@@ -100,26 +102,26 @@ impl Client {
         query: &Query,
         last: u64,
     ) -> anyhow::Result<VecDeque<Event>> {
-        let all = query.kind.is_empty() && query.filter.is_empty();
-        let most = query.count.saturating_mul(if all { 1 } else { 100 });
-        let mut look_at = LOOK.min(most);
+        let most = query.count.saturating_mul(LOOKED_THROUGH);
+        let mut look_at = LOOK;
         loop {
             let start_sequence = (last + 1).saturating_sub(look_at).max(1);
             let from = DeliverPolicy::ByStartSequence { start_sequence };
-            let mut reader = Reader::open(self, stream, from).await?;
-            let mut found = VecDeque::new();
+            let mut reader = Reader::open(self, stream, from, query).await?;
+            let (mut found, mut seen) = (VecDeque::new(), 0);
             while reader.has_more(last)
                 && let Some(events) = reader.next().await?
             {
+                seen += events.len() as u64;
                 found.extend(events.into_iter().filter(|event| query.wants(event)));
                 let extra = found.len().saturating_sub(query.count as usize);
                 found.drain(..extra);
             }
             let enough = found.len() as u64 >= query.count;
-            if enough || start_sequence == 1 || look_at >= most {
+            if enough || start_sequence == 1 || seen >= most {
                 return Ok(found);
             }
-            look_at = look_at.saturating_mul(LOOK_MORE).min(most);
+            look_at = look_at.saturating_mul(LOOK_MORE);
         }
     }
 }
@@ -136,8 +138,17 @@ struct Reader {
 }
 
 impl Reader {
-    async fn open(client: &Client, stream: &Stream, from: DeliverPolicy) -> anyhow::Result<Self> {
-        let config = OrderedConfig { deliver_policy: from, ..OrderedConfig::default() };
+    async fn open(
+        client: &Client,
+        stream: &Stream,
+        from: DeliverPolicy,
+        query: &Query,
+    ) -> anyhow::Result<Self> {
+        let mut config = OrderedConfig { deliver_policy: from, ..OrderedConfig::default() };
+        if query.kind.starts_with("audit.") || query.kind == "audit" {
+            // These are few among many, and the server knows which.
+            config.filter_subject = client.cell.audit_events();
+        }
         let consumer = stream.create_consumer(config).await.context("reading the event stream")?;
         let pending = consumer.cached_info().num_pending;
         let messages = consumer.messages().await.context("reading the event stream")?;
