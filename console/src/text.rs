@@ -51,6 +51,11 @@ pub fn clock_ms(ms: Millis) -> String {
     format(ms, "%H:%M:%S%.3f")
 }
 
+/// As [`parse_time`] reads it again.
+pub fn date_time(ms: Millis) -> String {
+    format(ms, "%Y-%m-%dT%H:%M:%S%.3f")
+}
+
 fn format(ms: Millis, format: &str) -> String {
     let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     match time {
@@ -202,6 +207,7 @@ mod tests {
         let at = |text: &str| clock(parse_time(text, now).unwrap());
         assert_eq!(at("14:05"), "14:05:00");
         assert_eq!(at("2023-11-14T03:07"), "03:07:00");
+        assert_eq!(parse_time(&date_time(now + 7), now), Some(now + 7));
         for no in ["", "soon", "-", "-1w", "25:00", "-99999999999d"] {
             assert_eq!(parse_time(no, now), None, "{no}");
         }

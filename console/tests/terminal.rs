@@ -260,7 +260,7 @@ async fn what_is_seen_and_done_at_night() {
     console.wait_for("crawl on n").await;
     console.press("5A");
     console.wait_for("3: 3 failed").await;
-    console.wait_for("bistro forgive --filter state=failed,backoff --yes").await;
+    console.wait_for("bistro forgive --filter=state=failed,backoff --yes").await;
     console.press("\t\r");
     console.wait_for("3 tasks forgiven").await;
     console.press("1D\t\r");

@@ -56,6 +56,8 @@ async fn jobs_and_overrides_outlive_the_scheduler() {
     let said = cell.cli(&["job", "enable", "from_file", "--reason", "now"]).await;
     let beside = "from_file is enabled with priority 1 beside what its file says (version 1)";
     assert_eq!(said, Ok(vec![beside.to_owned()]));
+    let reset = cell.cli(&["job", "reset", "from_file", "--version", "7"]).await;
+    assert!(reset.is_err(), "it is at version 1");
     let stale = cell.cli(&["job", "delete", "made", "--version", "1"]).await;
     let stale = stale.expect_err("it is at version 2").join(" ");
     assert!(stale.contains("is at version 2, not 1"), "{stale}");

@@ -100,6 +100,8 @@ pub enum JobCommand {
         #[arg(long, allow_negative_numbers = true, value_parser = parse_priority)]
         priority: Option<f64>,
         #[command(flatten)]
+        version: VersionArgs,
+        #[command(flatten)]
         audit: AuditArgs,
     },
 }

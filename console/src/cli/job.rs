@@ -66,9 +66,9 @@ pub async fn run(client: &Client, command: JobCommand) -> anyhow::Result<ExitCod
         JobCommand::SetPriority { job, priority, audit } => {
             act(client, Action::Prioritize { job, priority }, audit).await?;
         }
-        JobCommand::Reset { job, enabled, priority, audit } => {
-            let overrides = Overrides { enabled, priority };
-            act(client, Action::Reset { job, overrides }, audit).await?;
+        JobCommand::Reset { job, enabled, priority, version, audit } => {
+            let (overrides, version_id) = (Overrides { enabled, priority }, version.version_id);
+            act(client, Action::Reset { job, overrides, version_id }, audit).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

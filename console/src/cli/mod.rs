@@ -35,7 +35,7 @@ pub async fn act(client: &Client, action: Action, audit: AuditArgs) -> anyhow::R
     });
     let said = said.await;
     bar.finish_and_clear();
-    say!("{}", safe_lines(&said?))?;
+    say!("{}", safe_lines(&said?.text))?;
     Ok(())
 }
 

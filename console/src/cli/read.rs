@@ -19,7 +19,7 @@ use crate::args::{
 };
 use crate::client::Client;
 use crate::client::actions::Action;
-use crate::client::attempts::Attempts;
+use crate::client::attempts::{Attempt, Attempts};
 use crate::text::{attempt_line, safe, task_facts};
 
 pub async fn run(client: &Client, command: ReadCommand) -> anyhow::Result<ExitCode> {
@@ -208,13 +208,9 @@ fn say_reasons(explanation: &Explanation) -> anyhow::Result<()> {
 
 async fn show(client: &Client, request: ExplainRequest, output: OutputArgs) -> anyhow::Result<()> {
     let explanation: Explanation = client.ask(verb::EXPLAIN, &request).await?;
-    let Attempts { attempts, problems } = client.attempts(&request.job, &request.node).await?;
-    for problem in problems {
-        eprintln!("warning: attempts may be missing: {}", safe(&problem));
-    }
     if output.output != Output::Table {
         let mut task = json!(explanation.task);
-        task["attempts"] = json!(attempts);
+        task["attempts"] = json!(attempts(client, &request).await);
         let columns = ["job", "node", "state", "attempt_no", "last", "usage"];
         print_rows(&json!({"items": [task]}), output, &columns)?;
         return Ok(());
@@ -223,8 +219,21 @@ async fn show(client: &Client, request: ExplainRequest, output: OutputArgs) -> a
         say!("{label:<9}{}", safe(&text))?;
     }
     say_reasons(&explanation)?;
-    for attempt in &attempts {
-        say!("{}", safe(&attempt_line(attempt)))?;
+    for attempt in attempts(client, &request).await {
+        say!("{}", safe(&attempt_line(&attempt)))?;
     }
     Ok(())
+}
+
+/// As far as workers answer: what the scheduler has said holds without them.
+async fn attempts(client: &Client, request: &ExplainRequest) -> Vec<Attempt> {
+    let Attempts { attempts, problems } =
+        client.attempts(&request.job, &request.node).await.unwrap_or_else(|error| Attempts {
+            attempts: Vec::new(),
+            problems: vec![format!("{error:#}")],
+        });
+    for problem in problems {
+        eprintln!("warning: attempts may be missing: {}", safe(&problem));
+    }
+    attempts
 }

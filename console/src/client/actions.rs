@@ -2,14 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
+use bistro_common::filter;
 use bistro_common::ids::AttemptId;
 use bistro_common::protocol::api::{
     ApplyReply, ApplyRequest, BulkAction, ForgiveReply, ForgiveRequest, KillReply, KillRequest,
-    ListRequest, PlanReply, PlanRequest, TasksRequest, WorkerDrainRequest, WorkerForgetRequest,
-    WorkerReply, verb,
+    ListRequest, Listing, PlanReply, PlanRequest, TasksRequest, WorkerDrainRequest,
+    WorkerForgetRequest, WorkerReply, WorkerRow, verb,
 };
+use bistro_common::protocol::heartbeat::ClosedReason;
 use bistro_common::protocol::job::{
-    Audit, JobDocument, JobOverrideRequest, JobPutRequest, Origin, Overrides, PutMode,
+    Audit, JobDocument, JobGetRequest, JobOverrideRequest, JobPutRequest, Origin, Overrides,
+    PutMode,
 };
 use bistro_common::protocol::task::{Kill, KillMethod};
 
@@ -45,10 +48,11 @@ pub enum Action {
         job: String,
         priority: f64,
     },
-    /// The job's file holds again, but for these.
+    /// The job's file holds again, but for these. Only at this version of the job, if one is named.
     Reset {
         job: String,
         overrides: Overrides,
+        version_id: Option<u64>,
     },
     /// `words` are what `bistro submit` was given beside the job's name.
     Submit {
@@ -66,6 +70,20 @@ pub enum Action {
     },
     /// One after the other, each whatever has become of those before.
     Each(Vec<Self>),
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Acted {
+    pub text: String,
+    /// What takes it back, where something does, and where it has changed anything.
+    pub undo: Option<Action>,
+}
+
+impl From<String> for Acted {
+    fn from(text: String) -> Self {
+        Self { text, undo: None }
+    }
 }
 
 impl Action {
@@ -101,52 +119,58 @@ impl Action {
 
     /// The command that does the same, of one action.
     fn command(&self) -> Vec<String> {
-        let mut words = vec!["bistro"];
-        let mut options = Vec::new();
-        match self {
-            Self::Kill { job, node, kill, .. } => {
-                words.extend(["kill", job, node]);
-                options = kill_options(*kill);
-            }
+        let (verb, names, options): (&[&str], Vec<&str>, Vec<String>) = match self {
+            Self::Kill { job, node, kill, .. } => (&["kill"], vec![job, node], kill_options(*kill)),
             Self::Forgive { job, node } => {
-                words.extend(["forgive", job]);
-                words.extend(node.as_deref());
+                (&["forgive"], [job].into_iter().chain(node).map(String::as_str).collect(), vec![])
             }
             Self::Apply { action, filter, kill, .. } => {
-                let verb = match action {
-                    BulkAction::Kill => "kill",
-                    BulkAction::Forgive => "forgive",
+                let verb: &[&str] = match action {
+                    BulkAction::Kill => &["kill"],
+                    BulkAction::Forgive => &["forgive"],
                 };
-                words.extend([verb, "--filter", filter, "--yes"]);
-                options = kill_options(*kill);
+                let all = vec![format!("--filter={filter}"), "--yes".to_owned()];
+                (verb, vec![], [all, kill_options(*kill)].concat())
             }
-            Self::Enable { job, on: true } => words.extend(["job", "enable", job]),
-            Self::Enable { job, on: false } => words.extend(["job", "disable", job]),
+            Self::Enable { job, on: true } => (&["job", "enable"], vec![job], vec![]),
+            Self::Enable { job, on: false } => (&["job", "disable"], vec![job], vec![]),
             Self::Prioritize { job, priority } => {
-                words.extend(["job", "set-priority", job]);
-                options.push(priority.to_string());
+                let mut command = words(&["job", "set-priority"], &[job], vec![]);
+                command.push(priority.to_string());
+                return command;
             }
-            Self::Reset { job, overrides } => {
-                words.extend(["job", "reset", job]);
+            Self::Reset { job, overrides, version_id } => {
                 let enabled = overrides.enabled.map(|on| format!("--enabled={on}"));
                 let priority = overrides.priority.map(|number| format!("--priority={number}"));
-                options.extend(enabled.into_iter().chain(priority));
+                let version = version_id.map(|version| format!("--version={version}"));
+                let options = [enabled, priority, version].into_iter().flatten().collect();
+                (&["job", "reset"], vec![job], options)
             }
             Self::Submit { job, words: given, .. } => {
-                words.extend(["submit", "--name", job]);
-                options.extend(given.iter().cloned());
+                let name = vec![format!("--name={job}")];
+                (&["submit"], vec![], [name, given.clone()].concat())
             }
-            Self::Each(_) => {}
-            Self::Drain { worker, on: true } => words.extend(["worker", "drain", worker]),
-            Self::Drain { worker, on: false } => words.extend(["worker", "resume", worker]),
+            Self::Drain { worker, on: true } => (&["worker", "drain"], vec![worker], vec![]),
+            Self::Drain { worker, on: false } => (&["worker", "resume"], vec![worker], vec![]),
             Self::Forget { worker, fenced } => {
-                words.extend(["worker", "forget", worker]);
-                words.extend(fenced.then_some("--i-have-fenced-it"));
+                let fenced = fenced.then(|| "--i-have-fenced-it".to_owned());
+                (&["worker", "forget"], vec![worker], fenced.into_iter().collect())
             }
-        }
-        let words = words.into_iter().map(str::to_owned).chain(options);
-        words.collect()
+            Self::Each(_) => return Vec::new(),
+        };
+        words(verb, &names, options)
     }
+}
+
+/// A command line of ours. No name is taken for an option, however it begins.
+pub fn words(verb: &[&str], names: &[&str], options: Vec<String>) -> Vec<String> {
+    let mut words: Vec<String> = ["bistro"].iter().chain(verb).map(|w| (*w).to_owned()).collect();
+    words.extend(options);
+    if names.iter().any(|name| name.starts_with('-')) {
+        words.push("--".to_owned());
+    }
+    words.extend(names.iter().map(|name| (*name).to_owned()));
+    words
 }
 
 fn kill_options(kill: Option<Kill>) -> Vec<String> {
@@ -169,7 +193,7 @@ impl Client {
         action: Action,
         reason: String,
         mut progress: impl FnMut(u64, u64) -> bool,
-    ) -> anyhow::Result<String> {
+    ) -> anyhow::Result<Acted> {
         match action {
             Action::Each(actions) => self.each(actions, reason, &mut progress).await,
             action => self.act_once(action, reason, &mut progress).await,
@@ -182,27 +206,36 @@ impl Client {
         actions: Vec<Action>,
         reason: String,
         progress: &mut impl FnMut(u64, u64) -> bool,
-    ) -> anyhow::Result<String> {
+    ) -> anyhow::Result<Acted> {
         let (all, mut done, mut refused) = (actions.len() as u64, 0, Vec::new());
+        let (mut undo, mut stopped) = (Vec::new(), String::new());
         for action in actions {
             let what = action.shell();
             match self.act_once(action, reason.clone(), &mut |_, _| true).await {
-                Ok(_) => done += 1,
+                Ok(acted) => {
+                    done += 1;
+                    undo.extend(acted.undo);
+                }
+                Err(error) if error.is::<Unreachable>() && done == 0 => return Err(error),
                 Err(error) if error.is::<Unreachable>() => {
-                    return Err(error.context(format!("{done} were done, then")));
+                    stopped = format!("; then no answer to {what}, which may have been done");
+                    break;
                 }
                 Err(error) => refused.push(format!("{what}: {error:#}")),
             }
             let tried = done + refused.len() as u64;
             if tried < all && !progress(tried, all - tried) {
-                return Ok(format!("{done} done; stopped with {} left", all - tried));
+                stopped = format!("; stopped with {} left", all - tried);
+                break;
             }
         }
-        match refused.first() {
-            None => Ok(format!("{done} done")),
-            Some(first) if done == 0 => Err(anyhow::anyhow!("{first}")),
-            Some(first) => Ok(format!("{done} done, {} refused: {first}", refused.len())),
-        }
+        let refusals = match refused.first() {
+            Some(first) if done == 0 => anyhow::bail!("{first}"),
+            Some(first) => format!(", {} refused: {first}", refused.len()),
+            None => String::new(),
+        };
+        let text = format!("{done} done{refusals}{stopped}");
+        Ok(Acted { text, undo: Action::of_all(undo) })
     }
 
     async fn act_once(
@@ -210,7 +243,7 @@ impl Client {
         action: Action,
         reason: String,
         progress: &mut impl FnMut(u64, u64) -> bool,
-    ) -> anyhow::Result<String> {
+    ) -> anyhow::Result<Acted> {
         let audit = Audit { actor: actor(), reason };
         match action {
             Action::Each(_) => anyhow::bail!("a series within a series"),
@@ -219,44 +252,37 @@ impl Client {
                 let request = KillRequest { attempt, kill, actor, reason };
                 let KillReply { job, node, attempt_no, worker } =
                     self.ask(verb::KILL, &request).await?;
-                Ok(format!("asked {worker} to end {job} on {node} (attempt {attempt_no})"))
+                Ok(format!("asked {worker} to end {job} on {node} (attempt {attempt_no})").into())
             }
             Action::Forgive { job, node } => {
                 let Audit { actor, reason } = audit;
                 let request = ForgiveRequest { job, node, actor, reason };
                 let reply: ForgiveReply = self.ask(verb::FORGIVE, &request).await?;
-                Ok(format!("{} tasks forgiven", reply.forgiven))
+                Ok(format!("{} tasks forgiven", reply.forgiven).into())
             }
             Action::Apply { action, plan, kill, .. } => {
-                self.apply(action, plan, kill, audit, progress).await
+                Ok(self.apply(action, plan, kill, audit, progress).await?.into())
             }
             Action::Enable { job, on } => {
-                let overrides = Overrides { enabled: Some(on), priority: None };
-                self.set(job, false, overrides, audit).await
+                self.change(job, Overrides { enabled: Some(on), priority: None }, audit).await
             }
             Action::Prioritize { job, priority } => {
-                let overrides = Overrides { enabled: None, priority: Some(priority) };
-                self.set(job, false, overrides, audit).await
+                self.change(job, Overrides { enabled: None, priority: Some(priority) }, audit).await
             }
-            Action::Reset { job, overrides } => self.set(job, true, overrides, audit).await,
+            Action::Reset { job, overrides, version_id } => {
+                let request = JobOverrideRequest { job, reset: true, overrides, version_id, audit };
+                Ok(how_it_is(&self.ask(verb::JOB_OVERRIDE, &request).await?).into())
+            }
             Action::Submit { job, definition, .. } => {
                 let document = self.submit(job, definition, audit).await?;
-                Ok(format!("{} waits for its turn", document.job))
+                Ok(format!("{} waits for its turn", document.job).into())
             }
-            Action::Drain { worker, on } => {
-                let request = WorkerDrainRequest { worker, on, audit };
-                let WorkerReply { worker, attempts } =
-                    self.ask(verb::WORKER_DRAIN, &request).await?;
-                Ok(match on {
-                    true => format!("{worker} takes no new work; it still runs {attempts} tasks"),
-                    false => format!("{worker} takes work again"),
-                })
-            }
+            Action::Drain { worker, on } => self.drain(worker, on, audit).await,
             Action::Forget { worker, fenced } => {
                 let request = WorkerForgetRequest { worker, fenced, audit };
                 let WorkerReply { worker, attempts } =
                     self.ask(verb::WORKER_FORGET, &request).await?;
-                Ok(format!("{worker} is forgotten; {attempts} of its tasks were given up"))
+                Ok(format!("{worker} is forgotten; {attempts} of its tasks were given up").into())
             }
         }
     }
@@ -314,15 +340,53 @@ impl Client {
         self.ask(verb::JOB_PUT, &JobPutRequest { job, definition, mode, version_id, audit }).await
     }
 
-    async fn set(
+    async fn change(
         &self,
         job: String,
-        reset: bool,
         overrides: Overrides,
         audit: Audit,
-    ) -> anyhow::Result<String> {
-        let request = JobOverrideRequest { job, reset, overrides, version_id: None, audit };
-        Ok(how_it_is(&self.ask(verb::JOB_OVERRIDE, &request).await?))
+    ) -> anyhow::Result<Acted> {
+        let get = JobGetRequest { job: job.clone() };
+        let before: JobDocument = self.ask(verb::JOB_GET, &get).await?;
+        let (reset, version_id) = (false, None);
+        let request = JobOverrideRequest { job, reset, overrides, version_id, audit };
+        let after: JobDocument = self.ask(verb::JOB_OVERRIDE, &request).await?;
+        Ok(Acted { text: how_it_is(&after), undo: as_before(&before, &after) })
+    }
+
+    async fn drain(&self, worker: String, on: bool, audit: Audit) -> anyhow::Result<Acted> {
+        let filter = filter::exactly("worker", &worker);
+        let list = ListRequest { filter, ..ListRequest::default() };
+        let rows: Listing<WorkerRow> = self.ask(verb::WORKERS, &list).await?;
+        let before = rows.items.first().map(|row| row.closed == Some(ClosedReason::Draining));
+        let request = WorkerDrainRequest { worker, on, audit };
+        let WorkerReply { worker, attempts } = self.ask(verb::WORKER_DRAIN, &request).await?;
+        let text = match on {
+            true => format!("{worker} takes no new work; it still runs {attempts} tasks"),
+            false => format!("{worker} takes work again"),
+        };
+        let undo = (before == Some(!on)).then_some(Action::Drain { worker, on: !on });
+        Ok(Acted { text, undo })
+    }
+}
+
+/// What makes a job as it was before a change, if it was one, and if there was none between that
+/// would be taken back, too.
+fn as_before(before: &JobDocument, after: &JobDocument) -> Option<Action> {
+    let job = before.job.clone();
+    if after.version_id != before.version_id + 1 || before.effective == after.effective {
+        return None;
+    }
+    if before.origin == Origin::File {
+        let (overrides, version_id) = (before.overrides.clone(), Some(after.version_id));
+        return Some(Action::Reset { job, overrides, version_id });
+    }
+    let of =
+        |key: &str| Some(before.effective.get(key)).filter(|old| *old != after.effective.get(key));
+    match (of("enabled"), of("priority")) {
+        (Some(Some(on)), _) => Some(Action::Enable { job, on: on.as_bool()? }),
+        (_, Some(Some(priority))) => Some(Action::Prioritize { job, priority: priority.as_f64()? }),
+        _ => None,
     }
 }
 
@@ -350,7 +414,9 @@ pub fn how_it_is(document: &JobDocument) -> String {
 /// A command as it is typed into a shell.
 pub fn shell(words: &[String]) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./:=,~@%+".contains(c);
-    let quoted = words.iter().map(|word| match !word.is_empty() && word.chars().all(plain) {
+    // At the start of a word a shell means something by these.
+    let bare = |word: &String| !word.starts_with(['~', '=']) && word.chars().all(plain);
+    let quoted = words.iter().map(|word| match !word.is_empty() && bare(word) {
         true => word.clone(),
         false => format!("'{}'", word.replace('\'', "'\\''")),
     });
@@ -363,7 +429,8 @@ mod tests {
     use clap::Parser;
 
     fn all() -> Vec<Action> {
-        let name = || "it's -one".to_owned();
+        // As bad as a name can be.
+        let name = || "--yes it's".to_owned();
         let wait = Kill { method: KillMethod::TermWaitKill, wait_ms: 5_000 };
         let kills = [None, Some(wait), Some(Kill { method: KillMethod::Kill, wait_ms: 0 })];
         let plan = |action, kill| Action::Apply {
@@ -380,10 +447,11 @@ mod tests {
             Action::Enable { job: name(), on: true },
             Action::Enable { job: name(), on: false },
             Action::Prioritize { job: name(), priority: -2.5 },
-            Action::Reset { job: name(), overrides: Overrides::default() },
+            Action::Reset { job: name(), overrides: Overrides::default(), version_id: None },
             Action::Reset {
                 job: name(),
                 overrides: Overrides { enabled: Some(false), priority: Some(-1.5) },
+                version_id: Some(7),
             },
             Action::Submit {
                 job: name(),
@@ -416,8 +484,27 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_a_change_back_takes_nothing_else_back() {
+        let document = |origin: &str, version_id: u64, enabled: bool, overrides: Value| {
+            let value = json!({"job": "j", "origin": origin, "version_id": version_id,
+                "overrides": overrides, "effective": {"enabled": enabled, "priority": 2.0}});
+            serde_json::from_value::<JobDocument>(value).unwrap()
+        };
+        let file =
+            |version_id, enabled| document("file", version_id, enabled, json!({"priority": 2.0}));
+        let overrides = Overrides { enabled: None, priority: Some(2.0) };
+        let reset = Action::Reset { job: "j".to_owned(), overrides, version_id: Some(4) };
+        assert_eq!(as_before(&file(3, true), &file(4, false)), Some(reset));
+        assert_eq!(as_before(&file(3, true), &file(5, false)), None, "there was another change");
+        assert_eq!(as_before(&file(3, true), &file(4, true)), None, "nothing has changed");
+        let store = |version_id, enabled| document("store", version_id, enabled, json!({}));
+        let enable = Action::Enable { job: "j".to_owned(), on: true };
+        assert_eq!(as_before(&store(3, true), &store(4, false)), Some(enable));
+    }
+
+    #[test]
     fn words_are_quoted_for_a_shell() {
-        let words = ["bistro", "kill", "it's", "db1", "", "a b"].map(str::to_owned);
-        assert_eq!(shell(&words), "bistro kill 'it'\\''s' db1 '' 'a b'");
+        let words = ["bistro", "kill", "it's", "db1", "", "a b", "~x", "a~x"].map(str::to_owned);
+        assert_eq!(shell(&words), "bistro kill 'it'\\''s' db1 '' 'a b' '~x' a~x");
     }
 }

@@ -43,6 +43,8 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let directory = path.parent().context("a file is in a directory")?;
     std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
     let new = path.with_extension(format!("new-{}", std::process::id()));
+    // One that a process of this number has left is in the way.
+    let _ = std::fs::remove_file(&new);
     let mut file =
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;

@@ -25,6 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long cells may take to say that they are there.
 const DISCOVERY: Duration = Duration::from_millis(500);
+const CELLS_MAX: usize = 500;
 
 /// The cell did not answer.
 #[derive(Debug)]
@@ -148,7 +149,11 @@ pub async fn find_cells(bus: &Bus) -> anyhow::Result<Vec<String>> {
     let deadline = tokio::time::Instant::now() + DISCOVERY;
     while let Ok(Some(answer)) = tokio::time::timeout_at(deadline, answers.next()).await {
         let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap_or_default();
-        cells.extend(answer["metadata"]["cell"].as_str().map(str::to_owned));
+        // Anybody may answer.
+        let name = answer["metadata"]["cell"].as_str().filter(|name| Cell::new(name).is_ok());
+        if cells.len() < CELLS_MAX {
+            cells.extend(name.map(str::to_owned));
+        }
     }
     Ok(cells.into_iter().collect())
 }

@@ -16,6 +16,9 @@ const WINDOW: u32 = 120;
 /// What a row is, whatever its place.
 pub trait Row: Clone {
     const SORTS: &'static [&'static str];
+    /// A mark is about the thing as it is now, rather than as it was when it was marked: about a
+    /// job, and not about an attempt.
+    const LIVES: bool;
     fn key(&self) -> String;
 }
 
@@ -24,6 +27,7 @@ pub const MARKS_MAX: usize = 1_000;
 
 impl Row for JobRow {
     const SORTS: &'static [&'static str] = &Self::SORTS;
+    const LIVES: bool = true;
     fn key(&self) -> String {
         self.job.clone()
     }
@@ -31,6 +35,7 @@ impl Row for JobRow {
 
 impl Row for NodeRow {
     const SORTS: &'static [&'static str] = &Self::SORTS;
+    const LIVES: bool = true;
     fn key(&self) -> String {
         format!("{}\0{}", self.level, self.node)
     }
@@ -38,6 +43,7 @@ impl Row for NodeRow {
 
 impl Row for WorkerRow {
     const SORTS: &'static [&'static str] = &Self::SORTS;
+    const LIVES: bool = true;
     fn key(&self) -> String {
         self.worker.clone()
     }
@@ -45,6 +51,7 @@ impl Row for WorkerRow {
 
 impl Row for TaskRow {
     const SORTS: &'static [&'static str] = &Self::SORTS;
+    const LIVES: bool = false;
     fn key(&self) -> String {
         format!("{}\0{}", self.job, self.node)
     }
@@ -112,6 +119,11 @@ impl<T: Row> List<T> {
     pub fn take(&mut self, request: &ListRequest, listing: Listing<T>) {
         if *request != self.request() {
             return;
+        }
+        if T::LIVES && !self.marks.is_empty() {
+            for row in &listing.items {
+                self.marks.entry(row.key()).and_modify(|marked| marked.clone_from(row));
+            }
         }
         let first = u64::from(request.page.offset);
         if self.frozen && self.loaded && first == self.first {
@@ -239,6 +251,7 @@ mod tests {
 
     impl Row for u64 {
         const SORTS: &'static [&'static str] = &["a", "b"];
+        const LIVES: bool = true;
         fn key(&self) -> String {
             self.to_string()
         }

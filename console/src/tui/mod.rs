@@ -17,7 +17,7 @@ mod theme;
 mod update;
 mod view;
 
-use crossterm::event::{Event, EventStream, KeyEventKind};
+use crossterm::event::{Event, EventStream, KeyEventKind, MouseButton, MouseEventKind};
 use futures_util::StreamExt;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -193,6 +193,10 @@ pub async fn run(client: Client, settings: Settings) -> anyhow::Result<Left> {
         pace.key |= !keys.is_empty();
         let settled = state.is_settled();
         for message in message.into_iter().chain(keys) {
+            // What is typed after that is not for this cell.
+            if state.quit {
+                break;
+            }
             match update(&mut state, message) {
                 Some(Command::Copy(text)) => terminal.copy(&text)?,
                 Some(Command::Edit(job)) => {
@@ -240,6 +244,11 @@ async fn edit(client: &Client, job: &str, stops: &mut Signal) -> anyhow::Result<
     }
 }
 
+fn mouse_means(kind: MouseEventKind) -> bool {
+    use MouseEventKind::{Down, ScrollDown, ScrollUp};
+    matches!(kind, Down(MouseButton::Left) | ScrollUp | ScrollDown)
+}
+
 /// Keys and resizes, until the terminal is gone.
 fn read_input() -> mpsc::Receiver<Message> {
     let (sender, input) = mpsc::channel(KEYS_MAX);
@@ -263,7 +272,8 @@ fn read_input() -> mpsc::Receiver<Message> {
 fn translate(event: Event) -> Option<Message> {
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => Some(Message::Key(key)),
-        Event::Mouse(event) => Some(Message::Mouse(event)),
+        // A terminal tells every move of it.
+        Event::Mouse(event) if mouse_means(event.kind) => Some(Message::Mouse(event)),
         Event::Paste(text) => Some(Message::Paste(text)),
         Event::Resize(width, height) => Some(Message::Resize(width, height)),
         _ => None,

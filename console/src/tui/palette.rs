@@ -9,10 +9,23 @@ use crate::client::actions::shell;
 /// More matches are not of use.
 const SHOWN_MAX: usize = 200;
 
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The entries stay as they are while somebody chooses among them, whatever comes meanwhile.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Palette {
     pub text: String,
     pub cursor: usize,
+    pub entries: Vec<Entry>,
+}
+
+impl Palette {
+    pub fn new(state: &State) -> Self {
+        Self::find(state, String::new())
+    }
+
+    /// What fits to what is typed now.
+    pub fn find(state: &State, text: String) -> Self {
+        Self { entries: entries(state, &text), text, cursor: 0 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +46,7 @@ pub enum Pick {
 }
 
 /// What fits best to what was typed comes first.
-pub fn entries(state: &State, typed: &str) -> Vec<Entry> {
+fn entries(state: &State, typed: &str) -> Vec<Entry> {
     let mut scored: Vec<(i32, Entry)> =
         all(state).filter_map(|entry| Some((score(&entry.title, typed)?, entry))).collect();
     scored.sort_by_key(|(score, _)| -score);

@@ -152,7 +152,9 @@ impl std::fmt::Display for Route {
         };
         for name in names {
             f.write_str("/")?;
-            byte_serialize(name.as_bytes()).try_for_each(|part| f.write_str(part))?;
+            // A form's spaces are `+`, and a path's are not.
+            let encoded: String = byte_serialize(name.as_bytes()).collect();
+            f.write_str(&encoded.replace('+', "%20"))?;
         }
         let parameters = self.parameters();
         if parameters.is_empty() {
@@ -167,7 +169,8 @@ impl FromStr for Route {
 
     /// Also of an address whose part after `#` is a route.
     fn from_str(text: &str) -> Result<Self, RouteError> {
-        let text = text.rsplit_once('#').map_or(text, |(_, route)| route);
+        let address = text.split_once('#').filter(|(before, _)| before.contains("://"));
+        let text = address.map_or(text, |(_, route)| route);
         let (path, query) = text.split_once('?').unwrap_or((text, ""));
         let mut names = path.trim_matches('/').split('/').map(decoded);
         let view = names.next().unwrap_or_default();
@@ -185,16 +188,24 @@ impl FromStr for Route {
             ("task", [job, node]) => Self::Task { job: job.clone(), node: node.clone() },
             _ => return Err(RouteError::NoView(path.to_owned())),
         };
+        let mut texts = names;
         for (key, value) in parse(query.as_bytes()) {
             route.set(&key, &value)?;
+            texts.push(value.into_owned());
         }
-        Ok(route)
+        // Names and filters have none, and a terminal would obey some of them.
+        match texts.into_iter().find(|text| text.contains(char::is_control)) {
+            Some(value) => {
+                Err(RouteError::BadValue { what: "text without control characters", value })
+            }
+            None => Ok(route),
+        }
     }
 }
 
-/// A part of a path. What a form does with spaces and `+` is right here, too: names are written so.
+/// A part of a path, which is like a form's value but for `+` and `&`.
 fn decoded(part: &str) -> String {
-    let pair = format!("={}", part.replace('&', "%26"));
+    let pair = format!("={}", part.replace('&', "%26").replace('+', "%2B"));
     parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
@@ -264,7 +275,7 @@ impl State {
             }
             View::Logs => Route::Logs(self.logs.query.clone()),
             View::Events => {
-                let (filter, since_ms) = (self.events.filter.clone(), self.events.since_ms);
+                let (filter, since_ms) = (self.events.filter.clone(), self.events.from.since_ms);
                 Route::Events { filter, since_ms }
             }
             View::Health => Route::Health,
@@ -305,7 +316,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn routes() -> impl Strategy<Value = Route> {
-        let text = || "[ -~é\u{0}]{0,12}";
+        let text = || "[ -~é]{0,12}";
         let name = || "[ -~é]{1,12}";
         let query = || (text(), text()).prop_map(|(filter, sort)| Query { filter, sort });
         let logs = (prop::option::of(name()), prop::option::of(name()), any::<Option<u64>>());
@@ -347,8 +358,19 @@ mod tests {
         assert_eq!("/job/a%2Fb".parse(), Ok(Route::Job("a/b".to_owned())));
         let both = "/task/a/b".parse::<Route>().unwrap();
         assert_eq!(both, Route::Task { job: "a".to_owned(), node: "b".to_owned() });
-        for wrong in ["", "job", "task/a", "nowhere", "jobs/x", "health?filter=x", "logs?since=now"]
-        {
+        assert_eq!("job/a+b".parse(), Ok(Route::Job("a+b".to_owned())));
+        assert_eq!("tasks?filter=node~#3".parse(), Ok(tasks("node~#3")));
+        for wrong in [
+            "tasks?filter=%1b[201~",
+            "job/%0a",
+            "",
+            "job",
+            "task/a",
+            "nowhere",
+            "jobs/x",
+            "health?filter=x",
+            "logs?since=now",
+        ] {
             assert!(wrong.parse::<Route>().is_err(), "{wrong}");
         }
         let error = "tsks".parse::<Route>().unwrap_err().to_string();

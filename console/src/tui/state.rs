@@ -132,19 +132,27 @@ pub struct Events {
     pub events: VecDeque<Event>,
     /// As typed; applied to what is here.
     pub filter: String,
+    pub from: EventsFrom,
+    pub up: usize,
+}
+
+/// Which events are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EventsFrom {
     /// From this time on, rather than the last ones.
     pub since_ms: Option<Millis>,
-    pub up: usize,
+    /// How often others were wanted before: the same ones may be wanted again.
+    asked: u32,
 }
 
 impl Events {
     pub fn ask(&mut self, filter: String, since_ms: Option<Millis>) {
         self.filter = filter;
-        if self.since_ms != since_ms {
+        if self.from.since_ms != since_ms {
             self.events.clear();
             // From the top on, for those of a time: there are never so many.
             self.up = if since_ms.is_some() { 2 * EVENTS_MAX } else { 0 };
-            self.since_ms = since_ms;
+            self.from = EventsFrom { since_ms, asked: self.from.asked.wrapping_add(1) };
         }
     }
 }
@@ -167,8 +175,6 @@ pub struct Confirm {
     pub title: String,
     pub lines: Vec<String>,
     pub action: Action,
-    /// What takes it back, where something does.
-    pub undo: Option<Action>,
     /// It is about marked rows, whose marks it takes away.
     pub marked: bool,
     /// For kills: ways to ask for the end, and which of them is chosen.
@@ -295,7 +301,7 @@ pub struct Wants {
     pub node: Option<Names>,
     pub logs: Option<Query>,
     /// And from which time on.
-    pub events: Option<Option<Millis>>,
+    pub events: Option<EventsFrom>,
     pub health: bool,
     /// Other cells.
     pub cells: bool,
@@ -376,7 +382,7 @@ impl State {
                 names: Vec::new(),
             }),
             logs: is(View::Logs).then(|| self.logs.query.clone()),
-            events: is(View::Events).then_some(self.events.since_ms),
+            events: is(View::Events).then_some(self.events.from),
             health: is(View::Health),
             cells: self.palette.is_some() && self.cells.is_some(),
         }
@@ -389,7 +395,10 @@ impl State {
             View::Nodes => self.nodes.loaded || self.nodes.problem.is_some(),
             View::Workers => self.workers.loaded || self.workers.problem.is_some(),
             View::Tasks => self.tasks.loaded || self.tasks.problem.is_some(),
-            View::Grid => self.grid.in_sync || self.grid.trouble.is_some(),
+            View::Grid => {
+                let whole = self.grid.in_sync && self.grid.wanted_subtree().is_none();
+                whole || self.grid.trouble.is_some()
+            }
             View::Logs => self.logs.loaded,
             View::Job => self.job.document.is_some() || self.job.problem.is_some(),
             View::Task => self.explanation.is_some() || self.refused.is_some(),

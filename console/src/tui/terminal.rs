@@ -20,15 +20,17 @@ use std::io::{IsTerminal, Write, stdout};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Where standard error was before it was diverted, and where it goes now.
 static STDERR: Mutex<Option<(OwnedFd, PathBuf)>> = Mutex::new(None);
-/// Whether the screen is taken; held while something is written to it, so that no frame comes after
-/// it was given back.
-static TAKEN: Mutex<bool> = Mutex::new(false);
+/// The screen is taken: frames may be written to it.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Held while a frame is written, so that none comes after the screen was given back.
+static WRITING: Mutex<()> = Mutex::new(());
 /// The last frame may take so long when the console leaves.
 const LAST_FRAME: Duration = Duration::from_secs(1);
 
@@ -91,12 +93,12 @@ impl Output {
         std::thread::spawn(move || {
             for frame in queue {
                 let began = Instant::now();
-                let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-                if *taken {
+                let writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+                if TAKEN.load(Ordering::SeqCst) {
                     // A terminal that is gone is noticed by who reads its keys.
                     let _ = stdout().write_all(&frame).and_then(|()| stdout().flush());
                 }
-                drop(taken);
+                drop(writing);
                 if done.send(began.elapsed()).is_err() {
                     return;
                 }
@@ -142,7 +144,7 @@ impl Terminal {
         restore_on_panic();
         // Whether there is colour is decided by the theme, not by each widget.
         crossterm::style::force_color_output(true);
-        enter(mouse)?;
+        enter(mouse).inspect_err(|_| restore())?;
         let pending = Pending::default();
         let mut screen = match ratatui::Terminal::new(CrosstermBackend::new(pending.clone())) {
             Ok(screen) => screen,
@@ -226,9 +228,8 @@ impl Terminal {
         Ok(())
     }
 
-    /// Lets the last frame go out before anything else is written; says whether it has. A terminal
-    /// that does not read takes nothing else either.
-    fn finish(&mut self) -> bool {
+    /// Lets the last frame go out, if the terminal reads it.
+    fn finish(&mut self) {
         let deadline = Instant::now() + LAST_FRAME;
         while self.is_busy() && Instant::now() < deadline {
             match self.output.written.try_recv() {
@@ -236,7 +237,6 @@ impl Terminal {
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }
-        !self.is_busy()
     }
 
     fn screen(&mut self) -> &mut Screen {
@@ -246,24 +246,17 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let reads = self.finish();
+        self.finish();
         // It complains to standard error if the terminal is gone, which would be a panic if that
         // were back already.
         self.screen = None;
-        match reads {
-            true => restore(),
-            // Whoever writes to it now waits for it, too.
-            false => {
-                let _ = disable_raw_mode();
-                return_stderr();
-            }
-        }
+        restore();
     }
 }
 
 fn enter(mouse: bool) -> std::io::Result<()> {
     enable_raw_mode()?;
-    *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    TAKEN.store(true, Ordering::SeqCst);
     if mouse {
         execute!(stdout(), EnableMouseCapture)?;
     }
@@ -271,20 +264,24 @@ fn enter(mouse: bool) -> std::io::Result<()> {
     execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)
 }
 
-/// Does as much as it can; there is nobody to tell what failed.
+/// Does as much as it can; there is nobody to tell what failed. Once is enough: a panic does it, and
+/// then what unwinds from it.
 fn leave() {
-    // A frame that is being written comes first, unless the terminal does not read it.
-    let deadline = Instant::now() + LAST_FRAME;
-    loop {
-        match TAKEN.try_lock() {
-            Ok(mut taken) if *taken => break *taken = false,
-            // It was given back before: by a panic, and now by what unwinds from it.
-            Ok(_) | Err(TryLockError::Poisoned(_)) => return,
-            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => break,
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
-        }
+    if !TAKEN.swap(false, Ordering::SeqCst) {
+        return;
     }
     let _ = disable_raw_mode();
+    // A frame that is being written comes first. A terminal that does not read takes nothing else
+    // either, and whoever writes to it waits for it.
+    let deadline = Instant::now() + LAST_FRAME;
+    let _writing = loop {
+        match WRITING.try_lock() {
+            Ok(writing) => break writing,
+            Err(TryLockError::Poisoned(error)) => break error.into_inner(),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
     let _ = execute!(
         stdout(),
         EndSynchronizedUpdate,

@@ -14,11 +14,11 @@ use bistro_common::protocol::view::GridPlace;
 
 use super::grid::Names;
 use super::keys::Keymap;
-use super::state::{JobView, State, View};
+use super::state::{EventsFrom, JobView, State, View};
 use super::theme::Theme;
 use super::update::{Command, Message, update};
 use super::view;
-use crate::client::actions::Action;
+use crate::client::actions::{Acted, Action};
 use crate::client::attempts::{Attempt, Attempts};
 use crate::client::logs::{Line, Tail};
 
@@ -261,7 +261,7 @@ fn show(view: View) -> State {
     for (kind, job) in kinds {
         let event = json!({"v": 1, "time_ms": NOW, "epoch": 1, "kind": kind, "job": job,
             "actor": "ann"});
-        update(&mut state, Message::Event(None, from(event)));
+        update(&mut state, Message::Event(EventsFrom::default(), from(event)));
     }
     assert_eq!(state.view, view);
     state
@@ -346,7 +346,7 @@ fn a_kill_is_about_the_attempt_that_was_shown_whatever_the_list_does() {
     take_tasks(&mut state, json!([running_task("db2", 7), running_task("db1", 1)]));
     press(&mut state, KeyCode::Tab);
     press(&mut state, KeyCode::Down);
-    let Some(Command::Act { action: Action::Kill { attempt, node, kill, .. }, .. }) =
+    let Some(Command::Act(Action::Kill { attempt, node, kill, .. })) =
         press(&mut state, KeyCode::Enter)
     else {
         panic!("a kill was confirmed");
@@ -405,7 +405,7 @@ fn actions_on_all_that_pass_a_filter_are_planned_and_then_confirmed() {
     assert!(screen(&state).contains("2: 2 running"), "{}", screen(&state));
     press(&mut state, KeyCode::Tab);
     let confirmed = press(&mut state, KeyCode::Enter);
-    let Some(Command::Act { action: Action::Apply { plan, .. }, .. }) = confirmed else {
+    let Some(Command::Act(Action::Apply { plan, .. })) = confirmed else {
         panic!("it is applied");
     };
     assert_eq!(plan, "3-1");
@@ -434,35 +434,29 @@ fn a_plan_that_comes_late_takes_nobodys_keys() {
 #[test]
 fn what_was_done_can_be_taken_back() {
     let mut state = show(View::Jobs);
-    let before = |origin: &str| {
-        let mut row = job("scrape");
-        row["origin"] = json!(origin);
-        row["overrides"] = json!({"priority": 3.0});
-        json!([row])
-    };
-    let back = [
-        ("store", Action::Enable { job: "scrape".to_owned(), on: true }),
-        ("file", {
-            let overrides = from(json!({"priority": 3.0}));
-            Action::Reset { job: "scrape".to_owned(), overrides }
-        }),
-    ];
-    for (origin, expected) in back {
-        let request = state.jobs.request();
-        update(&mut state, Message::Jobs(request, Ok(listing(before(origin)))));
-        press(&mut state, KeyCode::Char('D'));
-        press(&mut state, KeyCode::Tab);
-        let Some(Command::Act { action, undo }) = press(&mut state, KeyCode::Enter) else {
-            panic!("it is disabled");
-        };
-        assert_eq!(action, Action::Enable { job: "scrape".to_owned(), on: false });
-        update(&mut state, Message::Done(Ok("scrape is disabled".to_owned()), undo));
-        assert!(screen(&state).contains("(u undoes it)"));
-        press(&mut state, KeyCode::Char('u'));
-        press(&mut state, KeyCode::Tab);
-        let undone = press(&mut state, KeyCode::Enter);
-        assert_eq!(undone, Some(Command::Act { action: expected, undo: None }));
-    }
+    press(&mut state, KeyCode::Char('D'));
+    press(&mut state, KeyCode::Tab);
+    let enable = |on| Action::Enable { job: "scrape".to_owned(), on };
+    assert_eq!(press(&mut state, KeyCode::Enter), Some(Command::Act(enable(false))));
+    let text = "scrape is disabled".to_owned();
+    update(&mut state, Message::Done(Acted { text, undo: Some(enable(true)) }));
+    assert!(screen(&state).contains("(u undoes it)"));
+    press(&mut state, KeyCode::Char('u'));
+    assert!(screen(&state).contains("bistro job enable scrape"), "{}", screen(&state));
+    press(&mut state, KeyCode::Tab);
+    assert_eq!(press(&mut state, KeyCode::Enter), Some(Command::Act(enable(true))));
+    // Of a series it is said what it is, however long it is.
+    let each = (0..100).map(|n| Action::Enable { job: format!("job-{n}"), on: true });
+    let undo = Action::of_all(each.collect());
+    update(&mut state, Message::Done(Acted { text: "100 done".to_owned(), undo }));
+    press(&mut state, KeyCode::Char('u'));
+    let shown = screen(&state);
+    assert!(shown.contains("100 commands") && shown.contains("and 94 more"), "{shown}");
+    press(&mut state, KeyCode::Esc);
+    // What may have been done cannot be taken back, and what was before is not the last change.
+    update(&mut state, Message::Done("no answer".to_owned().into()));
+    press(&mut state, KeyCode::Char('u'));
+    assert!(screen(&state).contains("nothing to take back"), "{}", screen(&state));
 }
 
 #[test]
@@ -580,11 +574,12 @@ fn events_are_filtered_here() {
     press(&mut state, KeyCode::Char('@'));
     type_text(&mut state, "-1h");
     press(&mut state, KeyCode::Enter);
-    assert_eq!(state.wants().events, Some(Some(NOW - 3_600_000)));
+    let wanted = state.wants().events.unwrap();
+    assert_eq!(wanted.since_ms, Some(NOW - 3_600_000));
     let event = json!({"v": 1, "time_ms": NOW, "epoch": 1, "kind": "audit.kill"});
-    update(&mut state, Message::Event(None, from(event.clone())));
+    update(&mut state, Message::Event(EventsFrom::default(), from(event.clone())));
     assert!(state.events.events.is_empty(), "it is not from then");
-    update(&mut state, Message::Event(Some(NOW - 3_600_000), from(event)));
+    update(&mut state, Message::Event(wanted, from(event)));
     assert_eq!(state.events.events.len(), 1);
 }
 

@@ -18,6 +18,7 @@ use bistro_common::protocol::api::{CellStatus, ListRequest, Listing, NodeRow, Pa
 use super::state::{EVENTS_MAX, LINES_MAX, Wants};
 use super::update::{Command, Message};
 use crate::client::actions::Action;
+use crate::client::attempts::Of;
 use crate::client::events;
 use crate::client::logs::Query;
 use crate::client::{Client, Unreachable, find_cells};
@@ -33,6 +34,7 @@ const OVERUSED: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(2);
 /// All workers are asked for this.
 const ATTEMPTS: Duration = Duration::from_secs(5);
+const ATTEMPTS_MAX: Duration = Duration::from_secs(60);
 const LOG_LINES: u32 = 1_000;
 const PAST_EVENTS: u64 = 1_000;
 const BATCHES_MAX: usize = 16;
@@ -59,7 +61,7 @@ pub fn start(
 /// Carries out a command and says how it went.
 pub async fn perform(client: Client, command: Command, out: mpsc::Sender<Message>) {
     let message = match command {
-        Command::Act { action, undo } => act(&client, action, undo, &out).await,
+        Command::Act(action) => act(&client, action, &out).await,
         Command::Plan(action, filter) => match client.plan(action, &filter).await {
             Ok(plan) => Message::Planned(action, filter, plan),
             Err(error) => Message::Notice(format!("refused: {error:#}")),
@@ -81,24 +83,22 @@ fn save(path: &str, text: &str) -> std::io::Result<()> {
     OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
 }
 
-async fn act(
-    client: &Client,
-    action: Action,
-    undo: Option<Action>,
-    out: &mpsc::Sender<Message>,
-) -> Message {
+async fn act(client: &Client, action: Action, out: &mpsc::Sender<Message>) -> Message {
     let progress = |done: u64, left: u64| {
         // Whoever leaves the console does not want the rest done unseen.
         let text = format!("{done} done, {left} left");
         !matches!(out.try_send(Message::Notice(text)), Err(mpsc::error::TrySendError::Closed(_)))
     };
     let went = client.act(action, "from the console".to_owned(), progress).await;
-    // Silence is no refusal: nobody knows.
-    let why = |error: anyhow::Error| match error.is::<Unreachable>() {
-        true => format!("no answer, it may have been done: {}", one_line(&error)),
-        false => format!("refused: {}", one_line(&error)),
-    };
-    Message::Done(went.map_err(why), undo)
+    match went {
+        Ok(acted) => Message::Done(acted),
+        // Silence is no refusal: nobody knows, and what came before is not the last change.
+        Err(error) if error.is::<Unreachable>() => {
+            let text = format!("no answer, it may have been done: {}", one_line(&error));
+            Message::Done(text.into())
+        }
+        Err(error) => Message::Notice(format!("refused: {}", one_line(&error))),
+    }
 }
 
 async fn connections(client: Client, out: mpsc::Sender<Message>) {
@@ -203,22 +203,26 @@ async fn logs(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Send
 /// The attempts of the task in sight, anew whenever another begins or ends.
 async fn attempts(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
     while let Some(of) = wanted(&mut wants, |wants| wants.attempts.clone()).await {
-        // What its workers do not answer is tried again, as long as somebody looks.
-        let wait = match client.attempts(&of.job, &of.node).await {
-            Ok(attempts) => {
-                let missing = !attempts.problems.is_empty();
-                if out.send(Message::Attempts(of.clone(), attempts)).await.is_err() {
-                    return;
-                }
-                missing.then_some(ATTEMPTS)
-            }
-            Err(_) => Some(POLL),
-        };
-        let other = |wants: &Wants| wants.attempts.as_ref() != Some(&of);
-        match wait {
-            Some(wait) => drop(tokio::time::timeout(wait, until(&mut wants, other)).await),
-            None => until(&mut wants, other).await,
+        let mut changed = wants.clone();
+        tokio::select! {
+            () = attempts_of(&client, &of, &out) => {}
+            () = until(&mut changed, |wants| wants.attempts.as_ref() != Some(&of)) => {}
         }
+    }
+}
+
+/// What some workers do not answer is tried again, less and less often, as long as somebody looks.
+async fn attempts_of(client: &Client, of: &Of, out: &mpsc::Sender<Message>) {
+    let mut wait = ATTEMPTS;
+    loop {
+        if let Ok(attempts) = client.attempts(&of.job, &of.node).await {
+            let whole = attempts.problems.is_empty();
+            if out.send(Message::Attempts(of.clone(), attempts)).await.is_err() || whole {
+                return std::future::pending().await;
+            }
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(ATTEMPTS_MAX);
     }
 }
 
@@ -265,14 +269,15 @@ async fn follow_events(
     out: mpsc::Sender<Message>,
 ) {
     let mut past = PAST_EVENTS;
-    while let Some(since_ms) = wanted(&mut wants, |wants| wants.events).await {
+    while let Some(from) = wanted(&mut wants, |wants| wants.events).await {
+        let since_ms = from.since_ms;
         let count = if since_ms.is_some() { EVENTS_MAX as u64 } else { past };
         let query = events::Query { count, since_ms, follow: true, ..Default::default() };
         let (sender, mut events) = mpsc::channel(BATCHES_MAX);
         let mut following = JoinSet::new();
         following.spawn(client.clone().events(query, sender));
         let mut changed = wants.clone();
-        let other = until(&mut changed, |wants| wants.events.is_some_and(|now| now != since_ms));
+        let other = until(&mut changed, |wants| wants.events.is_some_and(|now| now != from));
         tokio::pin!(other);
         let mut came = 0;
         loop {
@@ -288,7 +293,7 @@ async fn follow_events(
                     // After a loss, those that are here do not come again.
                     past = 0;
                     came += 1;
-                    if out.send(Message::Event(since_ms, event)).await.is_err() {
+                    if out.send(Message::Event(from, event)).await.is_err() {
                         return;
                     }
                 }

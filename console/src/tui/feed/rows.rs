@@ -93,8 +93,12 @@ async fn ask_rows(client: &Client, wants: &Wants) -> Vec<Message> {
         messages.push(Message::Job(Box::new(job_view(client, job.clone()).await)));
     }
     if let Some((job, node)) = wants.task.clone() {
-        let asked = ask::<Explanation>(client, verb::EXPLAIN, &ExplainRequest { job, node }).await;
-        messages.extend(answered(asked).map(|task| Message::Task(task.map(Box::new))));
+        let request = ExplainRequest { job: job.clone(), node: node.clone() };
+        let asked = ask::<Explanation>(client, verb::EXPLAIN, &request).await;
+        messages.extend(
+            answered(asked)
+                .map(|task| Message::Task(task.map(Box::new).map_err(|why| (job, node, why)))),
+        );
     }
     if let Some(wanted) = &wants.node
         && let Ok(names) = names(client, wanted).await

@@ -87,7 +87,7 @@ fn marked_rows_are_what_actions_are_about_in_sight_or_not() {
     assert!(shown.contains("scrape on db1 #2") && shown.contains("hidden   1"), "{shown}");
     press(&mut state, KeyCode::Tab);
     let confirmed = press(&mut state, KeyCode::Enter);
-    let Some(Command::Act { action: Action::Each(each), .. }) = confirmed else {
+    let Some(Command::Act(Action::Each(each))) = confirmed else {
         panic!("both are killed");
     };
     let attempts = each.iter().map(|action| match action {
@@ -113,6 +113,22 @@ fn a_single_mark_that_is_not_under_the_cursor_says_so() {
 }
 
 #[test]
+fn a_marked_job_is_as_it_is_now_and_the_editor_is_about_the_cursor() {
+    let mut state = show(View::Jobs);
+    press_char(&mut state, 'm');
+    assert_eq!(press_char(&mut state, 'E'), Some(Command::Edit("backup".to_owned())));
+    // Somebody else disables the marked one meanwhile.
+    let mut disabled = job("scrape");
+    disabled["enabled"] = json!(false);
+    let request = state.jobs.request();
+    let rows = json!([disabled, job("backup")]);
+    update(&mut state, Message::Jobs(request, Ok(listing(rows))));
+    press_char(&mut state, 'D');
+    let shown = screen(&state);
+    assert!(shown.contains("Let tasks be started by these?"), "{shown}");
+}
+
+#[test]
 fn a_command_is_submitted_as_it_is_typed_or_it_is_said_what_is_wrong() {
     let mut state = show(View::Jobs);
     press_char(&mut state, 'S');
@@ -124,8 +140,7 @@ fn a_command_is_submitted_as_it_is_typed_or_it_is_said_what_is_wrong() {
     press(&mut state, KeyCode::Enter);
     press(&mut state, KeyCode::Tab);
     let confirmed = press(&mut state, KeyCode::Enter);
-    let Some(Command::Act { action: Action::Submit { job, definition, .. }, .. }) = confirmed
-    else {
+    let Some(Command::Act(Action::Submit { job, definition, .. })) = confirmed else {
         panic!("it is submitted");
     };
     assert_eq!((job.as_str(), &definition["command"]), ("nightly", &json!(["backup.sh", "db 17"])));
@@ -180,6 +195,8 @@ fn the_mouse_chooses_and_never_confirms() {
     assert_eq!(state.view, View::Grid);
     click(&mut state, 21, 4);
     assert_eq!((state.grid.row, state.grid.column), (0, 2));
+    click(&mut state, 21, 23);
+    assert_eq!((state.grid.row, state.grid.column), (0, 2), "there is no job below the grid");
     press(&mut state, KeyCode::Esc);
     press_char(&mut state, '5');
     press_char(&mut state, 'K');

@@ -42,7 +42,7 @@ fn rows(tasks: &[(String, u8)]) -> Value {
 
 fn attempt_of(command: Option<Command>) -> Option<AttemptId> {
     match command {
-        Some(Command::Act { action: Action::Kill { attempt, .. }, .. }) => Some(attempt),
+        Some(Command::Act(Action::Kill { attempt, .. })) => Some(attempt),
         _ => None,
     }
 }

@@ -10,6 +10,7 @@ pub use press::events_filter;
 use crossterm::event::{KeyEvent, MouseEvent};
 
 use bistro_common::Millis;
+use bistro_common::filter;
 use bistro_common::protocol::api::{
     BulkAction, CellStatus, Explanation, Grid, JobRow, ListRequest, Listing, NodeRow, PlanReply,
     TaskRow, WorkerRow,
@@ -18,10 +19,12 @@ use bistro_common::protocol::event::Event;
 use bistro_common::protocol::view::{GridDelta, GridPlace};
 
 use super::grid::{Names, Subtree};
-use super::state::{EVENTS_MAX, JobView, LINES_MAX, NOTICE_MS, State, View};
-use crate::client::actions::Action;
+use super::palette::Palette;
+use super::state::{EVENTS_MAX, EventsFrom, JobView, LINES_MAX, Logs, NOTICE_MS, State, View};
+use crate::client::actions::{Acted, Action, words};
 use crate::client::attempts::{Attempts, Of};
 use crate::client::logs::{Line, Query, Tail};
+use crate::text::date_time;
 
 pub enum Message {
     Key(KeyEvent),
@@ -39,7 +42,7 @@ pub enum Message {
     Workers(ListRequest, Result<Listing<WorkerRow>, String>),
     Tasks(ListRequest, Result<Listing<TaskRow>, String>),
     Job(Box<JobView>),
-    Task(Result<Box<Explanation>, String>),
+    Task(Result<Box<Explanation>, (String, String, String)>),
     Attempts(Of, Attempts),
     Overused(Vec<NodeRow>),
     Grid(GridPlace, Grid),
@@ -51,21 +54,17 @@ pub enum Message {
     Cells(Vec<String>),
     Logs(Query, Tail),
     LogLines(Query, Vec<Line>),
-    /// Of those from this time on, or of the last ones.
-    Event(Option<Millis>, Event),
+    Event(EventsFrom, Event),
     Planned(BulkAction, String, PlanReply),
-    /// How an action went, and what takes it back.
-    Done(Result<String, String>, Option<Action>),
+    /// What an action has changed, or may have.
+    Done(Acted),
     Notice(String),
 }
 
 /// What is to be done outside.
 #[derive(Debug, PartialEq)]
 pub enum Command {
-    Act {
-        action: Action,
-        undo: Option<Action>,
-    },
+    Act(Action),
     Plan(BulkAction, String),
     /// A job, in an editor that has the terminal meanwhile.
     Edit(String),
@@ -121,7 +120,11 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
                 state.refused = None;
             }
         }
-        Message::Task(Err(why)) => (state.explanation, state.refused) = (None, Some(why)),
+        Message::Task(Err((job, node, why))) => {
+            if state.task == Some((job, node)) {
+                (state.explanation, state.refused) = (None, Some(why));
+            }
+        }
         Message::Attempts(of, attempts) => {
             if state.task.as_ref().is_some_and(|(j, n)| *j == of.job && *n == of.node) {
                 state.attempts = Some(attempts);
@@ -144,6 +147,10 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
         Message::Cells(cells) => {
             let here = &state.cell;
             state.cells = Some(cells.into_iter().filter(|cell| cell != here).collect());
+            // Nothing moves under a cursor that somebody has moved.
+            if let Some(text) = state.palette.take_if(|p| p.cursor == 0).map(|p| p.text) {
+                state.palette = Some(Palette::find(state, text));
+            }
         }
         Message::Logs(query, tail) if query == state.logs.query => {
             let logs = &mut state.logs;
@@ -153,7 +160,7 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
             logs.up = if query.since_ms.is_some() { logs.lines.len() } else { 0 };
         }
         Message::LogLines(query, lines) if query == state.logs.query => on_lines(state, lines),
-        Message::Event(since_ms, event) if since_ms == state.events.since_ms => {
+        Message::Event(from, event) if from == state.events.from => {
             let shown = events_filter(state).is_ok_and(|filter| event.passes(&filter));
             let events = &mut state.events;
             // Who looks at older ones keeps looking at them, and who asked for a time at its first.
@@ -165,7 +172,7 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
         }
         Message::Logs(..) | Message::LogLines(..) | Message::Event(..) => {}
         Message::Planned(action, filter, plan) => questions::planned(state, action, filter, plan),
-        Message::Done(Ok(text), undo) => {
+        Message::Done(Acted { text, undo }) => {
             state.undo = undo;
             let undo = match &state.undo {
                 Some(_) => format!("  ({} undoes it)", state.keymap.key_of(super::keys::Key::Undo)),
@@ -173,7 +180,6 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
             };
             say(state, text + &undo);
         }
-        Message::Done(Err(why), _) => say(state, why),
         Message::Notice(text) => say(state, text),
     }
     None
@@ -202,46 +208,57 @@ fn on_lines(state: &mut State, lines: Vec<Line>) {
 /// The command line that shows the same as a view.
 pub fn command_of_view(state: &State, view: View) -> Option<Vec<String>> {
     let list = |name: &str, query: &super::list::Query| {
-        let mut words = vec!["bistro".to_owned(), name.to_owned()];
-        if !query.filter.is_empty() {
-            words.extend(["--filter".to_owned(), query.filter.clone()]);
-        }
-        if !query.sort.is_empty() {
-            words.push(format!("--sort={}", query.sort));
-        }
-        words
+        let option =
+            |name: &str, value: &str| (!value.is_empty()).then(|| format!("--{name}={value}"));
+        let options = [option("filter", &query.filter), option("sort", &query.sort)];
+        words(&[name], &[], options.into_iter().flatten().collect())
     };
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     Some(match view {
         View::Jobs => list("jobs", &state.jobs.query),
         View::Nodes => list("nodes", &state.nodes.query),
         View::Workers => list("workers", &state.workers.query),
         View::Tasks => list("tasks", &state.tasks.query),
-        View::Grid => words(&["bistro", "tasks", "-o", "ndjson"]),
-        View::Health => words(&["bistro", "doctor"]),
-        View::Job => words(&["bistro", "job", "get", &state.job.job]),
+        View::Grid => {
+            let under = state.grid.under().map(|node| filter::exactly("under", node));
+            let filter = under.map(|under| format!("--filter={under}"));
+            let format = ["-o".to_owned(), "ndjson".to_owned()];
+            words(&["tasks"], &[], filter.into_iter().chain(format).collect())
+        }
+        View::Health => words(&["doctor"], &[], Vec::new()),
+        View::Job => words(&["job", "get"], &[&state.job.job], Vec::new()),
         View::Task => {
             let (job, node) = state.task.as_ref()?;
-            words(&["bistro", "task", "show", job, node])
+            words(&["task", "show"], &[job, node], Vec::new())
         }
         View::Events => {
-            let mut command = words(&["bistro", "events", "-f"]);
+            let mut options = vec!["-f".to_owned()];
             if !state.events.filter.is_empty() {
-                command.extend(words(&["--filter", &state.events.filter]));
+                options.push(format!("--filter={}", state.events.filter));
             }
-            command
+            options.extend(state.events.from.since_ms.map(since));
+            words(&["events"], &[], options)
         }
         View::Logs => {
             let query = &state.logs.query;
-            let mut command = words(&["bistro", "logs", "-f"]);
-            command.extend(query.job.iter().chain(&query.node).cloned());
-            for (flag, value) in [
-                ("--grep", query.regex.clone()),
-                ("--worker", query.worker.as_ref().map(ToString::to_string)),
-            ] {
-                command.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value]));
-            }
-            command
+            let streams: Vec<_> = query.streams.iter().map(|stream| stream.as_str()).collect();
+            let streams = (query.streams != Logs::STREAMS).then(|| streams.join(","));
+            let worker = query.worker.as_ref().map(ToString::to_string);
+            let options = [
+                Some("-f".to_owned()),
+                query.regex.as_ref().map(|regex| format!("--grep={regex}")),
+                worker.map(|worker| format!("--worker={worker}")),
+                streams.map(|streams| format!("--stream={streams}")),
+                query.since_ms.map(since),
+            ];
+            // There is no command for a node's lines of all jobs.
+            let node = query.node.as_ref().filter(|_| query.job.is_some());
+            let names: Vec<&str> = query.job.iter().chain(node).map(String::as_str).collect();
+            words(&["logs"], &names, options.into_iter().flatten().collect())
         }
     })
+}
+
+/// The option for a time, as a shell's user in the same time zone would give it.
+fn since(time_ms: Millis) -> String {
+    format!("--since={}", date_time(time_ms))
 }

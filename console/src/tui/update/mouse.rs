@@ -59,6 +59,9 @@ fn press(state: &mut State, x: u16, y: u16) {
 
 /// Puts the cursor on a line of a list; says whether it was there.
 fn choose<T: Row>(list: &mut List<T>, line: usize, height: u16) -> bool {
+    if !list.loaded {
+        return false;
+    }
     let rows = usize::from(height).saturating_sub(crate::tui::view::FRAME_ROWS + LIST_HEAD);
     let (first, shown) = list.shown(rows);
     let Some(at) = line.checked_sub(LIST_HEAD).filter(|at| *at < shown.len()) else { return false };

@@ -11,12 +11,13 @@ use super::typing::{filter_live, filter_of, find, on_palette_key, on_prompt_key,
 use super::{Command, command_of_view, questions, say};
 use crate::client::actions::shell;
 use crate::client::logs::Query as LogQuery;
+use crate::text::safe;
 use crate::tui::keys::Key;
 use crate::tui::list::{List, MARKS_MAX, Query, Row};
 use crate::tui::palette::Palette;
 use crate::tui::route::Route;
 use crate::tui::state::{PromptKind, State, View};
-use crate::tui::view::{grid_size, scroll_max, shown_events};
+use crate::tui::view::{grid_size, help_scroll_max, scroll_max, shown_events};
 
 /// Nobody goes back further.
 const BACK_MAX: usize = 16;
@@ -38,10 +39,10 @@ pub fn on_key(state: &mut State, event: KeyEvent) -> Option<Command> {
     }
     let key = state.keymap.meaning(event, state.view);
     if let Some(scroll) = state.help {
-        let all = state.keymap.in_view(state.view).count();
+        let most = help_scroll_max(state);
         state.help = match key {
-            Some(Key::Down | Key::PageDown) => Some((scroll + 1).min(all)),
-            Some(Key::Up | Key::PageUp) => Some(scroll.saturating_sub(1)),
+            Some(Key::Down | Key::PageDown) if most > 0 => Some((scroll + 1).min(most)),
+            Some(Key::Up | Key::PageUp) if most > 0 => Some(scroll.saturating_sub(1)),
             _ => None,
         };
         return None;
@@ -55,7 +56,7 @@ pub(super) fn on_command(state: &mut State, key: Key) -> Option<Command> {
     match key {
         Key::Quit => state.quit = true,
         Key::Help => state.help = Some(0),
-        Key::Palette => state.palette = Some(Palette::default()),
+        Key::Palette => state.palette = Some(Palette::new(state)),
         Key::Back => back(state),
         Key::Go(view) => go(state, view),
         Key::NextView => {
@@ -134,11 +135,10 @@ fn on_confirm_key(state: &mut State, event: KeyEvent) -> Option<Command> {
             if confirm.marked {
                 state.clear_marks();
             }
-            let action = match confirm.ways.get(confirm.way) {
+            return Some(Command::Act(match confirm.ways.get(confirm.way) {
                 Some((_, way)) => confirm.action.by(*way),
                 None => confirm.action,
-            };
-            return Some(Command::Act { action, undo: confirm.undo });
+            }));
         }
         KeyCode::Esc | KeyCode::Char('n' | 'q') => state.confirm = None,
         _ => {}
@@ -219,11 +219,13 @@ fn back(state: &mut State) {
             state.logs.query.since_ms = None;
             state.logs.reload();
         }
-        View::Events if state.events.since_ms.is_some() => {
+        View::Events if state.events.from.since_ms.is_some() => {
             let filter = state.events.filter.clone();
             state.events.ask(filter, None);
         }
-        View::Grid if state.back.is_empty() => state.grid.show_under(None),
+        View::Grid if state.back.is_empty() && state.grid.under().is_some() => {
+            state.grid.show_under(None);
+        }
         // A list that was opened from another is left with its filter.
         _ if filtered && state.back.is_empty() => filter_live(state, String::new()),
         _ => {
@@ -340,7 +342,8 @@ fn open_logs(state: &mut State) {
 }
 
 fn copy(state: &mut State, words: Option<Vec<String>>) -> Option<Command> {
-    let command = shell(&words?);
+    // Nothing that is pasted may be more than one line.
+    let command = safe(&shell(&words?));
     say(state, format!("copied: {command}"));
     Some(Command::Copy(command))
 }
@@ -378,16 +381,19 @@ fn ask_priority(state: &mut State) {
     }
 }
 
-/// The question is the editor: what is left as it was changes nothing.
+/// The question is the editor: what is left as it was changes nothing. It is about the job under the
+/// cursor, whatever is marked: there is one editor.
 fn edit(state: &mut State) -> Option<Command> {
-    match changeable_jobs(state).as_slice() {
-        [] => None,
-        [row] => Some(Command::Edit(row.job.clone())),
-        _ => {
-            say(state, "one at a time: esc takes the marks away");
-            None
-        }
+    let row = match state.view {
+        View::Jobs => state.jobs.chosen(),
+        _ => state.job.row.as_ref(),
+    };
+    match row.map(|row| row.job.clone()) {
+        _ if state.read_only => say(state, "this console is read-only"),
+        Some(job) => return Some(Command::Edit(job)),
+        None => say(state, "there is no job under the cursor"),
     }
+    None
 }
 
 fn mark(state: &mut State) {

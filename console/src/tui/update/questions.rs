@@ -4,7 +4,6 @@
 use bistro_common::filter;
 use bistro_common::protocol::api::{BulkAction, JobRow, PlanReply, TaskRow, TaskState, WorkerRow};
 use bistro_common::protocol::heartbeat::ClosedReason;
-use bistro_common::protocol::job::Origin;
 use bistro_common::protocol::task::{Kill, KillMethod};
 
 use super::{Command, say};
@@ -54,7 +53,9 @@ pub fn ask(state: &mut State, key: Key) {
         _ => false,
     };
     let text = match key {
-        _ if strayed => "the row that you were on is gone: choose one".to_owned(),
+        _ if strayed && state.marks() == 0 => {
+            "the row that you were on is gone: choose one".to_owned()
+        }
         Key::Undo => "there is nothing to take back".to_owned(),
         Key::Kill => match tasks(state).as_slice() {
             [] => "there is no task under the cursor".to_owned(),
@@ -86,16 +87,7 @@ pub fn jobs(state: &State) -> Vec<&JobRow> {
 fn question(title: &str, facts: &[(&str, &str)], action: Action) -> Confirm {
     let lines = facts.iter().map(|(label, text)| format!("{label:<8} {text}")).collect();
     let title = title.to_owned();
-    Confirm {
-        title,
-        lines,
-        action,
-        undo: None,
-        marked: false,
-        ways: Vec::new(),
-        way: 0,
-        yes: false,
-    }
+    Confirm { title, lines, action, marked: false, ways: Vec::new(), way: 0, yes: false }
 }
 
 /// One question about several: `what` is how one of them is called, with what each one is and what
@@ -103,16 +95,22 @@ fn question(title: &str, facts: &[(&str, &str)], action: Action) -> Confirm {
 fn series(state: &State, title: &str, what: &str, each: Vec<(String, Action)>) -> Option<Confirm> {
     let (names, actions): (Vec<_>, Vec<_>) = each.into_iter().unzip();
     let mut lines = vec![format!("marked   {} {what}", names.len())];
-    lines.extend(names.iter().take(NAMED).map(|name| format!("         {name}")));
-    if names.len() > NAMED {
-        lines.push(format!("         and {} more", names.len() - NAMED));
-    }
+    lines.extend(first_of(&names));
     let hidden = state.hidden_marks();
     if hidden > 0 {
         lines.push(format!("hidden   {hidden} marked ones are not in sight"));
     }
     let action = Action::of_all(actions)?;
     Some(Confirm { lines, marked: true, ..question(title, &[], action) })
+}
+
+fn first_of(names: &[String]) -> Vec<String> {
+    let mut lines: Vec<_> =
+        names.iter().take(NAMED).map(|name| format!("         {name}")).collect();
+    if names.len() > NAMED {
+        lines.push(format!("         and {} more", names.len() - NAMED));
+    }
+    lines
 }
 
 fn kill(state: &State) -> Option<Confirm> {
@@ -187,29 +185,19 @@ fn drain(state: &State) -> Option<Confirm> {
     let on = !rows.iter().all(is_drained);
     let rows: Vec<_> = rows.into_iter().filter(|row| is_drained(row) != on).collect();
     let title = if on { "Give no new work to" } else { "Let work be taken again by" };
-    let action = |row: &WorkerRow, on| Action::Drain { worker: row.worker.clone(), on };
-    let undo = Action::of_all(rows.iter().map(|row| action(row, !on)).collect());
-    let confirm = match rows.as_slice() {
+    let action = |row: &WorkerRow| Action::Drain { worker: row.worker.clone(), on };
+    match rows.as_slice() {
         [row] if state.marks() == 0 => {
             let running = format!("{} tasks, which go on", row.running);
             let facts = [("worker", row.worker.as_str()), ("host", &row.host), ("runs", &running)];
-            question(&format!("{title} this worker?"), &facts, action(row, on))
+            Some(question(&format!("{title} this worker?"), &facts, action(row)))
         }
         rows => {
             let of = |row: &&WorkerRow| {
-                (format!("{}: {} tasks, which go on", row.worker, row.running), action(row, on))
+                (format!("{}: {} tasks, which go on", row.worker, row.running), action(row))
             };
-            series(state, &format!("{title} these?"), "workers", rows.iter().map(of).collect())?
+            series(state, &format!("{title} these?"), "workers", rows.iter().map(of).collect())
         }
-    };
-    Some(Confirm { undo, ..confirm })
-}
-
-/// What makes a job as it was before a change.
-fn as_before(row: &JobRow, opposite: Action) -> Action {
-    match row.origin {
-        Origin::File => Action::Reset { job: row.job.clone(), overrides: row.overrides.clone() },
-        Origin::Store => opposite,
     }
 }
 
@@ -219,28 +207,32 @@ fn toggle(state: &State) -> Option<Confirm> {
     let on = !rows.iter().any(|row| row.enabled);
     let rows: Vec<_> = rows.into_iter().filter(|row| row.enabled != on).collect();
     let title = if on { "Let tasks be started by" } else { "Let nothing more be started by" };
-    let action = |row: &JobRow, on| Action::Enable { job: row.job.clone(), on };
-    let undo = rows.iter().map(|row| as_before(row, action(row, !on))).collect();
+    let action = |row: &JobRow| Action::Enable { job: row.job.clone(), on };
     let running = |row: &JobRow| {
         let count = row.counts.get(&TaskState::Running).copied().unwrap_or(0);
         format!("{count} tasks, which go on")
     };
-    let confirm = match rows.as_slice() {
+    match rows.as_slice() {
         [row] if state.marks() == 0 => {
             let facts = [("job", row.job.as_str()), ("runs", &running(row))];
-            question(&format!("{title} this job?"), &facts, action(row, on))
+            Some(question(&format!("{title} this job?"), &facts, action(row)))
         }
         rows => {
-            let of = |row: &&JobRow| (format!("{}: {}", row.job, running(row)), action(row, on));
-            series(state, &format!("{title} these?"), "jobs", rows.iter().map(of).collect())?
+            let of = |row: &&JobRow| (format!("{}: {}", row.job, running(row)), action(row));
+            series(state, &format!("{title} these?"), "jobs", rows.iter().map(of).collect())
         }
-    };
-    Some(Confirm { undo: Action::of_all(undo), ..confirm })
+    }
 }
 
 fn undo(state: &State) -> Option<Confirm> {
-    let action = state.undo.clone()?;
-    Some(question("Take the last change back?", &[("does", &action.shell())], action))
+    let (title, action) = ("Take the last change back?", state.undo.clone()?);
+    let Action::Each(actions) = &action else {
+        return Some(question(title, &[("does", &action.shell())], action));
+    };
+    let commands: Vec<_> = actions.iter().map(Action::shell).collect();
+    let mut lines = vec![format!("does     {} commands", commands.len())];
+    lines.extend(first_of(&commands));
+    Some(Confirm { lines, ..question(title, &[], action) })
 }
 
 /// What was typed as the priority of jobs.
@@ -249,23 +241,21 @@ pub fn prioritize(state: &mut State, rows: &[JobRow], typed: &str) {
     else {
         return say(state, format!("{typed:?} is not a number"));
     };
-    let action = |row: &JobRow, priority| Action::Prioritize { job: row.job.clone(), priority };
-    let undo = rows.iter().map(|row| as_before(row, action(row, row.priority))).collect();
-    let confirm = match rows {
+    let action = |row: &JobRow| Action::Prioritize { job: row.job.clone(), priority };
+    state.confirm = match rows {
         [row] if state.marks() == 0 => {
             let change = format!("{} -> {priority}", row.priority);
             let facts = [("job", row.job.as_str()), ("priority", &change)];
-            Some(question("Change this job's priority?", &facts, action(row, priority)))
+            Some(question("Change this job's priority?", &facts, action(row)))
         }
         rows => {
             let of = |row: &JobRow| {
-                (format!("{}: {} -> {priority}", row.job, row.priority), action(row, priority))
+                (format!("{}: {} -> {priority}", row.job, row.priority), action(row))
             };
             let each = rows.iter().map(of).collect();
             series(state, "Change the priority of these?", "jobs", each)
         }
     };
-    state.confirm = confirm.map(|confirm| Confirm { undo: Action::of_all(undo), ..confirm });
 }
 
 /// What was typed as a command to be run once.

@@ -8,7 +8,7 @@ use super::press::{on_command, open_job, open_tasks};
 use super::{Command, questions, say};
 use crate::text::{clock_ms, parse_time};
 use crate::tui::list::{List, Query, Row};
-use crate::tui::palette::{self, Palette, Pick};
+use crate::tui::palette::{Palette, Pick};
 use crate::tui::state::{Prompt, PromptKind, State, View};
 
 /// Nobody types more.
@@ -36,20 +36,17 @@ pub(super) fn on_palette_key(state: &mut State, event: KeyEvent) -> Option<Comma
         KeyCode::Esc => state.palette = None,
         KeyCode::Up => palette.cursor = palette.cursor.saturating_sub(1),
         KeyCode::Down | KeyCode::Tab => {
-            let typed = palette.text.clone();
-            let last = palette::entries(state, &typed).len().saturating_sub(1);
-            if let Some(palette) = &mut state.palette {
-                palette.cursor = (palette.cursor + 1).min(last);
-            }
+            palette.cursor = (palette.cursor + 1).min(palette.entries.len().saturating_sub(1));
         }
         KeyCode::Enter => {
-            let Palette { text, cursor } = state.palette.take()?;
-            let entry = palette::entries(state, &text).into_iter().nth(cursor)?;
+            let Palette { cursor, entries, .. } = state.palette.take()?;
+            let entry = entries.into_iter().nth(cursor)?;
             return pick(state, entry.pick);
         }
         code => {
-            palette.cursor = 0;
-            type_into(&mut palette.text, code);
+            let mut text = std::mem::take(&mut palette.text);
+            type_into(&mut text, code);
+            state.palette = Some(Palette::find(state, text));
         }
     }
     None

@@ -59,7 +59,7 @@ pub fn at(state: &State, line: usize, column: usize) -> Option<(usize, usize)> {
     let grid = &state.grid;
     let (width, height) = grid_size(state);
     let (scale, first, first_cell) = window(grid, width, height);
-    let row = (first + line.checked_sub(1)?) * scale.jobs;
+    let row = (first + line.checked_sub(1).filter(|line| *line < height)?) * scale.jobs;
     let shown = grid.shown(row);
     let node = shown.start + (first_cell + column) * scale.nodes;
     shown.contains(&node).then_some((row, node))

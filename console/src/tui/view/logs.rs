@@ -169,7 +169,7 @@ pub fn events(state: &State, area: Rect) -> Vec<Line<'static>> {
         (filter, Ok(_)) => filter.to_owned(),
         (_, Err(problem)) => problem,
     };
-    let at = match (state.events.since_ms, state.events.up) {
+    let at = match (state.events.from.since_ms, state.events.up) {
         (Some(since), _) if all.len() >= EVENTS_MAX => {
             format!("from {}, as many as fit; @ goes on", clock(since))
         }

@@ -24,6 +24,7 @@ use crate::text::{clock, fit, safe, span};
 
 pub use grid::{LEFT as GRID_LEFT, at as grid_at, grid_size};
 pub use logs::shown_events;
+pub use overlay::help_scroll_max;
 
 /// Below this, words that glyphs and numbers stand for are left out.
 const NARROW: u16 = 76;

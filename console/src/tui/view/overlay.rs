@@ -10,11 +10,13 @@ use ratatui::widgets::{Block, Clear, Paragraph};
 use super::fold;
 use crate::text::{fit, safe};
 use crate::tui::list::first_shown;
-use crate::tui::palette::{Palette, entries};
+use crate::tui::palette::Palette;
 use crate::tui::state::{Confirm, State};
 
 /// Rows for the command line that does the same.
 const COMMAND_ROWS: usize = 2;
+/// More does not fit into them.
+const COMMAND_CHARS: usize = 1_000;
 
 /// A frame of characters that every terminal has.
 const ASCII: border::Set<'_> = border::Set {
@@ -47,7 +49,8 @@ pub fn confirm(state: &State, confirm: &Confirm, frame: &mut Frame<'_>) {
     }
     if spacious {
         // Of a long series the start says enough.
-        let command = fold(&confirm.action.shell(), width, state.theme.quiet);
+        let command: String = confirm.action.shell().chars().take(COMMAND_CHARS).collect();
+        let command = fold(&command, width, state.theme.quiet);
         lines.extend(command.into_iter().take(COMMAND_ROWS));
         lines.push(Line::raw(""));
     }
@@ -71,7 +74,7 @@ pub fn confirm(state: &State, confirm: &Confirm, frame: &mut Frame<'_>) {
 pub fn palette(state: &State, palette: &Palette, frame: &mut Frame<'_>) {
     let width = usize::from(frame.area().width).saturating_sub(6).min(100);
     let height = usize::from(frame.area().height).saturating_sub(6).clamp(1, 20);
-    let entries = entries(state, &palette.text);
+    let entries = &palette.entries;
     let first = first_shown(palette.cursor, entries.len(), height);
     let mut lines = vec![Line::from(vec![
         Span::styled(":", state.theme.title),
@@ -95,7 +98,13 @@ pub fn palette(state: &State, palette: &Palette, frame: &mut Frame<'_>) {
 /// What keys do. Two columns where one is too long and there is room for them.
 const COLUMN: usize = 38;
 
-pub fn help(state: &State, scroll: usize, frame: &mut Frame<'_>) {
+/// How far help can be scrolled.
+pub fn help_scroll_max(state: &State) -> usize {
+    let (width, height) = state.size;
+    help_lines(state, width, height).len().saturating_sub(usize::from(height.saturating_sub(2)))
+}
+
+fn help_lines(state: &State, width: u16, height: u16) -> Vec<Line<'static>> {
     let mut lines: Vec<_> = state
         .keymap
         .in_view(state.view)
@@ -106,8 +115,8 @@ pub fn help(state: &State, scroll: usize, frame: &mut Frame<'_>) {
             ])
         })
         .collect();
-    let height = usize::from(frame.area().height).saturating_sub(2);
-    let column = usize::from(frame.area().width).saturating_sub(4) / 2;
+    let height = usize::from(height).saturating_sub(2);
+    let column = usize::from(width).saturating_sub(4) / 2;
     if lines.len() > height && column >= COLUMN - 1 {
         let rest = lines.split_off(lines.len().div_ceil(2));
         for (left, right) in lines.iter_mut().zip(rest) {
@@ -116,9 +125,14 @@ pub fn help(state: &State, scroll: usize, frame: &mut Frame<'_>) {
             right.spans.into_iter().for_each(|span| left.push_span(span));
         }
     }
-    let keys = if lines.len() > height { "down: more" } else { "any key closes" };
-    let first = scroll.min(lines.len().saturating_sub(height));
-    let lines = lines.into_iter().skip(first).collect();
+    lines
+}
+
+pub fn help(state: &State, scroll: usize, frame: &mut Frame<'_>) {
+    let most = help_scroll_max(state);
+    let keys = if most > 0 { "down: more" } else { "any key closes" };
+    let lines = help_lines(state, state.size.0, state.size.1);
+    let lines = lines.into_iter().skip(scroll.min(most)).collect();
     boxed(state, frame, &format!("Keys in {} ({keys})", state.view.title()), lines);
 }
 
