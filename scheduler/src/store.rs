@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 
 use bistro_common::ids::{CellId, Epoch, TaskName};
 use bistro_core::{Record, Snapshot, TaskRecord};
+use std::sync::Arc;
+
+mod task_row;
 
 const JOURNAL: TableDefinition<u64, &[u8]> = TableDefinition::new("journal");
 /// Keyed by [`key_of`]; a value is the last record of its key.
@@ -22,6 +25,8 @@ const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 /// The first byte of every value. A store that a later build wrote is refused, not guessed at.
 const FORMAT: u8 = 1;
+/// Of a task's row that is not JSON.
+const TASK_ROW: u8 = 2;
 
 /// redb's default would be a gigabyte.
 const CACHE_BYTES: usize = 64 << 20;
@@ -54,6 +59,8 @@ pub enum StoreError {
     Record(#[source] serde_json::Error),
     #[error("a record in the store is empty")]
     Empty,
+    #[error("the record of a task in the store cannot be read: {key:?}")]
+    TaskRow { key: String },
 }
 
 impl<E: Into<redb::Error>> From<E> for StoreError {
@@ -145,8 +152,7 @@ impl Store {
                 let Some((_, value)) = journal.pop_first()? else { break };
                 let bytes = value.value();
                 let record: Record = decode(bytes)?;
-                let kept = (!is_removal(&record)).then(|| bytes.to_vec());
-                last.insert(key_of(&record), kept);
+                last.insert(key_of(&record), row_of(&record, bytes));
             }
             for (key, kept) in &last {
                 match kept {
@@ -183,10 +189,10 @@ impl Store {
         let mut snapshot = Snapshot::default();
         for row in state.iter()? {
             let (key, value) = row?;
-            if key.value().starts_with(TASK) {
-                // Most rows are these, and a tagged record takes twice the time to read.
-                let kept: KeptTask = decode(value.value())?;
-                snapshot.tasks.push((kept.task, kept.record));
+            if let Some(name) = key.value().strip_prefix(TASK) {
+                // They lie job by job.
+                let before = snapshot.tasks.last().map(|(task, _): &(TaskName, _)| &task.job);
+                snapshot.tasks.push(read_task(name, before, value.value())?);
                 continue;
             }
             match decode(value.value())? {
@@ -207,11 +213,41 @@ impl Store {
     }
 }
 
-/// What a [`Record::Task`] holds.
+/// What a [`Record::Task`] holds, as it was kept before there were other rows.
 #[derive(Deserialize)]
 struct KeptTask {
-    task: TaskName,
     record: TaskRecord,
+}
+
+/// A task's record, whose key goes on with `name`. Many have the job of the one before.
+fn read_task(
+    name: &str,
+    before: Option<&Arc<str>>,
+    bytes: &[u8],
+) -> Result<(TaskName, TaskRecord), StoreError> {
+    let no_row = || StoreError::TaskRow { key: name.to_owned() };
+    let names = name
+        .split_once(':')
+        .and_then(|(length, names)| names.split_at_checked(length.parse().ok()?));
+    let (job, node) = names.ok_or_else(no_row)?;
+    let job = before.filter(|before| ***before == *job).cloned().unwrap_or_else(|| job.into());
+    let record = match bytes.split_first() {
+        Some((&TASK_ROW, row)) => task_row::decode(row).ok_or_else(no_row)?,
+        _ => decode::<KeptTask>(bytes)?.record,
+    };
+    Ok((TaskName { job, node: node.into() }, record))
+}
+
+/// What is kept of a record that was encoded so; nothing of one that takes another away.
+fn row_of(record: &Record, encoded: &[u8]) -> Option<Vec<u8>> {
+    match record {
+        Record::Task { record, .. } => {
+            let mut row = vec![TASK_ROW];
+            task_row::encode(record, &mut row);
+            Some(row)
+        }
+        record => (!is_removal(record)).then(|| encoded.to_vec()),
+    }
 }
 
 /// What the keys of tasks begin with.
@@ -287,6 +323,35 @@ mod tests {
             second.snapshot.tasks.iter().map(|(t, r)| (&*t.node, r.attempt_no)).collect();
         assert_eq!(numbers, [("a", 2), ("b", 1)]);
         assert_eq!(second.snapshot.fenced, [incarnation]);
+    }
+
+    #[test]
+    fn rows_of_an_earlier_build_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap().store;
+        let records = [task("a", 1), task("é:b", 7)];
+        let transaction = store.database.begin_write().unwrap();
+        {
+            let mut state = transaction.open_table(STATE).unwrap();
+            for record in &records {
+                state.insert(key_of(record).as_str(), encode(record).as_slice()).unwrap();
+            }
+        }
+        transaction.commit().unwrap();
+        drop(store);
+        let opened = Store::open(directory.path()).unwrap();
+        let read = opened.snapshot.tasks.into_iter();
+        let read: Vec<_> = read.map(|(task, record)| Record::Task { task, record }).collect();
+        assert_eq!(read, records);
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_named() {
+        for key in ["", "x:y", "9:ab", "1é", "2:é"] {
+            assert!(read_task(key, None, &[TASK_ROW, 0, 0, 0, 0, 0, 0]).is_err() == (key != "2:é"));
+        }
+        let error = read_task("1:ab", None, &[TASK_ROW, 99]).unwrap_err();
+        assert!(error.to_string().contains("1:ab"), "{error}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::Core;
 use crate::attempts::Attempt;
 use crate::forest::NodeIx;
 use crate::io::Effect;
+use crate::parked::OfJob;
 use crate::record::{Definition, Record};
 use crate::tasks::{TaskIx, TaskRecord};
 
@@ -306,7 +307,7 @@ impl Core {
                 self.settle_task(task, record);
             }
         }
-        for (node, record) in self.parked.get_mut(job).into_iter().flatten() {
+        for (node, record) in self.parked.get_mut(job).into_iter().flat_map(OfJob::iter_mut) {
             *record = fresh(record);
             let task = TaskName::new(job, node.clone());
             out.push(Effect::Persist(Record::Task { task, record: record.clone() }));

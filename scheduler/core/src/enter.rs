@@ -15,6 +15,7 @@ use crate::Core;
 use crate::attempts::{Attempt, Stage};
 use crate::forest::Forest;
 use crate::io::Effect;
+use crate::parked::{self, OfJob};
 use crate::plan::{Draft, Plan};
 use crate::record::{AttemptRecord, WorkerRecord};
 use crate::tasks::{Gate, JobIx, Known, Phase, TaskIx, TaskRecord};
@@ -23,9 +24,6 @@ use crate::workers::WorkerIx;
 /// So many tasks and attempts are entered in one step: about 10 ms. In tests it takes several steps,
 /// too.
 const ENTERED_PER_STEP: usize = if cfg!(test) { 3 } else { 8_192 };
-
-/// Records of a job's tasks by the names of their nodes.
-pub type OfJob = FxHashMap<Arc<str>, TaskRecord>;
 
 /// What is still to be entered.
 #[derive(Debug)]
@@ -45,7 +43,7 @@ pub struct Entering {
 struct Parked {
     name: Arc<str>,
     job: JobIx,
-    records: hash_map::IntoIter<Arc<str>, TaskRecord>,
+    records: parked::IntoIter,
 }
 
 impl Core {
@@ -109,9 +107,14 @@ impl Core {
         self.backoffs.clear();
         self.homeless.clear();
         self.half_entered = true;
+        let in_plan = self.parked.iter().filter(|(job, _)| self.plan.job(job).is_some());
+        // A table that grows while millions come in is copied again and again.
+        let to_come = self.records.len() + in_plan.map(|(_, of_job)| of_job.len()).sum::<usize>();
+        let records = std::mem::take(&mut self.records).into_iter();
+        self.records.reserve(to_come);
         self.entering = Some(Box::new(Entering {
             jobs: former.jobs.iter().map(|job| self.plan.job(&job.config.name)).collect(),
-            records: std::mem::take(&mut self.records).into_iter(),
+            records,
             parked: std::mem::take(&mut self.parked).into_iter(),
             of_job: None,
             attempts: self.attempts.slots(),
@@ -198,7 +201,12 @@ impl Core {
                 Some(job) => {
                     entering.of_job = Some(Parked { name, job, records: of_job.into_iter() });
                 }
-                None => self.parked.entry(name).or_default().extend(of_job),
+                None => match self.parked.entry(name) {
+                    hash_map::Entry::Vacant(vacant) => drop(vacant.insert(of_job)),
+                    hash_map::Entry::Occupied(mut known) => {
+                        of_job.into_iter().for_each(|(node, r)| known.get_mut().insert(node, r));
+                    }
+                },
             }
             return true;
         }

@@ -88,7 +88,7 @@ impl Core {
         out.push(Effect::Persist(Record::Task { task: name.clone(), record: record.clone() }));
         match task {
             Some(task) => self.settle_task(task, record),
-            None => drop(self.parked.entry(name.job).or_default().insert(name.node, record)),
+            None => self.parked.entry(name.job).or_default().insert(name.node, record),
         }
     }
 

@@ -62,7 +62,7 @@ fn about<T: Row>(state: &State, list: &List<T>, what: &str, rows: usize) -> Line
     line.push_span(Span::styled(marked, state.theme.title));
     let flags = [
         (list.frozen, "  frozen"),
-        (list.strayed, "  the row that you were on is gone"),
+        (list.strayed, "  your row is gone"),
         (!list.loaded && !list.rows.is_empty(), "  ..."),
     ];
     for (_, text) in flags.into_iter().filter(|(is_so, _)| *is_so) {
