@@ -18,6 +18,7 @@ pub mod nats;
 pub mod protocol;
 pub mod status;
 pub mod subject;
+pub mod varint;
 
 /// Milliseconds since the Unix epoch, on a clock that never goes back within one process.
 ///

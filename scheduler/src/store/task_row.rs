@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use bistro_common::ids::AttemptId;
 use bistro_common::protocol::task::Usage;
 use bistro_common::status::TaskStatus;
+use bistro_common::varint::{put, take};
 use bistro_core::{Phase, TaskRecord};
 
 /// What follows the numbers.
@@ -54,7 +55,7 @@ pub fn encode(record: &TaskRecord, out: &mut Vec<u8>) {
         usage.map(|usage| usage.cpu_ms),
         memory,
     ];
-    numbers.into_iter().flatten().for_each(|number| put(number, out));
+    numbers.into_iter().flatten().for_each(|number| put(out, number));
     if let Some(rest) = rest {
         serde_json::to_writer(out, &rest).expect("a vector takes every write");
     }
@@ -88,32 +89,6 @@ pub fn decode(mut bytes: &[u8]) -> Option<TaskRecord> {
         backoff_seconds,
         lost,
     })
-}
-
-/// Seven bits a byte, the lowest first; the eighth says that there are more.
-fn put(mut number: u64, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let part = u64::from(byte & 0x7f);
-        if part << shift >> shift != part {
-            return None;
-        }
-        number |= part << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use bistro_common::Millis;
 use bistro_common::ids::{AttemptId, TaskName};
 use bistro_common::protocol::log::{LineId, Stream};
+use bistro_common::varint::{put, take};
 
 use super::Source;
 
@@ -287,28 +288,6 @@ pub fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
     let (number, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(u64::from_le_bytes(*number))
-}
-
-/// Seven bits per byte, the lowest first; the highest bit says that more come.
-fn put(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
