@@ -1,5 +1,5 @@
-//! A scheduler that finds much in its store: from the start of its process to the first process of
-//! a task, on a worker that has nothing to do with what was open.
+//! A scheduler that finds much in the store of one that was killed: from the start of its process to
+//! the first process of a task, on a worker that has nothing to do with what was open.
 
 use serde_json::{Value, json};
 use std::time::{Instant, SystemTime};
@@ -26,6 +26,10 @@ pub async fn run(finished: usize, open: usize) -> anyhow::Result<Value> {
     let started = Instant::now();
     fill(&cell.scheduler_directory(), nodes, open)?;
     let fill_s = started.elapsed().as_secs_f64();
+    // One that is killed leaves its store as it is; without a worker it starts nothing.
+    let before = cell.spawn_scheduler();
+    cell.wait_for("the nodes", |status| status.nodes > 1).await;
+    before.kill();
     let script = cell.script("task", "echo done > \"$2\"; : > \"$0.ran\"");
     let _worker = cell.spawn_worker("w1", &script);
     let deadline = Instant::now() + std::time::Duration::from_secs(10);
