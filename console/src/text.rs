@@ -2,7 +2,8 @@
 //! and never obeyed.
 
 use bistro_common::Millis;
-use bistro_common::protocol::api::Explanation;
+use bistro_common::protocol::api::{Explanation, Runtimes};
+use bistro_common::protocol::event::Event;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -138,6 +139,21 @@ pub fn task_facts(explanation: &Explanation, now: Millis) -> Vec<(&'static str, 
         facts.push(("used", format!("{cpu} of CPU{}", memory.unwrap_or_default())));
     }
     facts
+}
+
+/// How long tasks take, with the labels of a job's other facts.
+pub fn runtimes_text(ran: &Runtimes) -> String {
+    let Runtimes { sampled, p50_ms, p90_ms, p99_ms, max_ms } = *ran;
+    let [p50, p90, p99, max] = [p50_ms, p90_ms, p99_ms, max_ms].map(span);
+    format!("took     half {p50}, nine of ten {p90}, 99 of 100 {p99}, at most {max} (of {sampled})")
+}
+
+/// A change of a job: how long ago, by whom, and what.
+pub fn change_line(event: &Event, now: Millis) -> String {
+    let ago = span(now.saturating_sub(event.time_ms));
+    let what = event.kind.strip_prefix("audit.").unwrap_or(&event.kind);
+    let actor = event.actor.as_deref().unwrap_or("nobody");
+    format!("{ago} ago, {what} by {actor}: {}", event.text)
 }
 
 /// One attempt in a line: when, for how long, where, and how it ended.

@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use crate::grid_watch::GridWatch;
 use bistro_common::Millis;
 use bistro_common::protocol::api::{
-    ApiError, ApiReply, CellStatus, ErrorCode, ExplainRequest, GridRequest, ProblemReport, verb,
+    ApiError, ApiReply, CellStatus, ErrorCode, ExplainRequest, GridRequest, JobStatsRequest,
+    ProblemReport, verb,
 };
 use bistro_common::protocol::encode;
 use bistro_common::protocol::job::JobGetRequest;
@@ -59,6 +60,9 @@ pub fn answer(
         }
         verb::JOB_GET => reply(
             parse::<JobGetRequest>(payload).and_then(|request| core.job_document(&request.job)),
+        ),
+        verb::JOB_STATS => reply(
+            parse::<JobStatsRequest>(payload).and_then(|request| core.job_stats(&request.job)),
         ),
         verb::JOB_PUT => {
             reply(parse(payload).and_then(|request| core.job_put(facts.now, &request, out)))

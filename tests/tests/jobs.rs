@@ -56,6 +56,16 @@ async fn jobs_and_overrides_outlive_the_scheduler() {
     let said = cell.cli(&["job", "enable", "from_file", "--reason", "now"]).await;
     let beside = "from_file is enabled with priority 1 beside what its file says (version 1)";
     assert_eq!(said, Ok(vec![beside.to_owned()]));
+    // The change is in the stream of events a moment later.
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let shown = cell.cli(&["job", "show", "from_file"]).await.unwrap();
+        assert_eq!(shown[0], "host     can_run 2");
+        if shown.last().is_some_and(|change| change.ends_with(": enabled true; now")) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{shown:?}");
+    }
     let reset = cell.cli(&["job", "reset", "from_file", "--version", "7"]).await;
     assert!(reset.is_err(), "it is at version 1");
     let stale = cell.cli(&["job", "delete", "made", "--version", "1"]).await;

@@ -32,6 +32,7 @@ pub mod verb {
     pub const PLAN: &str = "plan";
     pub const APPLY: &str = "apply";
     pub const JOB_GET: &str = "job_get";
+    pub const JOB_STATS: &str = "job_stats";
     pub const JOB_PUT: &str = "job_put";
     pub const JOB_PATCH: &str = "job_patch";
     pub const JOB_DELETE: &str = "job_delete";
@@ -40,7 +41,8 @@ pub mod verb {
     pub const WORKER_FORGET: &str = "worker_forget";
 
     /// Those that change nothing, whoever asks.
-    pub const READS: [&str; 8] = [STATUS, JOBS, NODES, TASKS, WORKERS, GRID, EXPLAIN, JOB_GET];
+    pub const READS: [&str; 9] =
+        [STATUS, JOBS, NODES, TASKS, WORKERS, GRID, EXPLAIN, JOB_GET, JOB_STATS];
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -137,6 +139,26 @@ impl TaskState {
         Self::Done,
         Self::Avoided,
     ];
+
+    /// From what needs no attention to what needs it most: what stands for many is the last of
+    /// theirs.
+    pub const BY_ATTENTION: [Self; 9] = [
+        Self::Avoided,
+        Self::Done,
+        Self::Disabled,
+        Self::Blocked,
+        Self::CanRun,
+        Self::Running,
+        Self::Backoff,
+        Self::Unsure,
+        Self::Failed,
+    ];
+
+    /// Its place among those.
+    pub fn attention(self) -> u8 {
+        let place = Self::BY_ATTENTION.iter().position(|&other| other == self);
+        place.expect("every state has a place") as u8
+    }
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -306,6 +328,39 @@ pub struct Explanation {
     pub holds: Vec<PathNode>,
     /// Everything that keeps the task from starting; empty if it could start now.
     pub reasons: Vec<Reason>,
+}
+
+/// `job_stats`: how far a job is, level by level, and how long its tasks take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobStatsRequest {
+    pub job: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobStats {
+    pub job: String,
+    /// From the top down to that of its tasks.
+    pub levels: Vec<LevelCounts>,
+    /// How long the last attempts took; absent before any has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran: Option<Runtimes>,
+}
+
+/// Nodes of a level, by the state among the job's tasks at and below each that needs most attention.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LevelCounts {
+    pub level: String,
+    pub counts: Counts,
+}
+
+/// Of so many tasks, evenly chosen among those that have ended at least once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtimes {
+    pub sampled: u64,
+    pub p50_ms: Millis,
+    pub p90_ms: Millis,
+    pub p99_ms: Millis,
+    pub max_ms: Millis,
 }
 
 /// One piece of evidence.

@@ -3,7 +3,7 @@
 use clap::{Args as ClapArgs, Subcommand};
 use std::path::PathBuf;
 
-use super::names;
+use super::{OutputArgs, names};
 
 /// Jobs of the config file can be enabled, disabled and ranked from here; they are changed there.
 #[derive(Debug, Subcommand)]
@@ -87,6 +87,14 @@ pub enum JobCommand {
         priority: f64,
         #[command(flatten)]
         audit: AuditArgs,
+    },
+    /// How far a job is, level by level, how long its tasks take, and who has changed it
+    #[command(after_help = "Example:\n  bistro job show scrape")]
+    Show {
+        #[arg(add = names::jobs())]
+        job: String,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Let go of what was overridden: the file holds again
     #[command(after_help = "Example:\n  bistro job reset scrape")]

@@ -2,23 +2,27 @@
 
 use anyhow::Context;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bistro_common::protocol::api::verb;
+use bistro_common::clock::Clock;
+use bistro_common::protocol::api::{JobStats, JobStatsRequest, LevelCounts, verb};
 use bistro_common::protocol::job::{
     Audit, JobDeleteRequest, JobDeleted, JobDocument, JobGetRequest, JobPatchRequest,
     JobPutRequest, Overrides, PutMode,
 };
 
 use super::act;
-use super::print::{print_document, say};
-use crate::args::{AuditArgs, JobCommand};
+use super::print::{cell_text, print_document, print_rows, say};
+use crate::args::{AuditArgs, JobCommand, Output, OutputArgs};
 use crate::client::actions::{Action, how_it_is};
 use crate::client::{Client, actor};
-use crate::text::{safe, safe_lines};
+use crate::text::{change_line, runtimes_text, safe, safe_lines};
+
+/// Changes that are told of a job.
+const CHANGES: u64 = 10;
 
 /// A definition may be so long; the scheduler takes less.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -66,12 +70,32 @@ pub async fn run(client: &Client, command: JobCommand) -> anyhow::Result<ExitCod
         JobCommand::SetPriority { job, priority, audit } => {
             act(client, Action::Prioritize { job, priority }, audit).await?;
         }
+        JobCommand::Show { job, output } => show(client, job, output).await?,
         JobCommand::Reset { job, enabled, priority, version, audit } => {
             let (overrides, version_id) = (Overrides { enabled, priority }, version.version_id);
             act(client, Action::Reset { job, overrides, version_id }, audit).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn show(client: &Client, job: String, output: OutputArgs) -> anyhow::Result<()> {
+    let stats: JobStats =
+        client.ask(verb::JOB_STATS, &JobStatsRequest { job: job.clone() }).await?;
+    if output.output != Output::Table {
+        print_rows(&json!({"items": [stats]}), output, &["job", "levels", "ran"])?;
+        return Ok(());
+    }
+    for LevelCounts { level, counts } in &stats.levels {
+        say!("{:<8} {}", safe(level), cell_text(&json!(counts)))?;
+    }
+    if let Some(ran) = &stats.ran {
+        say!("{}", runtimes_text(ran))?;
+    }
+    for event in client.history(&job, CHANGES).await? {
+        say!("{}", safe(&change_line(&event, Clock::start().now())))?;
+    }
+    Ok(())
 }
 
 fn of(audit: AuditArgs) -> Audit {

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use bistro_common::Millis;
-use bistro_common::filter::Filter;
+use bistro_common::filter::{self, Filter};
 use bistro_common::protocol::decode;
 use bistro_common::protocol::event::{Event, Events};
 
@@ -93,6 +93,17 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// The last changes of a job, in order.
+    pub async fn history(&self, job: &str, count: u64) -> anyhow::Result<Vec<Event>> {
+        let filter = Filter::parse(&filter::exactly("job", job), &Event::KEYS)?;
+        let query = Query { kind: "audit.".to_owned(), filter, count, ..Query::default() };
+        let (sender, mut events) = mpsc::channel(count as usize + 1);
+        self.clone().events(query, sender).await?;
+        let mut all = Vec::new();
+        events.recv_many(&mut all, count as usize + 1).await;
+        Ok(all)
     }
 
     /// The last ones, among as few messages as have them.

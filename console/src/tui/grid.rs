@@ -13,35 +13,21 @@ use bistro_common::protocol::view::{GridDelta, GridPlace, NodeSpan};
 /// More cells than this are not taken from messages.
 const CELLS_MAX: usize = 100_000_000;
 
-/// From what needs no attention to what needs it most.
-const RANKS: [TaskState; 9] = [
-    TaskState::Avoided,
-    TaskState::Done,
-    TaskState::Disabled,
-    TaskState::Blocked,
-    TaskState::CanRun,
-    TaskState::Running,
-    TaskState::Backoff,
-    TaskState::Unsure,
-    TaskState::Failed,
-];
-
 /// One state, as a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cell(u8);
 
 impl Cell {
-    const FAILED: Self = Self(RANKS.len() as u8 - 1);
+    const FAILED: Self = Self(TaskState::BY_ATTENTION.len() as u8 - 1);
 
     pub fn state(self) -> TaskState {
-        RANKS[usize::from(self.0)]
+        TaskState::BY_ATTENTION[usize::from(self.0)]
     }
 }
 
 impl From<TaskState> for Cell {
     fn from(state: TaskState) -> Self {
-        let rank = RANKS.iter().position(|&ranked| ranked == state);
-        Self(rank.expect("every state has a rank") as u8)
+        Self(state.attention())
     }
 }
 

@@ -295,7 +295,10 @@ impl State {
             Route::Tasks(query) => ask(&mut self.tasks, query),
             Route::Grid(under) => self.grid.show_under(under),
             Route::Job(job) if self.job.job == job => {}
-            Route::Job(job) => self.job = JobView { job, ..JobView::default() },
+            Route::Job(job) => {
+                self.job = JobView { job, ..JobView::default() };
+                self.history.clear();
+            }
             Route::Task { job, node } => {
                 let task = Some((job, node));
                 if self.task != task {

@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use bistro_common::Millis;
 use bistro_common::protocol::api::{
-    CellStatus, Explanation, JobRow, ListRequest, NodeRow, TaskRow, TasksRequest, WorkerRow,
+    CellStatus, Explanation, JobRow, JobStats, ListRequest, NodeRow, TaskRow, TasksRequest,
+    WorkerRow,
 };
 use bistro_common::protocol::event::Event;
 use bistro_common::protocol::job::JobDocument;
@@ -163,6 +164,7 @@ pub struct JobView {
     pub job: String,
     pub row: Option<JobRow>,
     pub document: Option<JobDocument>,
+    pub stats: Option<JobStats>,
     pub failing: Vec<TaskRow>,
     pub slowest: Vec<TaskRow>,
     pub problem: Option<String>,
@@ -270,6 +272,8 @@ pub struct State {
     pub workers: List<WorkerRow>,
     pub tasks: List<TaskRow>,
     pub job: JobView,
+    /// Who has changed the job, what and when; newest first.
+    pub history: Vec<Event>,
     pub grid: Grid,
     /// The task that the task view is about.
     pub task: Option<(String, String)>,
@@ -291,6 +295,8 @@ pub struct Wants {
     pub workers: Option<ListRequest>,
     pub tasks: Option<TasksRequest>,
     pub job: Option<String>,
+    /// Of which job the changes are wanted.
+    pub history: Option<String>,
     pub task: Option<(String, String)>,
     /// Of which task the attempts are wanted, anew whenever this changes.
     pub attempts: Option<Of>,
@@ -339,6 +345,7 @@ impl State {
             workers: List::default(),
             tasks: List::default(),
             job: JobView::default(),
+            history: Vec::new(),
             grid: Grid::default(),
             task: None,
             explanation: None,
@@ -367,6 +374,7 @@ impl State {
             workers: is(View::Workers).then(|| self.workers.request()),
             tasks,
             job: is(View::Job).then(|| self.job.job.clone()),
+            history: is(View::Job).then(|| self.job.job.clone()),
             task: self.task.clone().filter(|_| is(View::Task)),
             attempts: self.explanation.as_ref().filter(|_| is(View::Task)).map(|explanation| {
                 let task = &explanation.task;

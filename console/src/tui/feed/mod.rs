@@ -35,6 +35,9 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// All workers are asked for this.
 const ATTEMPTS: Duration = Duration::from_secs(5);
 const ATTEMPTS_MAX: Duration = Duration::from_secs(60);
+/// The stream of events is looked through for this.
+const HISTORY: Duration = Duration::from_secs(10);
+const CHANGES: u64 = 5;
 const LOG_LINES: u32 = 1_000;
 const PAST_EVENTS: u64 = 1_000;
 const BATCHES_MAX: usize = 16;
@@ -54,6 +57,7 @@ pub fn start(
     tasks.spawn(logs(client.clone(), wants.clone(), out.clone()));
     tasks.spawn(follow_events(client.clone(), wants.clone(), out.clone()));
     tasks.spawn(attempts(client.clone(), wants.clone(), out.clone()));
+    tasks.spawn(history(client.clone(), wants.clone(), out.clone()));
     tasks.spawn(cells(client.clone(), wants.clone(), out.clone()));
     tasks
 }
@@ -223,6 +227,20 @@ async fn attempts_of(client: &Client, of: &Of, out: &mpsc::Sender<Message>) {
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(ATTEMPTS_MAX);
+    }
+}
+
+/// The changes of the job in sight.
+async fn history(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
+    while let Some(job) = wanted(&mut wants, |wants| wants.history.clone()).await {
+        if let Ok(mut events) = client.history(&job, CHANGES).await {
+            events.reverse();
+            if out.send(Message::History(job.clone(), events)).await.is_err() {
+                return;
+            }
+        }
+        let other = |wants: &Wants| wants.history.as_ref() != Some(&job);
+        let _ = tokio::time::timeout(HISTORY, until(&mut wants, other)).await;
     }
 }
 

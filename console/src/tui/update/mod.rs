@@ -44,6 +44,8 @@ pub enum Message {
     Job(Box<JobView>),
     Task(Result<Box<Explanation>, (String, String, String)>),
     Attempts(Of, Attempts),
+    /// Changes of a job, newest first.
+    History(String, Vec<Event>),
     Overused(Vec<NodeRow>),
     Grid(GridPlace, Grid),
     GridDelta(GridDelta),
@@ -128,6 +130,11 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
         Message::Attempts(of, attempts) => {
             if state.task.as_ref().is_some_and(|(j, n)| *j == of.job && *n == of.node) {
                 state.attempts = Some(attempts);
+            }
+        }
+        Message::History(job, events) => {
+            if job == state.job.job {
+                state.history = events;
             }
         }
         Message::Overused(rows) => state.overused = rows,

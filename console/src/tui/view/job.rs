@@ -4,13 +4,17 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use bistro_common::protocol::api::{JobRow, TaskRow, TaskState};
+use bistro_common::protocol::api::{JobRow, JobStats, LevelCounts, TaskRow, TaskState};
 use bistro_common::protocol::job::JobDocument;
 
 use super::lists::{bar_spans, rate_text, task_spans};
 use super::{fold, nothing};
-use crate::text::safe_json;
+use crate::text::{change_line, fit, runtimes_text, safe_json};
 use crate::tui::state::State;
+
+/// Columns for the name of a level, and for how many of its nodes are done.
+const LEVEL: usize = 8;
+const COUNTED: usize = 15;
 
 pub fn lines(state: &State, area: Rect) -> Vec<Line<'static>> {
     let view = &state.job;
@@ -18,8 +22,10 @@ pub fn lines(state: &State, area: Rect) -> Vec<Line<'static>> {
         return nothing(state, view.problem.as_deref(), "asking...");
     };
     let mut lines = facts(state, row, area);
+    lines.extend(view.stats.iter().flat_map(|stats| levels(state, stats, area)));
     lines.extend(tasks(state, "failing", &view.failing, area));
     lines.extend(tasks(state, "running longest", &view.slowest, area));
+    lines.extend(history(state, area));
     lines.extend(view.document.iter().flat_map(|document| config(state, document, area)));
     lines
 }
@@ -58,6 +64,37 @@ fn facts(state: &State, row: &JobRow, area: Rect) -> Vec<Line<'static>> {
     }
     let failed = state.theme.state(TaskState::Failed);
     lines.extend(row.errors.iter().flat_map(|error| fold(error, area.width, failed)));
+    lines
+}
+
+/// How far the nodes of each level are, and how long tasks take.
+fn levels(state: &State, stats: &JobStats, area: Rect) -> Vec<Line<'static>> {
+    let width = usize::from(area.width).saturating_sub(LEVEL + COUNTED + 2).max(4);
+    let mut lines = Vec::new();
+    // That of the tasks themselves is the bar above.
+    let above = stats.levels.split_last().map_or(&[][..], |(_, above)| above);
+    for LevelCounts { level, counts } in above {
+        let total = counts.values().sum::<u64>();
+        let done = counts.get(&TaskState::Done).copied().unwrap_or(0);
+        let mut line = Line::from(format!("{} ", fit(level, LEVEL)));
+        line.extend(bar_spans(state, counts, total, width));
+        line.push_span(Span::raw(format!(" {done}/{total}")));
+        lines.push(line);
+    }
+    if let Some(ran) = stats.ran {
+        lines.extend(fold(&runtimes_text(&ran), area.width, Style::new()));
+    }
+    lines
+}
+
+fn history(state: &State, area: Rect) -> Vec<Line<'static>> {
+    if state.history.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![Line::raw(""), Line::styled("changes", state.theme.quiet)];
+    for event in &state.history {
+        lines.extend(fold(&change_line(event, state.now_ms), area.width, Style::new()));
+    }
     lines
 }
 

@@ -3,8 +3,8 @@
 use super::*;
 use bistro_common::filter::Filter;
 use bistro_common::protocol::api::{
-    ApplyReply, ApplyRequest, BulkAction, ErrorCode, GridRequest, JobRow, ListRequest, Listing,
-    Page, PlanRequest, TaskRow, WorkerRow,
+    ApplyReply, ApplyRequest, BulkAction, Counts, ErrorCode, GridRequest, JobRow, ListRequest,
+    Listing, Page, PlanRequest, TaskRow, WorkerRow,
 };
 use bistro_common::protocol::view::GridPlace;
 
@@ -173,6 +173,43 @@ fn the_grid_comes_in_pages_and_not_at_all_to_who_has_it() {
     assert!(none.jobs.is_empty() && none.next.is_none());
     let beyond = GridPlace { job: 9, node: 9 };
     assert!(cell.core.grid(&GridRequest { from: beyond, ..Default::default() }, 4).jobs.is_empty());
+}
+
+#[test]
+fn a_job_is_as_far_on_a_node_as_what_needs_most_attention_below() {
+    let cell = busy();
+    let rows = tasks(&cell, &asked("", "", 0, 0)).items;
+    let nodes = cell.core.node_rows(&asked("level=db", "", 0, 0).list).unwrap().items;
+    let host_of =
+        |db: &str| nodes.iter().find(|row| row.node == *db).and_then(|r| r.parent.clone());
+    let jobs: BTreeSet<&str> = rows.iter().map(|row| row.job.as_str()).collect();
+    let mut seen = 0;
+    for job in jobs {
+        let of_job: Vec<_> = rows.iter().filter(|row| row.job == *job).collect();
+        let stats = cell.core.job_stats(job).unwrap();
+        let level = stats.levels.last().unwrap();
+        let mut expected = Counts::new();
+        of_job.iter().for_each(|row| *expected.entry(row.state).or_default() += 1);
+        assert_eq!(level.counts, expected, "{job}");
+        if let [above, _] = stats.levels.as_slice() {
+            let mut worst: BTreeMap<String, TaskState> = BTreeMap::new();
+            for row in &of_job {
+                let host = worst.entry(host_of(&row.node).unwrap()).or_insert(row.state);
+                if row.state.attention() > host.attention() {
+                    *host = row.state;
+                }
+            }
+            let mut expected = Counts::new();
+            worst.values().for_each(|state| *expected.entry(*state).or_default() += 1);
+            assert_eq!((above.level.as_str(), &above.counts), ("host", &expected), "{job}");
+            seen += 1;
+        }
+        let ended = of_job.iter().filter(|row| row.last.is_some()).count() as u64;
+        assert_eq!(stats.ran.map_or(0, |ran| ran.sampled), ended, "{job}");
+        assert!(stats.ran.is_none_or(|ran| ran.p50_ms <= ran.p99_ms && ran.p99_ms <= ran.max_ms));
+    }
+    assert!(seen > 0);
+    assert!(cell.core.job_stats("nobody").is_err());
 }
 
 #[test]

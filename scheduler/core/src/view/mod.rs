@@ -2,6 +2,7 @@
 
 mod grid;
 mod lists;
+mod stats;
 pub(crate) mod tasks;
 
 use bistro_common::protocol::api::{Counts, TaskState, WorkerHealth};
