@@ -2,6 +2,7 @@
 
 pub mod actions;
 pub mod attempts;
+pub mod command_line;
 pub mod contexts;
 mod edit;
 pub mod events;

@@ -16,6 +16,7 @@ pub mod terminal;
 mod theme;
 mod update;
 mod view;
+mod wants;
 
 use crossterm::event::{Event, EventStream, KeyEventKind, MouseButton, MouseEventKind};
 use futures_util::StreamExt;
@@ -30,9 +31,10 @@ use bistro_common::clock::{Clock, sleep_until};
 use crate::client::Client;
 use crate::ended_by_signal;
 use settings::Settings;
-use state::{State, Wants};
+use state::State;
 use terminal::Terminal;
 use update::{Command, Message, update};
+use wants::Wants;
 
 #[cfg(test)]
 pub use keys::Keymap;

@@ -4,7 +4,7 @@
 use super::keys::Key;
 use super::state::{Elsewhere, State, View};
 use super::update::{command_of_view, questions};
-use crate::client::actions::shell;
+use crate::client::command_line::shell;
 
 /// More matches are not of use.
 const SHOWN_MAX: usize = 200;

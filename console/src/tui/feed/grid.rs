@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::{POLL, ask, pause, until, wanted};
 use crate::client::Client;
-use crate::tui::state::Wants;
 use crate::tui::update::Message;
+use crate::tui::wants::Wants;
 
 /// Well within the time that a watcher counts as watching.
 const RENEW: Duration = Duration::from_secs(5);

@@ -15,8 +15,9 @@ use tokio::task::JoinSet;
 
 use bistro_common::protocol::api::{CellStatus, ListRequest, Listing, NodeRow, Page, verb};
 
-use super::state::{EVENTS_MAX, LINES_MAX, Wants};
+use super::state::{EVENTS_MAX, LINES_MAX};
 use super::update::{Command, Message};
+use super::wants::Wants;
 use crate::client::actions::Action;
 use crate::client::attempts::Of;
 use crate::client::events;

@@ -13,8 +13,9 @@ use bistro_common::protocol::view::GridPlace;
 use super::{BUSY, FEW, POLL, ask, one_line, pause};
 use crate::client::{Client, Unreachable};
 use crate::tui::grid::{Names, Subtree};
-use crate::tui::state::{JobView, Wants};
+use crate::tui::state::JobView;
 use crate::tui::update::Message;
+use crate::tui::wants::Wants;
 
 /// Names of nodes around the cursor of the grid.
 const NAMES: u32 = 200;

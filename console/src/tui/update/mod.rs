@@ -1,6 +1,7 @@
 //! How the state changes: what came, and what was pressed. No I/O; what has to be done is returned.
 
 mod mouse;
+mod navigate;
 mod press;
 pub mod questions;
 mod typing;
@@ -21,8 +22,9 @@ use bistro_common::protocol::view::{GridDelta, GridPlace};
 use super::grid::{Names, Subtree};
 use super::palette::Palette;
 use super::state::{EVENTS_MAX, EventsFrom, JobView, LINES_MAX, Logs, NOTICE_MS, State, View};
-use crate::client::actions::{Acted, Action, words};
+use crate::client::actions::{Acted, Action};
 use crate::client::attempts::{Attempts, Of};
+use crate::client::command_line::words;
 use crate::client::logs::{Line, Query, Tail};
 use crate::text::date_time;
 

@@ -2,7 +2,8 @@
 
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 
-use super::press::{go, move_by, on_command};
+use super::navigate::go;
+use super::press::{move_by, on_command};
 use crate::tui::keys::Key;
 use crate::tui::list::{List, Row};
 use crate::tui::state::{State, View};

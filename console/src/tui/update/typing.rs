@@ -4,7 +4,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use bistro_common::filter;
 
-use super::press::{on_command, open_job, open_tasks};
+use super::navigate::{open_job, open_tasks};
+use super::press::on_command;
 use super::{Command, questions, say};
 use crate::text::{clock_ms, parse_time};
 use crate::tui::list::{List, Query, Row};
