@@ -10,7 +10,7 @@ use bistro_common::ids::WorkerName;
 use bistro_common::protocol::log::Stream;
 
 use super::list::{List, Query, Row};
-use super::state::{JobView, Logs, State, View};
+use super::state::{JobMore, JobView, Logs, State, View};
 use crate::client::logs;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -297,7 +297,7 @@ impl State {
             Route::Job(job) if self.job.job == job => {}
             Route::Job(job) => {
                 self.job = JobView { job, ..JobView::default() };
-                self.history.clear();
+                self.job_more = JobMore::default();
             }
             Route::Task { job, node } => {
                 let task = Some((job, node));

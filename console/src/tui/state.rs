@@ -163,10 +163,17 @@ pub struct JobView {
     pub job: String,
     pub row: Option<JobRow>,
     pub document: Option<JobDocument>,
-    pub stats: Option<JobStats>,
     pub failing: Vec<TaskRow>,
     pub slowest: Vec<TaskRow>,
     pub problem: Option<String>,
+}
+
+/// What takes more to find out about a job, and is looked for less often.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobMore {
+    pub stats: Option<JobStats>,
+    /// Who has changed it, what and when; newest first.
+    pub history: Vec<Event>,
 }
 
 /// A question before something is changed. It names what it is about for good: whatever the lists
@@ -271,8 +278,7 @@ pub struct State {
     pub workers: List<WorkerRow>,
     pub tasks: List<TaskRow>,
     pub job: JobView,
-    /// Who has changed the job, what and when; newest first.
-    pub history: Vec<Event>,
+    pub job_more: JobMore,
     pub grid: Grid,
     /// The task that the task view is about.
     pub task: Option<(String, String)>,
@@ -318,7 +324,7 @@ impl State {
             workers: List::default(),
             tasks: List::default(),
             job: JobView::default(),
-            history: Vec::new(),
+            job_more: JobMore::default(),
             grid: Grid::default(),
             task: None,
             explanation: None,

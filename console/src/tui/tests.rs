@@ -14,7 +14,7 @@ use bistro_common::protocol::view::GridPlace;
 
 use super::grid::Names;
 use super::keys::Keymap;
-use super::state::{EventsFrom, JobView, State, View};
+use super::state::{EventsFrom, JobMore, JobView, State, View};
 use super::theme::Theme;
 use super::update::{Command, Message, update};
 use super::view;
@@ -243,11 +243,6 @@ fn show(view: View) -> State {
                 job: "scrape".to_owned(),
                 row: Some(from(job("scrape"))),
                 document: Some(from(document)),
-                stats: Some(from(json!({"job": "scrape",
-                    "levels": [{"level": "host", "counts": {"done": 3, "failed": 1}},
-                               {"level": "db", "counts": {"done": 70, "failed": 1, "running": 29}}],
-                    "ran": {"sampled": 70, "p50_ms": 900, "p90_ms": 1_900, "p99_ms": 62_000,
-                            "max_ms": 65_000}}))),
                 failing: vec![from(waiting_task("db9"))],
                 slowest: vec![from(running_task("db1", 1))],
                 problem: None,
@@ -255,8 +250,13 @@ fn show(view: View) -> State {
             update(&mut state, Message::Job(Box::new(view)));
             let change = json!({"v": 1, "time_ms": NOW, "epoch": 1, "kind": "audit.job_override",
                 "job": "scrape", "actor": "ann", "text": "enabled false; on fire"});
-            let changes = vec![from(change)];
-            update(&mut state, Message::History("scrape".to_owned(), changes));
+            let stats = Some(from(json!({"job": "scrape",
+                    "levels": [{"level": "host", "counts": {"done": 3, "failed": 1}},
+                               {"level": "db", "counts": {"done": 70, "failed": 1, "running": 29}}],
+                    "ran": {"sampled": 70, "p50_ms": 900, "p90_ms": 1_900, "p99_ms": 62_000,
+                            "max_ms": 65_000}})));
+            let more = JobMore { stats, history: vec![from(change)] };
+            update(&mut state, Message::JobMore("scrape".to_owned(), more));
         }
         tab => {
             let at = View::TABS.iter().position(|&view| view == tab).unwrap();

@@ -15,8 +15,6 @@ pub struct Wants {
     pub workers: Option<ListRequest>,
     pub tasks: Option<TasksRequest>,
     pub job: Option<String>,
-    /// Of which job the changes are wanted.
-    pub history: Option<String>,
     pub task: Option<(String, String)>,
     /// Of which task the attempts are wanted, anew whenever this changes.
     pub attempts: Option<Of>,
@@ -45,7 +43,6 @@ impl State {
             workers: is(View::Workers).then(|| self.workers.request()),
             tasks,
             job: is(View::Job).then(|| self.job.job.clone()),
-            history: is(View::Job).then(|| self.job.job.clone()),
             task: self.task.clone().filter(|_| is(View::Task)),
             attempts: self.explanation.as_ref().filter(|_| is(View::Task)).map(|explanation| {
                 let task = &explanation.task;

@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use bistro_common::protocol::api::{CellStatus, ListRequest, Listing, NodeRow, Page, verb};
+use bistro_common::protocol::api::{
+    CellStatus, JobStats, JobStatsRequest, ListRequest, Listing, NodeRow, Page, verb,
+};
 
-use super::state::{EVENTS_MAX, LINES_MAX};
+use super::state::{EVENTS_MAX, JobMore, LINES_MAX};
 use super::update::{Command, Message};
 use super::wants::Wants;
 use crate::client::actions::Action;
@@ -36,8 +38,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// All workers are asked for this.
 const ATTEMPTS: Duration = Duration::from_secs(5);
 const ATTEMPTS_MAX: Duration = Duration::from_secs(60);
-/// The stream of events is looked through for this.
-const HISTORY: Duration = Duration::from_secs(10);
+/// All tasks of a job and the stream of events are looked through for this.
+const JOB_MORE: Duration = Duration::from_secs(5);
 const CHANGES: u64 = 5;
 const LOG_LINES: u32 = 1_000;
 const PAST_EVENTS: u64 = 1_000;
@@ -58,7 +60,7 @@ pub fn start(
     tasks.spawn(logs(client.clone(), wants.clone(), out.clone()));
     tasks.spawn(follow_events(client.clone(), wants.clone(), out.clone()));
     tasks.spawn(attempts(client.clone(), wants.clone(), out.clone()));
-    tasks.spawn(history(client.clone(), wants.clone(), out.clone()));
+    tasks.spawn(job_more(client.clone(), wants.clone(), out.clone()));
     tasks.spawn(cells(client.clone(), wants.clone(), out.clone()));
     tasks
 }
@@ -231,17 +233,24 @@ async fn attempts_of(client: &Client, of: &Of, out: &mpsc::Sender<Message>) {
     }
 }
 
-/// The changes of the job in sight.
-async fn history(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
-    while let Some(job) = wanted(&mut wants, |wants| wants.history.clone()).await {
-        if let Ok(mut events) = client.history(&job, CHANGES).await {
-            events.reverse();
-            if out.send(Message::History(job.clone(), events)).await.is_err() {
+/// What is looked for less often about the job in sight.
+async fn job_more(client: Client, mut wants: watch::Receiver<Wants>, out: mpsc::Sender<Message>) {
+    while let Some(job) = wanted(&mut wants, |wants| wants.job.clone()).await {
+        let request = JobStatsRequest { job: job.clone() };
+        let (stats, history) = tokio::join!(
+            ask::<JobStats>(&client, verb::JOB_STATS, &request),
+            client.history(&job, CHANGES),
+        );
+        // What is not answered now is not news.
+        if let (Ok(stats), Ok(mut history)) = (stats, history) {
+            history.reverse();
+            let more = JobMore { stats: Some(stats), history };
+            if out.send(Message::JobMore(job.clone(), more)).await.is_err() {
                 return;
             }
         }
-        let other = |wants: &Wants| wants.history.as_ref() != Some(&job);
-        let _ = tokio::time::timeout(HISTORY, until(&mut wants, other)).await;
+        let other = |wants: &Wants| wants.job.as_ref() != Some(&job);
+        let _ = tokio::time::timeout(JOB_MORE, until(&mut wants, other)).await;
     }
 }
 

@@ -4,8 +4,8 @@ use tokio::sync::{mpsc, watch};
 
 use bistro_common::filter;
 use bistro_common::protocol::api::{
-    ExplainRequest, Explanation, Grid, GridRequest, JobRow, JobStatsRequest, ListRequest, Listing,
-    NodeRow, Page, TaskRow, TasksRequest, verb,
+    ExplainRequest, Explanation, Grid, GridRequest, JobRow, ListRequest, Listing, NodeRow, Page,
+    TaskRow, TasksRequest, verb,
 };
 use bistro_common::protocol::job::JobGetRequest;
 use bistro_common::protocol::view::GridPlace;
@@ -160,11 +160,9 @@ async fn job_view(client: &Client, job: String) -> JobView {
     let failing = few(filter::with(&filter, "state", Some("failed,backoff")), "");
     let slowest = few(filter::with(&filter, "state", Some("running")), "-age");
     let definition = JobGetRequest { job };
-    let about = JobStatsRequest { job: view.job.clone() };
-    let (rows, document, stats, failing, slowest) = tokio::join!(
+    let (rows, document, failing, slowest) = tokio::join!(
         ask::<Listing<JobRow>>(client, verb::JOBS, &request),
         ask(client, verb::JOB_GET, &definition),
-        ask(client, verb::JOB_STATS, &about),
         ask::<Listing<TaskRow>>(client, verb::TASKS, &failing),
         ask::<Listing<TaskRow>>(client, verb::TASKS, &slowest),
     );
@@ -173,7 +171,6 @@ async fn job_view(client: &Client, job: String) -> JobView {
         Ok(document) => view.document = Some(document),
         Err(error) => view.problem = Some(one_line(&error)),
     }
-    view.stats = stats.ok();
     view.failing = failing.map(|rows| rows.items).unwrap_or_default();
     view.slowest = slowest.map(|rows| rows.items).unwrap_or_default();
     view

@@ -21,7 +21,9 @@ use bistro_common::protocol::view::{GridDelta, GridPlace};
 
 use super::grid::{Names, Subtree};
 use super::palette::Palette;
-use super::state::{EVENTS_MAX, EventsFrom, JobView, LINES_MAX, Logs, NOTICE_MS, State, View};
+use super::state::{
+    EVENTS_MAX, EventsFrom, JobMore, JobView, LINES_MAX, Logs, NOTICE_MS, State, View,
+};
 use crate::client::actions::{Acted, Action};
 use crate::client::attempts::{Attempts, Of};
 use crate::client::command_line::words;
@@ -46,8 +48,7 @@ pub enum Message {
     Job(Box<JobView>),
     Task(Result<Box<Explanation>, (String, String, String)>),
     Attempts(Of, Attempts),
-    /// Changes of a job, newest first.
-    History(String, Vec<Event>),
+    JobMore(String, JobMore),
     Overused(Vec<NodeRow>),
     Grid(GridPlace, Grid),
     GridDelta(GridDelta),
@@ -134,9 +135,9 @@ pub fn update(state: &mut State, message: Message) -> Option<Command> {
                 state.attempts = Some(attempts);
             }
         }
-        Message::History(job, events) => {
+        Message::JobMore(job, more) => {
             if job == state.job.job {
-                state.history = events;
+                state.job_more = more;
             }
         }
         Message::Overused(rows) => state.overused = rows,

@@ -22,7 +22,7 @@ pub fn lines(state: &State, area: Rect) -> Vec<Line<'static>> {
         return nothing(state, view.problem.as_deref(), "asking...");
     };
     let mut lines = facts(state, row, area);
-    lines.extend(view.stats.iter().flat_map(|stats| levels(state, stats, area)));
+    lines.extend(state.job_more.stats.iter().flat_map(|stats| levels(state, stats, area)));
     lines.extend(tasks(state, "failing", &view.failing, area));
     lines.extend(tasks(state, "running longest", &view.slowest, area));
     lines.extend(history(state, area));
@@ -88,11 +88,11 @@ fn levels(state: &State, stats: &JobStats, area: Rect) -> Vec<Line<'static>> {
 }
 
 fn history(state: &State, area: Rect) -> Vec<Line<'static>> {
-    if state.history.is_empty() {
+    if state.job_more.history.is_empty() {
         return Vec::new();
     }
     let mut lines = vec![Line::raw(""), Line::styled("changes", state.theme.quiet)];
-    for event in &state.history {
+    for event in &state.job_more.history {
         lines.extend(fold(&change_line(event, state.now_ms), area.width, Style::new()));
     }
     lines
