@@ -47,6 +47,8 @@ pub struct Attempt {
     pub stage: Stage,
     /// It was asked to end for room: what it reports is no failure, whatever has changed since.
     pub preempted: bool,
+    /// The event of its start has been told, or was another scheduler's to tell.
+    pub start_told: bool,
     /// Its job was deleted: what it reports says nothing of one that is made again.
     pub disowned: bool,
     pub held: Held,
@@ -229,6 +231,7 @@ impl Core {
             seq,
             stage,
             preempted: false,
+            start_told: true,
             disowned: false,
             held: Held::Noted(self.plan.note(open)),
         }

@@ -282,8 +282,12 @@ impl Core {
                 continue;
             }
             match probed.fate {
-                Fate::Running => self.set_stage(probed.attempt, Stage::Running),
+                Fate::Running => {
+                    self.set_stage(probed.attempt, Stage::Running);
+                    self.tell_start(probed.attempt, out);
+                }
                 Fate::Finished { result } if result.attempt == probed.attempt => {
+                    self.tell_start(probed.attempt, out);
                     self.apply_result(result, out);
                 }
                 // A result of another attempt answers nothing: it stays unsure, and is asked again.

@@ -48,7 +48,7 @@ use bistro_common::ids::{AttemptId, Incarnation, WorkerName};
 use bistro_common::lease::LeaseTerms;
 use bistro_common::protocol::assign::Assignment;
 use bistro_common::protocol::heartbeat::Heartbeat;
-use bistro_common::protocol::task::{Kill, KillMethod};
+use bistro_common::protocol::task::{Kill, KillMethod, Outcome};
 use bistro_common::status::Backoff;
 
 pub use audit::{AuditId, UNTOLD_MAX};
@@ -236,6 +236,9 @@ impl Core {
             Input::AuditsTold(ids) => self.on_audits_told(&ids, out),
             Input::Done { token, done } => {
                 for result in done.results {
+                    if !matches!(result.outcome, Outcome::NeverStarted { .. }) {
+                        self.tell_start(result.attempt, out);
+                    }
                     self.apply_result(result, out);
                 }
                 out.push(Effect::AckDone { token });

@@ -63,6 +63,7 @@ impl Core {
             seq,
             stage: Stage::Assigned,
             preempted: false,
+            start_told: false,
             disowned: false,
             held: Held::Planned { task, path: Path::from_slice(&path) },
         };
@@ -154,6 +155,16 @@ impl Core {
 
     fn accepted(&mut self, id: AttemptId, out: &mut Vec<Effect>) {
         self.set_stage(id, Stage::Running);
+        self.tell_start(id, out);
+    }
+
+    /// That an attempt was started, once: by the answer to its assignment, to a probe, or by its
+    /// result, whichever is the first to say so.
+    pub(crate) fn tell_start(&mut self, id: AttemptId, out: &mut Vec<Effect>) {
+        let Some(attempt) = self.attempts.get_mut(id).filter(|attempt| !attempt.start_told) else {
+            return;
+        };
+        attempt.start_told = true;
         let attempt = self.attempts.get(id).expect("it was just looked at");
         out.push(self.attempt_event("task.started", attempt, String::new()));
     }

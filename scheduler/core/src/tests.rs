@@ -332,6 +332,37 @@ fn after_a_restart_open_attempts_are_probed_and_nothing_else_waits() {
 }
 
 #[test]
+fn a_start_is_told_before_its_end_whichever_answer_is_faster() {
+    for answered in [true, false] {
+        let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(1, 1));
+        cell.heartbeat("w1", 1);
+        let attempt = cell.assigned().remove(0);
+        let accepted = |attempt: &Assignment| {
+            let (attempt, answer) = (attempt.open.attempt, AssignAnswer::Accepted);
+            let reply = AssignReply { v: VERSION, results: vec![AssignResult { attempt, answer }] };
+            let (worker, incarnation) = (name("w1"), inc(1));
+            Input::AssignReply { worker, incarnation, attempts: vec![attempt], reply: Ok(reply) }
+        };
+        if answered {
+            cell.step(accepted(&attempt));
+        }
+        cell.done(vec![result(&attempt, Some("done"))]);
+        cell.step(accepted(&attempt));
+        let kinds: Vec<_> = cell
+            .effects()
+            .into_iter()
+            .filter_map(|effect| match effect {
+                Effect::Publish(event) if event.attempt == Some(attempt.open.attempt) => {
+                    Some(event.kind.to_string())
+                }
+                _ => None,
+            })
+            .collect();
+        assert_eq!(kinds, ["task.started", "task.done"], "answered: {answered}");
+    }
+}
+
+#[test]
 fn an_assignment_without_an_answer_is_probed_and_never_sent_again() {
     let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(1, 1));
     cell.heartbeat("w1", 1);
