@@ -83,6 +83,11 @@ impl TaskCell {
         if closed { Self(self.0 | gate as u8) } else { Self(self.0 & !(gate as u8)) }
     }
 
+    /// It has an open attempt.
+    pub fn is_open(self) -> bool {
+        matches!(self.phase(), Phase::Running | Phase::Unsure)
+    }
+
     /// Nothing but room and order keeps it from starting.
     pub fn can_run(self) -> bool {
         self.0 == 0

@@ -20,7 +20,7 @@ const KEYS: usize = 300;
 const FILTERS: usize = 25;
 /// How long long things are watched.
 const IDLE: Duration = Duration::from_secs(4);
-const LOADED: Duration = Duration::from_secs(2);
+const LOADED: Duration = Duration::from_millis(1_500);
 /// The line of the screen that has the counts, and the one about the list.
 const COUNTS: u16 = 1;
 pub const ABOUT: u16 = 3;
@@ -235,7 +235,7 @@ pub fn rss_mb(load: &Load) -> anyhow::Result<f64> {
     console.wait_line(ABOUT, &format!("= {}", JOBS * NODES))?;
     for view in ["1", "3", "4", "5", "7", "8", "2", "6"] {
         console.press(view)?;
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(150));
     }
     Ok(rss_kb(console.pid()) as f64 / 1024.0)
 }

@@ -155,7 +155,9 @@ impl Core {
                     let job = &self.plan.jobs[task.job.index()];
                     job.state_of(self.plan.cell(task)) as u64
                 }
-                // Newest first; what does not run comes last either way.
+                // Newest first; what does not run comes last either way, and is most of a million:
+                // its attempt is not looked for.
+                _ if !self.plan.cell(task).is_open() => u64::MAX,
                 _ => self.attempt_of(task).map_or(u64::MAX, |attempt| {
                     if sort.reversed { attempt.started_ms } else { !attempt.started_ms }
                 }),
