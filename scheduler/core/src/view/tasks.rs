@@ -20,6 +20,9 @@ use crate::tasks::{JobIx, TaskIx, TaskRecord};
 /// So many are sorted or planned for at most; a number takes 8 bytes.
 const TASKS_MAX: usize = 2_000_000;
 
+/// So many are held at least before the greater half of them is dropped.
+const LEAST_ROOM: usize = if cfg!(test) { 4 } else { 1_024 };
+
 /// Masks that are kept; jobs of many different names may need one each.
 const MASKS_MAX: usize = 16;
 
@@ -165,13 +168,9 @@ impl Core {
             let reversed = sort.reversed && sort.key != "age";
             (if reversed { !key } else { key }, task)
         };
-        let mut keyed: Vec<(u64, TaskIx)> = tasks.iter().map(key).collect();
         let end = range.end.min(total);
-        if end < total {
-            keyed.select_nth_unstable(end);
-        }
-        keyed[..end].sort_unstable();
-        let page = keyed[range.start.min(end)..end].iter().map(|&(_, task)| task).collect();
+        let first = least(tasks.iter().map(key), end);
+        let page = first[range.start.min(end)..].iter().map(|&(_, task)| task).collect();
         Ok(Found { total, page })
     }
 
@@ -233,6 +232,28 @@ impl Core {
     pub fn task_record(&self, job: &str, node: &str) -> Option<TaskRecord> {
         self.record(self.plan.find_task(job, node)?).cloned()
     }
+}
+
+/// The `count` least of them, in order. Holds few more than that at a time: of a million, a page is
+/// wanted.
+fn least<T: Copy + Ord>(all: impl Iterator<Item = T>, count: usize) -> Vec<T> {
+    let room = (2 * count).max(LEAST_ROOM);
+    let mut first: Vec<T> = Vec::with_capacity(room.min(all.size_hint().0));
+    let mut limit = None;
+    for one in all {
+        if limit.is_some_and(|limit| one >= limit) {
+            continue;
+        }
+        first.push(one);
+        if first.len() == room {
+            let (_, last, _) = first.select_nth_unstable(count);
+            limit = Some(*last);
+            first.truncate(count);
+        }
+    }
+    first.sort_unstable();
+    first.truncate(count);
+    first
 }
 
 impl<'a> Query<'a> {
@@ -336,5 +357,24 @@ impl Found {
             self.page.push(task);
         }
         self.total += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_least_are_those_of_all_in_order(
+            all in prop::collection::vec(0u32..50, 0..60),
+            count in 0usize..70,
+        ) {
+            let mut sorted = all.clone();
+            sorted.sort_unstable();
+            sorted.truncate(count);
+            prop_assert_eq!(least(all.into_iter(), count), sorted);
+        }
     }
 }
