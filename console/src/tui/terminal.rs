@@ -314,12 +314,11 @@ mod tests {
     use portable_pty::{CommandBuilder, PtySize, native_pty_system};
     use std::io::Read;
 
-    const PANICS: &str = "tui::terminal::tests::panics_with_the_terminal";
+    const THIS_TEST: &str = "tui::terminal::tests::a_panic_gives_the_terminal_back_and_is_seen";
+    /// Set for the process that is to panic, in a terminal of its own.
+    const PANICS: &str = "BISTRO_TEST_PANICS";
 
-    /// Only in a terminal of its own, which the test below makes.
-    #[test]
-    #[ignore = "it panics"]
-    fn panics_with_the_terminal() {
+    fn panic_with_the_terminal() -> ! {
         let mut terminal = Terminal::open(true).unwrap();
         terminal.draw(|frame| frame.render_widget("on the screen", frame.area())).unwrap();
         terminal.finish();
@@ -330,11 +329,15 @@ mod tests {
 
     #[test]
     fn a_panic_gives_the_terminal_back_and_is_seen() {
+        if std::env::var_os(PANICS).is_some() {
+            panic_with_the_terminal();
+        }
         let pair = native_pty_system().openpty(PtySize::default()).unwrap();
         let before = pair.master.get_termios().unwrap();
         let mut command = CommandBuilder::new(std::env::current_exe().unwrap());
         command.env("RUST_BACKTRACE", "0");
-        command.args(["--exact", PANICS, "--ignored", "--nocapture"]);
+        command.env(PANICS, "1");
+        command.args(["--exact", THIS_TEST, "--nocapture"]);
         let mut child = pair.slave.spawn_command(command).unwrap();
         let mut output = pair.master.try_clone_reader().unwrap();
         let reader = std::thread::spawn(move || {
