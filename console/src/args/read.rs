@@ -106,14 +106,7 @@ pub enum ReadCommand {
     Task(TaskCommand),
     /// Why is a task not running?
     #[command(after_help = "Example:\n  bistro explain scrape db17")]
-    Explain {
-        #[arg(add = names::jobs())]
-        job: String,
-        #[arg(add = names::nodes())]
-        node: String,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
+    Explain(TaskArgs),
     /// End the running attempt of a task, or those of all tasks that pass a filter
     #[command(after_help = "Examples:\n  bistro kill scrape db17 --reason 'db17 is on fire'\n  \
                             bistro kill --filter 'job=scrape age>1h'        # says what it would do\n  \
@@ -171,14 +164,18 @@ pub enum Signal {
 pub enum TaskCommand {
     /// State, last attempt, CPU and memory, and what it waits for
     #[command(after_help = "Example:\n  bistro task show scrape db17 -o json")]
-    Show {
-        #[arg(add = names::jobs())]
-        job: String,
-        #[arg(add = names::nodes())]
-        node: String,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
+    Show(TaskArgs),
+}
+
+/// One task, and how to print what there is to say of it.
+#[derive(Debug, ClapArgs)]
+pub struct TaskArgs {
+    #[arg(add = names::jobs())]
+    pub job: String,
+    #[arg(add = names::nodes())]
+    pub node: String,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 #[derive(Clone, Copy, Debug, ClapArgs)]

@@ -15,7 +15,8 @@ use bistro_common::protocol::task::{Kill, KillMethod};
 use super::act;
 use super::print::{cell_text, print_rows, say};
 use crate::args::{
-    AuditArgs, ListArgs, Output, OutputArgs, QueryArgs, ReadCommand, Signal, TaskCommand, WhatArgs,
+    AuditArgs, ListArgs, Output, OutputArgs, QueryArgs, ReadCommand, Signal, TaskArgs, TaskCommand,
+    WhatArgs,
 };
 use crate::client::Client;
 use crate::client::actions::Action;
@@ -43,10 +44,10 @@ pub async fn run(client: &Client, command: ReadCommand) -> anyhow::Result<ExitCo
             let columns = ["job", "node", "state", "attempt_no", "last"];
             show_list(client, verb::TASKS, &request, &list, &columns).await?;
         }
-        ReadCommand::Task(TaskCommand::Show { job, node, output }) => {
+        ReadCommand::Task(TaskCommand::Show(TaskArgs { job, node, output })) => {
             show(client, ExplainRequest { job, node }, output).await?;
         }
-        ReadCommand::Explain { job, node, output } => {
+        ReadCommand::Explain(TaskArgs { job, node, output }) => {
             explain(client, ExplainRequest { job, node }, output).await?;
         }
         ReadCommand::Kill { what, signal, grace, audit } => {
