@@ -4,8 +4,8 @@
 //! it. Web pages may not: a request must name this host, and come from no other site.
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -79,12 +79,12 @@ pub async fn serve(listener: TcpListener, bus: Bus, cell: Cell, asked: mpsc::Sen
     let room = Arc::new(Semaphore::new(CONCURRENT_MAX));
     let face = Face { asked, bus, cell, clock, room };
     let router = Router::new()
-        .route("/livez", get(|| async { "ok" }))
         .route("/api/{verb}", post(on_verb))
         // The original looks at nothing but the body.
         .fallback(on_queries)
+        .layer(middleware::from_fn_with_state(face.clone(), with_room))
+        .route("/livez", get(|| async { "ok" }))
         .layer(middleware::from_fn(only_this_host))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(face);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "HTTP has ended");
@@ -115,6 +115,26 @@ async fn only_this_host(request: Request, next: Next) -> Response {
         return (StatusCode::FORBIDDEN, why).into_response();
     }
     next.run(request).await
+}
+
+/// Before anything of a request's body is held: there is room for so many, and none holds it by being
+/// slow.
+async fn with_room(State(face): State<Face>, request: Request, next: Next) -> Response {
+    let Ok(_room) = face.room.try_acquire() else {
+        return full();
+    };
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(TIMEOUT, to_bytes(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Ok(Err(error)) => {
+            let why = format!("the body cannot be read, {BODY_BYTES_MAX} bytes at most: {error}\n");
+            (StatusCode::PAYLOAD_TOO_LARGE, why).into_response()
+        }
+        Err(_) => {
+            let why = "the rest of the request did not come in time; nothing was done\n";
+            (StatusCode::REQUEST_TIMEOUT, why).into_response()
+        }
+    }
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -168,17 +188,11 @@ impl Face {
 }
 
 async fn on_verb(State(face): State<Face>, Path(verb): Path<String>, body: Bytes) -> Response {
-    let Ok(_room) = face.room.try_acquire() else {
-        return full();
-    };
     let question = Question::Verb { verb, payload: body.to_vec() };
     face.ask(question).await.map_or_else(late, in_json)
 }
 
 async fn on_queries(State(face): State<Face>, body: Bytes) -> Response {
-    let Ok(_room) = face.room.try_acquire() else {
-        return full();
-    };
     let queries = match original::parse(&body) {
         Ok(queries) => queries,
         Err(error) => return in_json(json!(error).to_string().into_bytes()),

@@ -201,6 +201,7 @@ impl Store {
                 Record::AttemptClosed { .. } => {}
                 Record::Worker { worker } => snapshot.workers.push(worker),
                 Record::Fenced { incarnation } => snapshot.fenced.push(incarnation),
+                Record::DeletedVersion { version_id } => snapshot.deleted_version = version_id,
                 Record::Audit { id, event } => {
                     snapshot.audits.extend(event.map(|event| (id, event)));
                 }
@@ -263,6 +264,7 @@ fn key_of(record: &Record) -> String {
         Record::Worker { worker } => format!("w{}", worker.name),
         Record::Fenced { incarnation } => format!("f{incarnation}"),
         Record::Job { job, .. } => format!("j{job}"),
+        Record::DeletedVersion { .. } => "v".to_owned(),
         // In the order in which they happened.
         Record::Audit { id, .. } => format!("u{:020}{:020}", id.epoch.0, id.number),
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bistro_common::protocol::api::TaskState;
 use bistro_tests::Cell;
@@ -113,4 +113,42 @@ async fn an_address_that_others_can_reach_is_refused() {
     let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
     let refused = bistro_scheduler::http::listen(everywhere).await.map(|_| ());
     assert!(refused.unwrap_err().to_string().contains("use a loopback address"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_do_not_come_to_an_end_hold_the_room_and_no_more() {
+    let mut cell = Cell::new().await;
+    let address = free_address();
+    cell.http = Some(address);
+    cell.write_config(CONFIG);
+    cell.start_scheduler().await;
+    tokio::task::spawn_blocking(move || {
+        let host = format!("Host: {address}");
+        let lists = || request(address, "/api/jobs", &host, "{}").0;
+        wait_until("it listens", || TcpStream::connect(address).is_ok());
+        wait_until("there is a plan", || lists() == 200);
+        let slow: Vec<TcpStream> = (0..32)
+            .map(|_| {
+                let mut stream = TcpStream::connect(address).expect("it listens");
+                let head =
+                    format!("POST /api/jobs HTTP/1.1\r\n{host}\r\nContent-Length: 9\r\n\r\n");
+                stream.write_all(head.as_bytes()).expect("the head can be sent");
+                stream
+            })
+            .collect();
+        wait_until("there is no room", || lists() == 503);
+        assert_eq!(request(address, "/livez", &host, "").0, 405, "which needs none: it is a GET");
+        drop(slow);
+        wait_until("there is room again", || lists() == 200);
+    })
+    .await
+    .unwrap();
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "in 20 s: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

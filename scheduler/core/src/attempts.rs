@@ -292,8 +292,7 @@ impl Core {
             self.ended_of_before.insert(id);
         }
         if let Held::Planned { task, path } = &attempt.held {
-            let record = self.record(*task).map_or(0, |record| record.attempt_no);
-            std::hint::black_box(self.plan.fetch(path) ^ u64::from(record));
+            self.fetch(*task, path);
         }
         let charges: SmallVec<[Charge; 4]> = attempt.charges(&self.plan).collect();
         for charge in charges {
@@ -315,6 +314,12 @@ impl Core {
             None => self.leave_homeless(&attempt.name(&self.plan).job),
         }
         Some(attempt)
+    }
+
+    /// Has at hand what the start or the end of a task is about to look at.
+    pub(crate) fn fetch(&self, task: TaskIx, path: &[NodeIx]) {
+        let record = self.record(task).map_or(0, |record| record.attempt_no);
+        std::hint::black_box(self.plan.fetch(path) ^ u64::from(record));
     }
 
     fn leave_homeless(&mut self, job: &Arc<str>) {

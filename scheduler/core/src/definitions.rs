@@ -204,11 +204,17 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Result<JobDeleted, ApiError> {
         self.begin_change(now, out)?;
-        if self.given(&request.job)?.is_none() {
-            return Err(self.no_such_job(&request.job));
-        }
+        self.check_not_of_the_file(&request.job)?;
         self.check_version(&request.job, request.version_id)?;
-        self.definitions.remove(&request.job);
+        // Also what was overridden of a job that has left the file.
+        let Some(deleted) = self.definitions.remove(&request.job) else {
+            return Err(self.no_such_job(&request.job));
+        };
+        if deleted.definition.version_id > self.deleted_version {
+            self.deleted_version = deleted.definition.version_id;
+            let version_id = self.deleted_version;
+            out.push(Effect::Persist(Record::DeletedVersion { version_id }));
+        }
         self.note_change(&request.job);
         self.forget_tasks(&request.job, out);
         let running = self.disown(&request.job, out);
@@ -321,7 +327,13 @@ impl Core {
         out: &mut Vec<Effect>,
     ) -> Result<JobDocument, ApiError> {
         let Some(given) = self.given(&request.job)? else {
-            return Err(self.no_such_job(&request.job));
+            let error = self.no_such_job(&request.job);
+            return Err(match self.definitions.contains_key(&request.job) {
+                true => error.hint(
+                    "it has left the config file; `bistro job delete` drops what was overridden of it",
+                ),
+                false => error,
+            });
         };
         let mut given = given.clone();
         if let Some(enabled) = request.overrides.enabled {
@@ -335,13 +347,17 @@ impl Core {
 
     /// What was given of a job, if it is one that may be changed from outside.
     fn given(&self, job: &str) -> Result<Option<&Map<String, Value>>, ApiError> {
-        if self.config.job(job).is_some() {
-            let message = format!("the job {job:?} is defined in the config file");
-            return Err(ApiError::new(ErrorCode::OfTheFile, message).hint(
-                "change it there; from here it can be enabled, disabled and given a priority",
-            ));
-        }
+        self.check_not_of_the_file(job)?;
         Ok(self.definitions.get(job).and_then(|defined| defined.definition.given.as_ref()))
+    }
+
+    fn check_not_of_the_file(&self, job: &str) -> Result<(), ApiError> {
+        if self.config.job(job).is_none() {
+            return Ok(());
+        }
+        let message = format!("the job {job:?} is defined in the config file");
+        Err(ApiError::new(ErrorCode::OfTheFile, message)
+            .hint("change it there; from here it can be enabled, disabled and given a priority"))
     }
 
     fn begin_change(&mut self, now: Millis, out: &mut Vec<Effect>) -> Result<(), ApiError> {
@@ -370,13 +386,15 @@ impl Core {
         }
     }
 
-    /// The definition that a change makes, as far as the change does not say.
+    /// The definition that a change makes, as far as the change does not say. A job that is made
+    /// again begins above the versions of the one that was deleted, so that nobody changes the new
+    /// one by what he knew of the old one.
     fn next_version(&self, job: &str, audit: &Audit) -> Definition {
         let before = self.definitions.get(job).map(|defined| &defined.definition);
         Definition {
             given: before.and_then(|before| before.given.clone()),
             overrides: before.map(|before| before.overrides.clone()).unwrap_or_default(),
-            version_id: before.map_or(0, |before| before.version_id) + 1,
+            version_id: before.map_or(self.deleted_version, |before| before.version_id) + 1,
             created_ms: before.map_or(self.now, |before| before.created_ms),
             modified_ms: self.now,
             modified_by: audit.actor.clone(),

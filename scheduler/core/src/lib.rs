@@ -99,6 +99,8 @@ pub struct Core {
 
     /// Jobs that were defined or overridden from outside.
     definitions: BTreeMap<String, Defined>,
+    /// The highest version of a job that was deleted.
+    deleted_version: u64,
     /// Those that were made since the last step.
     newly_defined: Vec<Arc<Job>>,
     /// Definitions have changed in a way that concerns more than new jobs.
@@ -185,6 +187,7 @@ impl Core {
             entering: None,
             half_entered: false,
             definitions: BTreeMap::new(),
+            deleted_version: snapshot.deleted_version,
             newly_defined: Vec::new(),
             redefined: false,
             defined_since_draft: Vec::new(),

@@ -38,6 +38,10 @@ pub enum Record {
         job: String,
         definition: Option<Definition>,
     },
+    /// The highest version that a deleted job had; later ones go on from there.
+    DeletedVersion {
+        version_id: u64,
+    },
     /// An audit event; `None`: the event stream has it.
     Audit {
         id: AuditId,
@@ -93,6 +97,8 @@ pub struct Snapshot {
     pub workers: Vec<WorkerRecord>,
     pub fenced: Vec<Incarnation>,
     pub definitions: Vec<(String, Definition)>,
+    /// The highest version of a job that was deleted.
+    pub deleted_version: u64,
     /// Those that the event stream may not have.
     pub audits: Vec<(AuditId, Event)>,
 }
@@ -105,6 +111,7 @@ pub struct Kept {
     workers: BTreeMap<WorkerName, WorkerRecord>,
     fenced: BTreeSet<Incarnation>,
     definitions: BTreeMap<String, Definition>,
+    deleted_version: u64,
     audits: BTreeMap<AuditId, Event>,
 }
 
@@ -122,6 +129,7 @@ impl Kept {
                 self.definitions.insert(job, definition);
             }
             Record::Job { job, definition: None } => drop(self.definitions.remove(&job)),
+            Record::DeletedVersion { version_id } => self.deleted_version = version_id,
             Record::Audit { id, event: Some(event) } => drop(self.audits.insert(id, event)),
             Record::Audit { id, event: None } => drop(self.audits.remove(&id)),
         }
@@ -134,6 +142,7 @@ impl Kept {
             workers: self.workers.values().cloned().collect(),
             fenced: self.fenced.iter().copied().collect(),
             definitions: self.definitions.clone().into_iter().collect(),
+            deleted_version: self.deleted_version,
             audits: self.audits.clone().into_iter().collect(),
         }
     }

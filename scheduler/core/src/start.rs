@@ -44,10 +44,11 @@ impl Core {
         let mut path = std::mem::take(&mut self.path);
         self.plan.pick_path(job, &mut self.rng, &mut path);
         let node = *path.last().expect("a path has the instance node at least");
+        let task = TaskIx { job, node };
+        self.fetch(task, &path);
         let worker = self
             .choose_worker(job, &path)
             .expect("a job that can start on a node has a worker with room for it");
-        let task = TaskIx { job, node };
         let record = &mut self.records.entry(task).or_default().record;
         record.attempt_no = record.attempt_no.saturating_add(1);
         let attempt_no = record.attempt_no;

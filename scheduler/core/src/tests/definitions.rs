@@ -228,3 +228,46 @@ fn what_still_runs_of_a_deleted_job_says_nothing_of_one_that_is_made_again() {
         assert_eq!(new[0].open.attempt_no, 2);
     }
 }
+
+#[test]
+fn nobody_changes_a_job_by_what_he_knew_of_one_of_its_name_that_was_deleted() {
+    let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(0, 0));
+    let job = json!({"owner": "me", "level_for_tasks": "instance"});
+    assert_eq!(create(&mut cell, "twice", job.clone()), Ok(1));
+    let request =
+        JobDeleteRequest { job: "twice".to_owned(), version_id: None, audit: Audit::default() };
+    let now = cell.now;
+    cell.apply(|core, out| core.job_delete(now, &request, out)).unwrap();
+    cell.restart();
+    assert_eq!(create(&mut cell, "twice", job), Ok(2));
+    let request = JobDeleteRequest { version_id: Some(1), ..request };
+    let now = cell.now;
+    let answer = cell.apply(|core, out| core.job_delete(now, &request, out));
+    assert_eq!(answer.unwrap_err().code, ErrorCode::Conflict);
+}
+
+#[test]
+fn what_was_overridden_of_a_job_that_left_the_file_can_be_dropped() {
+    let mut cell = Cell::new(two_levels(LIMITS, JOBS), forest(1, 1));
+    override_job(&mut cell, "b", Some(false), false);
+    cell.plan.0 = two_levels(LIMITS, r#""bistro_job->a": {"owner": "o"}"#);
+    cell.replan();
+    let reset = JobOverrideRequest {
+        job: "b".to_owned(),
+        reset: true,
+        overrides: Overrides::default(),
+        version_id: None,
+        audit: Audit::default(),
+    };
+    let now = cell.now;
+    let error = cell.apply(|core, out| core.job_override(now, &reset, out)).unwrap_err();
+    assert!(error.hint.as_deref().unwrap_or_default().contains("job delete"), "{error:?}");
+    let request =
+        JobDeleteRequest { job: "b".to_owned(), version_id: Some(1), audit: Audit::default() };
+    let now = cell.now;
+    cell.apply(|core, out| core.job_delete(now, &request, out)).unwrap();
+    cell.plan.0 = two_levels(LIMITS, JOBS);
+    cell.replan();
+    let document = cell.core.job_document("b").unwrap();
+    assert_eq!((document.overrides, document.version_id), (Overrides::default(), 0));
+}
