@@ -5,8 +5,6 @@
 
 use std::ops::Range;
 
-use crate::matrix::Column;
-
 const WORD: usize = 64;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,9 +70,39 @@ impl Bits {
         self.count == 0
     }
 
-    /// The least member of `range`.
+    /// The least member of `range`, which may end beyond what the set can hold.
+    #[inline]
     pub fn first_in(&self, range: Range<usize>) -> Option<usize> {
-        self.column().first_in(range)
+        let first = range.start / WORD;
+        if range.is_empty() || first >= self.words.len() {
+            return None;
+        }
+        let masked = self.words[first] & (!0 << (range.start % WORD));
+        let found = if masked != 0 {
+            first * WORD + masked.trailing_zeros() as usize
+        } else {
+            let last = ((range.end - 1) / WORD).min(self.words.len() - 1);
+            let at = self.next_word(first + 1, last)?;
+            at * WORD + self.words[at].trailing_zeros() as usize
+        };
+        (found < range.end).then_some(found)
+    }
+
+    /// The first word from `first` to `last` that is not zero.
+    fn next_word(&self, first: usize, last: usize) -> Option<usize> {
+        if first > last {
+            return None;
+        }
+        let mut at = first / WORD;
+        let mut summary = self.summary[at] & (!0 << (first % WORD));
+        while summary == 0 {
+            at += 1;
+            if at > last / WORD {
+                return None;
+            }
+            summary = self.summary[at];
+        }
+        Some(at * WORD + summary.trailing_zeros() as usize)
     }
 
     /// The least member of `range` at or after `from`, or else the least before it.
@@ -89,7 +117,8 @@ impl Bits {
     /// The member that so many lesser ones come before.
     pub fn nth(&self, n: usize) -> Option<usize> {
         let mut left = n;
-        let mut word = self.next_word(0)?;
+        let last = self.words.len().checked_sub(1)?;
+        let mut word = self.next_word(0, last)?;
         loop {
             let (mut bits, count) = (self.words[word], self.words[word].count_ones() as usize);
             if left < count {
@@ -99,24 +128,13 @@ impl Bits {
                 return Some(word * WORD + bits.trailing_zeros() as usize);
             }
             left -= count;
-            word = self.next_word(word + 1)?;
+            word = self.next_word(word + 1, last)?;
         }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         let end = self.words.len() * WORD;
         std::iter::successors(self.first_in(0..end), move |&last| self.first_in(last + 1..end))
-    }
-
-    /// The first word at or after `word` that is not zero.
-    fn next_word(&self, word: usize) -> Option<usize> {
-        self.column().next_word(word, self.words.len().checked_sub(1)?)
-    }
-
-    /// A set is the only column of its own words.
-    fn column(&self) -> Column<'_> {
-        let (words, summary) = (&self.words, &self.summary);
-        Column { words, summary, len: words.len(), stride: 1, column: 0 }
     }
 }
 

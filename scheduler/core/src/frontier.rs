@@ -7,29 +7,17 @@
 //! flips; a node with several parents is a step on several paths. Jobs with equal demands on a level
 //! share the bits that say whether they fit.
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use bistro_common::config::{LevelIx, NodeOrder};
 use bistro_common::protocol::api::TaskState;
 
 use crate::forest::NodeIx;
-use crate::matrix::Columns;
+use crate::matrix::{self, ColumnBits};
 use crate::plan::Plan;
-use crate::resources::Sign;
+use crate::resources::{Sign, fits};
 use crate::rng::Rng;
-use crate::table::{ColumnAt, Flags};
 use crate::tasks::{JobIx, TaskCell, TaskIx};
-
-/// Jobs with lists: few of them share a node.
-type Jobs = SmallVec<[JobIx; 4]>;
-
-/// Jobs whose bits at a node have flipped.
-#[derive(Clone, Default)]
-struct Flipped {
-    /// Of the node's level.
-    columns: Columns,
-    listed: Jobs,
-}
 
 impl Plan {
     /// Changes a task's cell, and what follows from it above. Returns whether that is a change.
@@ -49,8 +37,11 @@ impl Plan {
                 self.refresh_ready(self.jobs[task.job.index()].awaited_by()[at]);
             }
         }
-        if before.can_run() != cell.can_run() {
-            self.refresh_open(task.job, self.jobs[task.job.index()].level(), task.node);
+        let level = self.jobs[task.job.index()].level();
+        match cell.can_run() {
+            can_run if can_run == before.can_run() => {}
+            true => self.refresh_open(task.job, level, task.node),
+            false => self.put_open(task.job, level, task.node, false),
         }
         true
     }
@@ -82,68 +73,79 @@ impl Plan {
         amounts: &[(usize, i64)],
         sign: Sign,
     ) {
-        let before: SmallVec<[bool; 8]> = self.rooms_at(level, node).collect();
+        let before = SmallVec::<[i64; 4]>::from_slice(self.resources.used(level, node));
         self.resources.change(level, node, amounts, sign);
-        let after: SmallVec<[bool; 8]> = self.rooms_at(level, node).collect();
-        for (class, &room) in after.iter().enumerate().filter(|&(at, room)| before[at] != *room) {
-            match level {
-                0 => self.refresh_lanes(),
-                _ => self.change_room(level, node, class, room),
+        for class in 0..self.classes[level].classes.len() {
+            let (limits, used) = (self.resources.limits(level), self.resources.used(level, node));
+            let demand = &self.classes[level].classes[class].demand;
+            let room = fits(limits, used, demand);
+            if room != fits(limits, &before, demand) {
+                match level {
+                    0 => self.refresh_lanes(),
+                    _ => self.change_room(level, node, class, room),
+                }
             }
         }
     }
 
-    /// For each class of a level, whether its demand fits at a node.
-    fn rooms_at(&self, level: LevelIx, node: NodeIx) -> impl Iterator<Item = bool> + '_ {
-        let classes = self.classes[level].classes.iter();
-        classes.map(move |class| self.resources.has_room(level, node, &class.demand))
-    }
-
     /// The demand of a class fits at a node now, or does not any more.
     fn change_room(&mut self, level: LevelIx, node: NodeIx, class: usize, room: bool) {
-        let of_class = &self.classes[level].classes[class].columns;
-        let mut columns = Columns::from_slice(of_class);
-        self.tasks.retain_others(&mut columns, level, node, room);
-        let open = match room {
-            true => self.could_open(level, &columns, node),
-            false => smallvec![false; columns.len()],
-        };
-        let columns = self.tasks.set_columns(level, node, &columns, &open);
-        let mut listed = Jobs::new();
+        for chunk in 0..self.classes[level].classes[class].columns.len() {
+            let bits = self.classes[level].classes[class].columns[chunk];
+            let open = self.tasks.open_row(level, chunk, node);
+            let bits = match room {
+                true => self.could_open(level, chunk, bits & !open, node),
+                false => bits & open,
+            };
+            self.flip(level, chunk, bits, node, room);
+        }
         for at in 0..self.tasks.listed_at(node).len() {
             let job = self.tasks.listed_at(node)[at];
             let classes = &self.jobs[job.index()].classes;
             if classes.get(level).is_some_and(|of_job| of_job.index() == class) {
                 let open = room && self.could_be_open(job, level, node);
-                if self.tasks.set_open(job, level, node, open) {
-                    listed.push(job);
-                }
+                self.put_open(job, level, node, open);
             }
         }
-        self.climb(level, node, Flipped { columns, listed }, room);
     }
 
-    /// Room apart, should columns' bits be set at a node?
-    fn could_open(&self, level: LevelIx, columns: &[u32], node: NodeIx) -> Flags {
-        let children = self.forest.children(node);
-        let mut open = self.tasks.can_run_below(level, columns, node, children);
-        if !self.has_routes() {
-            return open;
+    /// Room apart, which of these columns should be open at a node?
+    fn could_open(
+        &self,
+        level: LevelIx,
+        chunk: usize,
+        bits: ColumnBits,
+        node: NodeIx,
+    ) -> ColumnBits {
+        let own = bits & self.tasks.own(level, chunk);
+        let mut open = match own {
+            0 => 0,
+            own => self.tasks.that_can_run(level, chunk, own, node),
+        };
+        let below = bits & !own;
+        if below != 0 {
+            let children = self.forest.children(node);
+            open |= self.tasks.that_are_open(level + 1, chunk, below, children);
+            for &child in self.forest.more_children(node) {
+                open |= below & self.tasks.open_row(level + 1, chunk, child);
+            }
         }
-        for (open, &column) in open.iter_mut().zip(columns) {
-            let ColumnAt { job, routed, .. } = *self.tasks.column(level, column);
-            let beside = || {
-                level < self.jobs[job.index()].level()
-                    && self.open_beside(job, level, node).is_some()
-            };
-            *open = (!routed || self.may_pass(job, level, node)) && (*open || beside());
-        }
-        open
+        self.that_may_pass(level, chunk, open, node)
     }
 
-    /// Is there more to passing a node than room and children?
-    fn has_routes(&self) -> bool {
-        self.forest.has_more_parents() || !self.placed_jobs.is_empty()
+    /// Without the columns of jobs that may not pass through a node.
+    fn that_may_pass(
+        &self,
+        level: LevelIx,
+        chunk: usize,
+        bits: ColumnBits,
+        node: NodeIx,
+    ) -> ColumnBits {
+        let routed = bits & self.tasks.routed(chunk);
+        let barred = matrix::columns(chunk, routed)
+            .filter(|&column| !self.may_pass(self.tasks.job(column), level, node))
+            .fold(0, |all, column| all | matrix::place(column).1);
+        bits & !barred
     }
 
     pub(crate) fn has_room(&self, job: JobIx, level: LevelIx, node: NodeIx) -> bool {
@@ -208,79 +210,112 @@ impl Plan {
     }
 
     fn put_open(&mut self, job: JobIx, level: LevelIx, node: NodeIx, open: bool) {
+        if let Some((chunk, bit)) = self.tasks.column_of(job) {
+            if self.tasks.is_open(job, level, node) != open {
+                self.flip(level, chunk, bit, node, open);
+            }
+            return;
+        }
         if !self.tasks.set_open(job, level, node, open) {
             return;
         }
-        let mut flipped = Flipped::default();
-        match self.tasks.column_of(job, level) {
-            Some(column) => flipped.columns.push(column),
-            None => flipped.listed.push(job),
+        let Some(parent) = self.forest.parent(node) else {
+            self.root_changed(job, open);
+            return;
+        };
+        for at in 0..self.forest.more_parents(node).len() {
+            self.refresh_open(job, level - 1, self.forest.more_parents(node)[at]);
         }
-        self.climb(level, node, flipped, open);
+        self.refresh_open(job, level - 1, parent);
     }
 
-    /// These bits at a node have flipped, all the same way: brings up to date what is above.
-    fn climb(&mut self, level: LevelIx, node: NodeIx, flipped: Flipped, opened: bool) {
-        if flipped.columns.is_empty() && flipped.listed.is_empty() {
+    /// Opens or closes columns at a node, and brings up to date what is above.
+    fn flip(&mut self, level: LevelIx, chunk: usize, bits: ColumnBits, node: NodeIx, open: bool) {
+        if bits == 0 {
             return;
         }
+        self.tasks.flip(level, chunk, bits, node, open);
+        let Some(parent) = self.forest.parent(node) else {
+            for column in matrix::columns(chunk, bits) {
+                self.root_changed(self.tasks.job(column), open);
+            }
+            return;
+        };
         for at in 0..self.forest.more_parents(node).len() {
             let parent = self.forest.more_parents(node)[at];
-            self.climb_to(level - 1, parent, flipped.clone(), opened);
+            self.climb_to(level - 1, chunk, bits, parent, open);
         }
-        if let Some(parent) = self.forest.parent(node) {
-            self.climb_to(level - 1, parent, flipped, opened);
-            return;
-        }
-        let of_columns = flipped.columns.into_iter().map(|c| self.tasks.column(level, c).job);
-        let jobs: SmallVec<[JobIx; 16]> = of_columns.chain(flipped.listed).collect();
-        for job in jobs {
-            match opened {
-                true => self.refresh_ready(job),
-                false => self.policy.set_ready(job, false),
+        self.climb_to(level - 1, chunk, bits, parent, open);
+    }
+
+    /// These columns have been opened or closed at a child of the node.
+    fn climb_to(
+        &mut self,
+        level: LevelIx,
+        chunk: usize,
+        bits: ColumnBits,
+        node: NodeIx,
+        open: bool,
+    ) {
+        let now = self.tasks.open_row(level, chunk, node);
+        let bits = match open {
+            true => {
+                let bits = self.that_have_room(level, chunk, bits & !now, node);
+                self.that_may_pass(level, chunk, bits, node)
             }
-        }
-    }
-
-    /// `flipped`: at a child of the node.
-    fn climb_to(&mut self, level: LevelIx, node: NodeIx, flipped: Flipped, opened: bool) {
-        let Flipped { mut columns, mut listed } = flipped;
-        columns.iter_mut().for_each(|column| *column = self.tasks.column(level + 1, *column).above);
-        self.tasks.retain_others(&mut columns, level, node, opened);
-        if opened && level > 0 {
-            self.retain_with_room(&mut columns, level, node);
-        }
-        // One that was opened below leaves nothing to look for there.
-        let open = match opened && !self.has_routes() {
-            true => smallvec![true; columns.len()],
-            false => self.could_open(level, &columns, node),
+            false => bits & now & !self.could_open(level, chunk, bits & now, node),
         };
-        let columns = self.tasks.set_columns(level, node, &columns, &open);
-        listed.retain(|job| {
-            let open = self.should_be_open(*job, level, node);
-            self.tasks.set_open(*job, level, node, open)
-        });
-        self.climb(level, node, Flipped { columns, listed }, opened);
+        self.flip(level, chunk, bits, node, open);
     }
 
-    /// Keeps the columns whose demand fits at a node. Most of them demand the same.
-    fn retain_with_room(&self, columns: &mut Columns, level: LevelIx, node: NodeIx) {
-        let mut last = None;
-        columns.retain(|column| {
-            let class = self.tasks.column(level, *column).class;
-            match last {
-                Some((of, room)) if of == class => room,
-                _ => {
-                    let demand = &self.classes[level].classes[class.index()].demand;
-                    let room = self.resources.has_room(level, node, demand);
-                    last = Some((class, room));
-                    room
+    /// Without the columns whose demand does not fit at a node.
+    fn that_have_room(
+        &self,
+        level: LevelIx,
+        chunk: usize,
+        bits: ColumnBits,
+        node: NodeIx,
+    ) -> ColumnBits {
+        if level == 0 {
+            return bits;
+        }
+        let (mut unknown, mut roomy) = (bits, 0);
+        while let Some(column) = matrix::columns(chunk, unknown).next() {
+            let class = self.jobs[self.tasks.job(column).index()].classes[level];
+            let class = &self.classes[level].classes[class.index()];
+            let alike = unknown & class.columns[chunk];
+            if self.resources.has_room(level, node, &class.demand) {
+                roomy |= alike;
+            }
+            unknown &= !alike;
+        }
+        roomy
+    }
+
+    fn root_changed(&mut self, job: JobIx, open: bool) {
+        match open {
+            true => self.refresh_ready(job),
+            false => self.policy.set_ready(job, false),
+        }
+    }
+
+    /// Sets the bits of all columns from scratch, lowest level first.
+    pub(crate) fn fill_columns(&mut self) {
+        for level in (0..self.classes.len()).rev() {
+            for node in self.forest.level(level).map(|node| NodeIx(node as u32)) {
+                for chunk in 0..self.tasks.chunks() {
+                    let passing = self.tasks.passing(level, chunk);
+                    let bits = self.that_have_room(level, chunk, passing, node);
+                    let open = self.could_open(level, chunk, bits, node);
+                    if open != 0 {
+                        self.tasks.flip(level, chunk, open, node, true);
+                    }
                 }
             }
-        });
+        }
     }
 
-    /// Sets all of a job's bits from scratch, lowest level first.
+    /// The same for one job.
     pub(crate) fn fill_open(&mut self, job: JobIx) {
         for level in (0..=self.jobs[job.index()].level()).rev() {
             for node in self.tasks.nodes(job, level) {

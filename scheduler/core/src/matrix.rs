@@ -1,213 +1,277 @@
-//! Sets of small integers, many side by side: a set per column.
+//! Sets of small integers, many side by side: a column per set, a row of bits per member.
 //!
-//! Of 64 members each, the words of all columns lie together: what asks every column about one
-//! member finds the answers in neighbouring memory. Above them one summary bit per word, so that a
-//! search over an empty stretch of a million members looks at 250 words.
+//! What all sets say of one member lies in one place, and is read and changed at once, 64 columns at
+//! a time (a *chunk*). Above the rows lie *unions* of 64 rows each, above those unions of 64 unions,
+//! so that a search over a million members looks at three times 64 rows.
 
-use smallvec::SmallVec;
 use std::ops::Range;
 
+/// Columns in a chunk, and rows in a union.
 const WORD: usize = 64;
 
-/// Numbers of columns; as many as mostly share a member.
-pub type Columns = SmallVec<[u32; 16]>;
+/// Some columns of one chunk: bit `b` of chunk `c` is the column `64 c + b`.
+pub type ColumnBits = u64;
+
+/// The chunk of a column, and its bit there.
+pub fn place(column: usize) -> (usize, ColumnBits) {
+    (column / WORD, 1 << (column % WORD))
+}
+
+/// The columns of some bits of a chunk.
+pub fn columns(chunk: usize, bits: ColumnBits) -> impl Iterator<Item = usize> {
+    let without_least = |bits: &ColumnBits| Some(bits & (bits - 1)).filter(|&rest| rest != 0);
+    std::iter::successors(Some(bits).filter(|&bits| bits != 0), without_least)
+        .map(move |bits| chunk * WORD + bits.trailing_zeros() as usize)
+}
+
+/// Adds a column to what is kept per chunk.
+pub fn note(chunks: &mut Vec<ColumnBits>, column: usize) {
+    let (chunk, bit) = place(column);
+    if chunks.len() <= chunk {
+        chunks.resize(chunk + 1, 0);
+    }
+    chunks[chunk] |= bit;
+}
 
 #[derive(Debug, Default)]
 pub struct BitMatrix {
-    /// The word of members `64 w..` of column `c` is at `w * stride + c`.
-    words: Vec<u64>,
-    /// Bit `w % 64` of the summary word `w / 64` of a column is set iff its word `w` is not zero.
-    summary: Vec<u64>,
-    /// Members of each column.
-    counts: Vec<u32>,
-    /// How many there can be.
+    /// The rows, then their unions, and so on until there are no more than 64.
+    layers: Vec<Rows>,
     members: usize,
-    /// Words per column.
-    len: usize,
-    columns: usize,
-    stride: usize,
 }
 
-/// A range of members, prepared for [`BitMatrix::any_in_span`].
-pub struct Span {
-    range: Range<usize>,
-    /// If all of them are in one word: its row and their bits.
-    within: Option<(usize, u64)>,
+/// Rows one after the other, none across the words.
+#[derive(Debug, Default)]
+struct Rows {
+    words: Vec<u64>,
+    /// Bits per row: a power of two up to 64, or a multiple of 64.
+    width: usize,
+}
+
+fn width_for(columns: usize) -> usize {
+    match columns {
+        0..=WORD => columns.next_power_of_two(),
+        _ => columns.next_multiple_of(WORD),
+    }
+}
+
+impl Rows {
+    fn new(rows: usize, width: usize) -> Self {
+        Self { words: vec![0; (rows * width).div_ceil(WORD)], width }
+    }
+
+    /// Where a row's chunk is: the word, and how far up in it.
+    #[inline]
+    fn at(&self, row: usize, chunk: usize) -> (usize, usize) {
+        let bit = row * self.width;
+        (bit / WORD + chunk, bit % WORD)
+    }
+
+    fn mask(&self) -> u64 {
+        if self.width < WORD { (1 << self.width) - 1 } else { !0 }
+    }
+
+    #[inline]
+    fn get(&self, row: usize, chunk: usize) -> ColumnBits {
+        let (word, shift) = self.at(row, chunk);
+        self.words[word] >> shift & self.mask()
+    }
+
+    #[inline]
+    fn flip(&mut self, row: usize, chunk: usize, bits: ColumnBits) {
+        let (word, shift) = self.at(row, chunk);
+        self.words[word] ^= bits << shift;
+    }
+
+    /// The words that some rows, of less than a word each, lie in: which, and with what mask.
+    #[inline]
+    fn packed(&self, rows: Range<usize>) -> impl Iterator<Item = (usize, u64)> + use<> {
+        let (start, end) = (rows.start * self.width, rows.end * self.width);
+        (start / WORD..end.div_ceil(WORD)).map(move |word| {
+            let first = start.saturating_sub(word * WORD);
+            let after = WORD - (end - word * WORD).min(WORD);
+            (word, (!0 << first) & (!0 >> after))
+        })
+    }
+
+    /// Which columns have any of some rows.
+    #[inline]
+    fn union(&self, rows: Range<usize>, chunk: usize, wanted: ColumnBits) -> ColumnBits {
+        if rows.is_empty() {
+            return 0;
+        }
+        if self.width < WORD {
+            let words = self.packed(rows);
+            let mut all = words.fold(0, |all, (word, mask)| all | self.words[word] & mask);
+            let mut width = WORD / 2;
+            while width >= self.width {
+                all |= all >> width;
+                width /= 2;
+            }
+            return all & self.mask() & wanted;
+        }
+        let mut found = 0;
+        for row in rows {
+            found |= self.get(row, chunk) & wanted;
+            if found == wanted {
+                break;
+            }
+        }
+        found
+    }
+
+    /// The first of some rows that has a column.
+    #[inline]
+    fn find(&self, mut rows: Range<usize>, column: usize) -> Option<usize> {
+        if rows.is_empty() {
+            return None;
+        }
+        if self.width < WORD {
+            // That column of every row in a word.
+            let column = !0 / self.mask() << column;
+            return self.packed(rows).find_map(|(word, mask)| {
+                let found = self.words[word] & mask & column;
+                let bit = || word * WORD + found.trailing_zeros() as usize;
+                (found != 0).then(|| bit() / self.width)
+            });
+        }
+        let (chunk, bit) = place(column);
+        rows.find(|&row| self.get(row, chunk) & bit != 0)
+    }
 }
 
 impl BitMatrix {
-    /// No columns yet, and room for some; their members will be `0..members`.
+    /// Members `0..members`, and room for some columns, which are empty.
     pub fn new(members: usize, columns: usize) -> Self {
-        let mut matrix = Self { members, len: members.div_ceil(WORD), ..Self::default() };
-        matrix.widen(columns);
-        matrix
-    }
-
-    /// Adds an empty set; returns its column.
-    pub fn add_column(&mut self) -> usize {
-        if self.columns == self.stride {
-            self.widen((self.stride * 2).max(1));
+        let width = width_for(columns);
+        let mut layers = vec![Rows::new(members, width)];
+        let mut rows = members;
+        while rows > WORD {
+            rows = rows.div_ceil(WORD);
+            layers.push(Rows::new(rows, width));
         }
-        self.columns += 1;
-        self.counts.push(0);
-        self.columns - 1
+        Self { layers, members }
     }
 
-    fn widen(&mut self, stride: usize) {
-        let old = self.stride;
-        let wide = |words: &[u64], len: usize| {
-            let mut wide = vec![0; len * stride];
-            for row in 0..len {
-                wide[row * stride..][..old].copy_from_slice(&words[row * old..][..old]);
+    /// Makes room for columns, if there is none yet.
+    pub fn make_room(&mut self, columns: usize) {
+        let width = width_for(columns);
+        if width <= self.layers[0].width {
+            return;
+        }
+        let wider = Self::new(self.members, columns);
+        let former = std::mem::replace(self, wider);
+        let mut rows = self.members;
+        for (layer, former) in self.layers.iter_mut().zip(former.layers) {
+            for chunk in 0..former.width.div_ceil(WORD) {
+                (0..rows).for_each(|row| layer.flip(row, chunk, former.get(row, chunk)));
             }
-            wide
-        };
-        self.words = wide(&self.words, self.len);
-        self.summary = wide(&self.summary, self.len.div_ceil(WORD));
-        self.stride = stride;
+            rows = rows.div_ceil(WORD);
+        }
     }
 
-    /// The words of the first columns for a member.
-    pub fn fetch(&self, member: usize) -> u64 {
-        let row = member / WORD * self.stride;
-        let word = |at: usize| self.words.get(at).copied().unwrap_or(0);
-        word(row) ^ word(row + 8)
+    /// The columns of a chunk that have a member.
+    #[inline]
+    pub fn row(&self, member: usize, chunk: usize) -> ColumnBits {
+        self.layers[0].get(member, chunk)
     }
 
     pub fn get(&self, column: usize, member: usize) -> bool {
-        self.words[member / WORD * self.stride + column] >> (member % WORD) & 1 == 1
+        let (chunk, bit) = place(column);
+        self.row(member, chunk) & bit != 0
     }
 
-    /// Returns whether the set has changed.
+    /// Adds a member to columns that do not have it, or takes it from columns that do.
+    pub fn flip(&mut self, member: usize, chunk: usize, bits: ColumnBits, value: bool) {
+        self.layers[0].flip(member, chunk, bits);
+        let (mut row, mut bits) = (member, bits);
+        let mut rows = self.members;
+        for layer in 1..self.layers.len() {
+            let union = row / WORD;
+            bits &= match value {
+                true => !self.layers[layer].get(union, chunk),
+                false => {
+                    let below = union * WORD..(union * WORD + WORD).min(rows);
+                    !self.layers[layer - 1].union(below, chunk, bits)
+                }
+            };
+            if bits == 0 {
+                return;
+            }
+            self.layers[layer].flip(union, chunk, bits);
+            (row, rows) = (union, rows.div_ceil(WORD));
+        }
+    }
+
+    /// The same for one column, whatever it has; returns whether that is a change.
     pub fn set(&mut self, column: usize, member: usize, value: bool) -> bool {
-        let at = member / WORD;
-        let word = &mut self.words[at * self.stride + column];
-        let bit = 1u64 << (member % WORD);
-        if (*word & bit != 0) == value {
-            return false;
+        let change = self.get(column, member) != value;
+        if change {
+            let (chunk, bit) = place(column);
+            self.flip(member, chunk, bit, value);
         }
-        let count = &mut self.counts[column];
-        *count = if value { *count + 1 } else { *count - 1 };
-        let before = std::mem::replace(word, *word ^ bit);
-        if before == 0 || before == bit {
-            self.summary[at / WORD * self.stride + column] ^= 1u64 << (at % WORD);
+        change
+    }
+
+    /// Which of some columns have any member of a range.
+    pub fn any_in(&self, range: Range<usize>, chunk: usize, wanted: ColumnBits) -> ColumnBits {
+        self.any_at(0, range, chunk, wanted)
+    }
+
+    fn any_at(
+        &self,
+        layer: usize,
+        rows: Range<usize>,
+        chunk: usize,
+        wanted: ColumnBits,
+    ) -> ColumnBits {
+        let of_layer = &self.layers[layer];
+        let Some((before, unions, after)) = self.split(layer, &rows) else {
+            return of_layer.union(rows, chunk, wanted);
+        };
+        let mut found = of_layer.union(before, chunk, wanted);
+        if found != wanted {
+            found |= self.any_at(layer + 1, unions, chunk, wanted & !found);
         }
-        true
-    }
-
-    /// The same for one member of several columns; returns the columns that have changed.
-    pub fn set_many(&mut self, columns: &[u32], member: usize, values: &[bool]) -> Columns {
-        let (at, bit) = (member / WORD, 1u64 << (member % WORD));
-        let words = &mut self.words[at * self.stride..][..self.stride];
-        let summary = &mut self.summary[at / WORD * self.stride..][..self.stride];
-        let mut changed = Columns::new();
-        for (&number, &value) in columns.iter().zip(values) {
-            let column = number as usize;
-            let word = words[column];
-            if (word & bit != 0) == value {
-                continue;
-            }
-            words[column] = word ^ bit;
-            if word == 0 || word == bit {
-                summary[column] ^= 1u64 << (at % WORD);
-            }
-            let count = &mut self.counts[column];
-            *count = if value { *count + 1 } else { *count - 1 };
-            changed.push(number);
+        if found != wanted {
+            found |= of_layer.union(after, chunk, wanted & !found);
         }
-        changed
+        found
     }
 
-    /// Keeps the columns in which a member is not what is given.
-    pub fn retain_others(&self, columns: &mut Columns, member: usize, value: bool) {
-        let words = &self.words[member / WORD * self.stride..][..self.stride];
-        columns.retain(|column| (words[*column as usize] >> (member % WORD) & 1 == 1) != value);
-    }
-
-    /// A range to look for in many columns.
-    pub fn span(&self, range: Range<usize>) -> Span {
-        let first = range.start / WORD;
-        let within = (!range.is_empty() && first == (range.end - 1) / WORD).then(|| {
-            let mask = !0 >> (WORD - range.len()) << (range.start % WORD);
-            (first * self.stride, mask)
-        });
-        Span { range, within }
-    }
-
-    pub fn any_in_span(&self, column: usize, span: &Span) -> bool {
-        match span.within {
-            Some((row, mask)) => self.words[row + column] & mask != 0,
-            None => self.any_in(column, span.range.clone()),
-        }
-    }
-
-    /// Takes no search where the range is everything.
-    pub fn any_in(&self, column: usize, range: Range<usize>) -> bool {
-        match self.counts[column] as usize {
-            0 => false,
-            count if range.len() + count > self.members => true,
-            _ => self.first_in(column, range).is_some(),
-        }
-    }
-
-    /// The least member of `range`.
+    /// The least member of a range that a column has.
     pub fn first_in(&self, column: usize, range: Range<usize>) -> Option<usize> {
-        let (words, summary, len) = (&self.words, &self.summary, self.len);
-        Column { words, summary, len, stride: self.stride, column }.first_in(range)
+        self.first_at(0, column, range)
+    }
+
+    fn first_at(&self, layer: usize, column: usize, rows: Range<usize>) -> Option<usize> {
+        let of_layer = &self.layers[layer];
+        let Some((before, unions, after)) = self.split(layer, &rows) else {
+            return of_layer.find(rows, column);
+        };
+        let in_unions = || {
+            let union = self.first_at(layer + 1, column, unions)?;
+            of_layer.find(union * WORD..(union + 1) * WORD, column)
+        };
+        let found = of_layer.find(before, column).or_else(in_unions);
+        found.or_else(|| of_layer.find(after, column))
+    }
+
+    /// Rows before the first whole union among some, the unions, and the rows after the last one.
+    fn split(
+        &self,
+        layer: usize,
+        rows: &Range<usize>,
+    ) -> Option<(Range<usize>, Range<usize>, Range<usize>)> {
+        let (first, end) = (rows.start.div_ceil(WORD), rows.end / WORD);
+        let any = layer + 1 < self.layers.len() && first < end;
+        any.then(|| (rows.start..first * WORD, first..end, end * WORD..rows.end))
     }
 
     /// The least member of `range` at or after `from`, or else the least before it.
     pub fn first_from(&self, column: usize, range: Range<usize>, from: usize) -> Option<usize> {
         let after = self.first_in(column, from..range.end);
         after.or_else(|| self.first_in(column, range.start..from))
-    }
-}
-
-/// A set to be searched, among the words of others.
-pub struct Column<'a> {
-    pub words: &'a [u64],
-    pub summary: &'a [u64],
-    /// Words of each column.
-    pub len: usize,
-    pub stride: usize,
-    pub column: usize,
-}
-
-impl Column<'_> {
-    /// The least member of `range`, which may end beyond what the set can hold.
-    #[inline]
-    pub fn first_in(&self, range: Range<usize>) -> Option<usize> {
-        let first = range.start / WORD;
-        if range.is_empty() || first >= self.len {
-            return None;
-        }
-        let word = |at: usize| self.words[at * self.stride + self.column];
-        let masked = word(first) & (!0 << (range.start % WORD));
-        let found = if masked != 0 {
-            first * WORD + masked.trailing_zeros() as usize
-        } else {
-            let last = ((range.end - 1) / WORD).min(self.len - 1);
-            let at = self.next_word(first + 1, last)?;
-            at * WORD + word(at).trailing_zeros() as usize
-        };
-        (found < range.end).then_some(found)
-    }
-
-    /// The first word from `first` to `last` that is not zero.
-    pub fn next_word(&self, first: usize, last: usize) -> Option<usize> {
-        if first > last {
-            return None;
-        }
-        let mut at = first / WORD;
-        let mut summary = self.summary[at * self.stride + self.column] & (!0 << (first % WORD));
-        while summary == 0 {
-            at += 1;
-            if at > last / WORD {
-                return None;
-            }
-            summary = self.summary[at * self.stride + self.column];
-        }
-        Some(at * WORD + summary.trailing_zeros() as usize)
     }
 }
 
@@ -221,38 +285,64 @@ mod tests {
         #[test]
         fn columns_behave_like_sets(
             ops in prop::collection::vec((0usize..6, 0usize..9_000, any::<bool>()), 0..200),
+            // A matrix is widened when there are more columns than it began with.
+            (scale, begin) in (1usize..30, 0usize..70),
             range in (0usize..9_000, 0usize..9_000),
         ) {
-            let mut matrix = BitMatrix::new(9_000, 1);
+            let mut matrix = BitMatrix::new(9_000, begin);
             let mut sets: Vec<BTreeSet<usize>> = Vec::new();
             for (column, member, value) in ops {
-                while sets.len() <= column {
-                    prop_assert_eq!(matrix.add_column(), sets.len());
-                    sets.push(BTreeSet::new());
+                let column = column * scale;
+                if sets.len() <= column {
+                    sets.resize(column + 1, BTreeSet::new());
+                    matrix.make_room(column + 1);
                 }
                 let set = &mut sets[column];
                 let changed = if value { set.insert(member) } else { set.remove(&member) };
-                if member % 2 == 0 {
-                    prop_assert_eq!(matrix.set(column, member, value), changed);
-                } else {
-                    let flipped = matrix.set_many(&[column as u32], member, &[value]);
-                    prop_assert_eq!(!flipped.is_empty(), changed);
-                }
+                prop_assert_eq!(matrix.set(column, member, value), changed);
                 prop_assert_eq!(matrix.get(column, member), value);
             }
             let (a, b) = (range.0.min(range.1), range.0.max(range.1));
             let from = a + (b - a) / 2;
             for (column, set) in sets.iter().enumerate() {
+                let (chunk, bit) = place(column);
                 prop_assert_eq!(matrix.first_in(column, a..b), set.range(a..b).next().copied());
-                prop_assert_eq!(matrix.any_in(column, a..b), set.range(a..b).next().is_some());
-                prop_assert_eq!(matrix.any_in(column, 0..9_000), !set.is_empty());
-                for range in [a..b, a..(a + 3).min(9_000)] {
+                for range in [a..b, 0..9_000, a..(a + 3).min(9_000)] {
                     let any = set.range(range.clone()).next().is_some();
-                    prop_assert_eq!(matrix.any_in_span(column, &matrix.span(range)), any);
+                    prop_assert_eq!(matrix.any_in(range, chunk, bit) != 0, any);
                 }
                 let expected = set.range(from..b).next().or_else(|| set.range(a..from).next());
                 prop_assert_eq!(matrix.first_from(column, a..b, from), expected.copied());
             }
         }
+
+        #[test]
+        fn columns_change_together(
+            ops in prop::collection::vec((0usize..700, any::<u64>(), any::<bool>()), 0..60),
+            width in 1usize..150,
+        ) {
+            let mut matrix = BitMatrix::new(700, width);
+            let mut rows = vec![vec![0u64; width.div_ceil(64)]; 700];
+            for (member, bits, value) in ops {
+                let chunk = member % width.div_ceil(64);
+                let there = if width - chunk * 64 < 64 { (1 << (width - chunk * 64)) - 1 } else { !0 };
+                let row = &mut rows[member][chunk];
+                let bits = bits & there & if value { !*row } else { *row };
+                *row ^= bits;
+                matrix.flip(member, chunk, bits, value);
+                prop_assert_eq!(matrix.row(member, chunk), *row);
+                let union = rows.iter().fold(0, |all, row| all | row[chunk]);
+                prop_assert_eq!(matrix.any_in(0..700, chunk, !0), union);
+            }
+        }
+    }
+
+    #[test]
+    fn bits_are_columns() {
+        assert_eq!(columns(1, 0b101).collect::<Vec<_>>(), [64, 66]);
+        assert_eq!(columns(0, 0).count(), 0);
+        let mut chunks = Vec::new();
+        note(&mut chunks, 66);
+        assert_eq!(chunks, [0, 0b100]);
     }
 }

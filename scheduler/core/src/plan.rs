@@ -13,6 +13,7 @@ use crate::bits::Bits;
 use crate::forest::{Forest, NameTable, NodeIx};
 use crate::gates;
 use crate::jobs::{JobState, Placed, Routes};
+use crate::matrix;
 use crate::policy::Policy;
 use crate::resources::{Classes, Resources, Wanted};
 use crate::table::TaskTable;
@@ -93,8 +94,12 @@ impl Draft {
         for (job, few) in few.into_iter().enumerate() {
             plan.compile_job(JobIx(job as u32), few);
         }
-        for job in 0..plan.jobs.len() {
-            plan.fill_open(JobIx(job as u32));
+        plan.fill_columns();
+        for job in (0..plan.jobs.len()).map(|job| JobIx(job as u32)) {
+            match plan.tasks.has_column(job) {
+                true => plan.refresh_ready(job),
+                false => plan.fill_open(job),
+            }
         }
         plan
     }
@@ -156,9 +161,9 @@ impl Plan {
             Some(nodes) => self.tasks.add_list(&self.forest, job.level, nodes),
             None => {
                 let JobState { classes, routes, .. } = &self.jobs[ix.index()];
-                let columns = self.tasks.add_column(classes, routes.is_some());
-                for (level, (class, column)) in classes.iter().zip(columns).enumerate() {
-                    self.classes[level].classes[class.index()].columns.push(column);
+                let column = self.tasks.add_column(job.level, routes.is_some());
+                for (level, class) in classes.iter().enumerate() {
+                    matrix::note(&mut self.classes[level].classes[class.index()].columns, column);
                 }
             }
         }

@@ -12,6 +12,7 @@ use bistro_common::protocol::task::Slots;
 
 use crate::bits::Bits;
 use crate::forest::{Forest, NodeIx};
+use crate::matrix::ColumnBits;
 
 /// Slots by the numbers of their resources.
 pub type Amounts = Arc<[(usize, i64)]>;
@@ -203,8 +204,8 @@ pub struct Class {
     pub amounts: Amounts,
     /// For workers; for nodes it wants nothing.
     pub wanted: Wanted,
-    /// For nodes: the columns of its jobs at its level.
-    pub columns: Vec<u32>,
+    /// For nodes: the columns of its jobs, by chunk.
+    pub columns: Vec<ColumnBits>,
     /// On which workers the demand fits; for nodes that is asked when it matters.
     pub room: Bits,
 }

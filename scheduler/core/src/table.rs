@@ -1,7 +1,7 @@
 //! A cell for every task, and the bits of the frontier, as they lie in memory.
 //!
 //! Jobs that run on many nodes of their level have a column there: a byte per node, and a bit per
-//! node and level for the frontier, the columns of all jobs side by side. Jobs that run on few have
+//! node and level for the frontier, those of all jobs at a node side by side. Jobs that run on few have
 //! a list of those and of the nodes above. Knows nothing of rules: what is open is for the frontier
 //! to say.
 
@@ -13,8 +13,7 @@ use bistro_common::config::LevelIx;
 use bistro_common::protocol::api::TaskState;
 
 use crate::forest::{Forest, NodeIx};
-use crate::matrix::{BitMatrix, Columns};
-use crate::resources::ClassIx;
+use crate::matrix::{self, BitMatrix, ColumnBits};
 use crate::tasks::{JobIx, TaskCell, TaskIx};
 
 mod list;
@@ -24,13 +23,14 @@ use list::{List, Size};
 /// How many cells are in each state.
 pub type Counts = [u32; TaskState::ALL.len()];
 
-/// One for each of some columns.
-pub type Flags = SmallVec<[bool; 16]>;
-
 #[derive(Debug, Default)]
 pub struct TaskTable {
     rows: Vec<Row>,
     levels: Vec<Level>,
+    /// By number; the same at every level down to the job's own.
+    columns: Vec<ColumnOf>,
+    /// Columns of jobs that may not pass every node that has room, by chunk.
+    routed: Vec<ColumnBits>,
     /// Listed jobs by the nodes in their lists, but for the instance node.
     at: FxHashMap<NodeIx, SmallVec<[JobIx; 2]>>,
 }
@@ -41,27 +41,23 @@ struct Level {
     nodes: usize,
     /// Nodes whose own flag says that they are disabled.
     disabled: u32,
-    /// The cell of the `n`th node and column `c` is at `n * stride + c`.
+    /// The cell of the `n`th node and cell column `c` is at `n * stride + c`.
     cells: Vec<TaskCell>,
-    columns: usize,
+    cell_columns: usize,
     stride: usize,
-    /// A column for each job that has one at this level or below.
+    /// What is open, of every job that has a column and whose level is this one or below.
     open: BitMatrix,
-    at: Vec<ColumnAt>,
+    /// The columns of jobs whose own level this is, by chunk.
+    own: Vec<ColumnBits>,
+    /// Numbers that are kept for their columns.
+    reserved: Range<usize>,
 }
 
-/// A job's column of open bits at one level, and what it takes to keep it.
-#[derive(Clone, Copy, Debug)]
-pub struct ColumnAt {
-    pub job: JobIx,
-    pub class: ClassIx,
-    /// It may be kept from passing a node by more than room.
-    pub routed: bool,
-    /// Its column of cells, if this is the job's own level.
-    cells: Option<u32>,
-    /// Its columns at the levels above and below, where there are such.
-    pub above: u32,
-    below: u32,
+#[derive(Clone, Copy, Debug, Default)]
+struct ColumnOf {
+    job: JobIx,
+    /// Its column of cells, at the job's own level.
+    cells: u32,
 }
 
 #[derive(Debug)]
@@ -75,117 +71,151 @@ struct Column {
     level: LevelIx,
     cells: usize,
     /// In the bits of every level down to its own.
-    open: SmallVec<[u32; 4]>,
+    open: usize,
     /// At each of these levels, the node after the one where the job has gone down last.
     next: SmallVec<[u32; 4]>,
     counts: Counts,
 }
 
 impl TaskTable {
-    /// An empty table; `columns`: how many jobs with a column there will be at each level.
+    /// An empty table; `columns`: how many jobs with a column there will be of each level.
     pub fn new(forest: &Forest, columns: &[usize]) -> Self {
         let level = |(level, &own): (LevelIx, &usize)| {
             let nodes = forest.level(level);
             let disabled = nodes.clone().filter(|&n| !forest.is_enabled(NodeIx(n as u32)));
+            // Columns of lower levels come first, so that rows down there are short.
+            let below: usize = columns[level + 1..].iter().sum();
             Level {
                 first: nodes.start,
                 nodes: nodes.len(),
                 disabled: disabled.count() as u32,
                 cells: vec![TaskCell::default(); nodes.len() * own],
-                columns: 0,
+                cell_columns: 0,
                 stride: own,
-                open: BitMatrix::new(nodes.len(), columns[level..].iter().sum()),
-                at: Vec::new(),
+                open: BitMatrix::new(nodes.len(), below + own),
+                own: Vec::new(),
+                reserved: below..below + own,
             }
         };
         let levels = columns.iter().enumerate().map(level).collect();
-        Self { rows: Vec::new(), levels, at: FxHashMap::default() }
+        Self {
+            rows: Vec::new(),
+            levels,
+            columns: vec![ColumnOf::default(); columns.iter().sum()],
+            routed: Vec::new(),
+            at: FxHashMap::default(),
+        }
     }
 
-    /// Enters the next job with a column; all its tasks can run, and nothing is open. `classes`: at
-    /// each level down to its own. Returns its columns there.
-    pub fn add_column(&mut self, classes: &[ClassIx], routed: bool) -> SmallVec<[u32; 4]> {
-        let (job, level) = (JobIx(self.rows.len() as u32), classes.len() - 1);
-        let levels = self.levels[..=level].iter_mut();
-        let open: SmallVec<[u32; 4]> = levels.map(|l| l.open.add_column() as u32).collect();
-        let next = open.iter().map(|_| 0).collect();
-        let own_cells = self.levels[level].columns as u32;
-        for (at, &class) in classes.iter().enumerate() {
-            self.levels[at].at.push(ColumnAt {
-                job,
-                class,
-                routed,
-                cells: (at == level).then_some(own_cells),
-                above: at.checked_sub(1).map_or(0, |above| open[above]),
-                below: open.get(at + 1).copied().unwrap_or(0),
-            });
-        }
+    /// Enters the next job with a column; all its tasks can run, and nothing is open. `routed`: it
+    /// may be kept from passing a node by more than room. Returns its column.
+    pub fn add_column(&mut self, level: LevelIx, routed: bool) -> usize {
+        let job = JobIx(self.rows.len() as u32);
         let of_level = &mut self.levels[level];
-        if of_level.columns == of_level.stride {
+        if of_level.cell_columns == of_level.stride {
             of_level.widen();
         }
-        let cells = of_level.columns;
-        of_level.columns += 1;
+        let cells = of_level.cell_columns;
+        of_level.cell_columns += 1;
+        let column = of_level.reserved.next().unwrap_or_else(|| {
+            self.columns.push(ColumnOf::default());
+            self.columns.len() - 1
+        });
+        self.columns[column] = ColumnOf { job, cells: cells as u32 };
+        matrix::note(&mut of_level.own, column);
+        if routed {
+            matrix::note(&mut self.routed, column);
+        }
         let mut counts = Counts::default();
         counts[TaskCell::default().state() as usize] = of_level.nodes as u32;
-        let column = Column { level, cells, open: open.clone(), next, counts };
-        self.rows.push(Row::Column(Box::new(column)));
-        open
+        let above = self.levels[..=level].iter_mut();
+        let next = above.map(|level| level.open.make_room(column + 1)).map(|()| 0).collect();
+        self.rows.push(Row::Column(Box::new(Column { level, cells, open: column, next, counts })));
+        column
     }
 
-    pub fn column(&self, level: LevelIx, column: u32) -> &ColumnAt {
-        &self.levels[level].at[column as usize]
+    /// The job of a column.
+    pub fn job(&self, column: usize) -> JobIx {
+        self.columns[column].job
     }
 
-    /// For each column, whether its task on a node can run or, above the job's own level, one of
-    /// these children of the node is open.
-    pub fn can_run_below(
+    /// So many chunks there are at most.
+    pub fn chunks(&self) -> usize {
+        self.columns.len().div_ceil(ColumnBits::BITS as usize)
+    }
+
+    /// The columns of jobs that pass a level or are of it.
+    pub fn passing(&self, level: LevelIx, chunk: usize) -> ColumnBits {
+        let below = self.levels[level..].iter();
+        below.filter_map(|level| level.own.get(chunk)).fold(0, |all, own| all | own)
+    }
+
+    pub fn has_column(&self, job: JobIx) -> bool {
+        matches!(self.rows[job.index()], Row::Column(_))
+    }
+
+    /// The columns of jobs that may not pass every node that has room.
+    pub fn routed(&self, chunk: usize) -> ColumnBits {
+        self.routed.get(chunk).copied().unwrap_or(0)
+    }
+
+    /// The columns of jobs whose own level this is.
+    pub fn own(&self, level: LevelIx, chunk: usize) -> ColumnBits {
+        self.levels[level].own.get(chunk).copied().unwrap_or(0)
+    }
+
+    /// Of columns at their own level, those whose task on a node can run.
+    pub fn that_can_run(
         &self,
         level: LevelIx,
-        columns: &[u32],
+        chunk: usize,
+        bits: ColumnBits,
         node: NodeIx,
-        children: Range<usize>,
-    ) -> Flags {
+    ) -> ColumnBits {
         let of_level = &self.levels[level];
         let row = (node.index() - of_level.first) * of_level.stride;
         let row = &of_level.cells[row..row + of_level.stride];
-        let below = self.levels.get(level + 1).map(|below| {
-            let members = children.start - below.first..children.end - below.first;
-            (&below.open, below.open.span(members))
-        });
-        let can_run = |&column: &u32| {
-            let at = &of_level.at[column as usize];
-            match (at.cells, &below) {
-                (Some(cells), _) => row[cells as usize].can_run(),
-                (None, Some((open, span))) => open.any_in_span(at.below as usize, span),
-                (None, None) => false,
-            }
-        };
-        columns.iter().map(can_run).collect()
+        let cell = |column: usize| row[self.columns[column].cells as usize];
+        let can_run = matrix::columns(chunk, bits).filter(|&column| cell(column).can_run());
+        can_run.fold(0, |all, column| all | matrix::place(column).1)
     }
 
-    /// Keeps the columns whose bit at a node is not what is given.
-    pub fn retain_others(&self, columns: &mut Columns, level: LevelIx, node: NodeIx, open: bool) {
+    /// Of columns that reach this level, those that are open on any of some nodes.
+    pub fn that_are_open(
+        &self,
+        level: LevelIx,
+        chunk: usize,
+        bits: ColumnBits,
+        nodes: Range<usize>,
+    ) -> ColumnBits {
         let of_level = &self.levels[level];
-        of_level.open.retain_others(columns, node.index() - of_level.first, open);
+        of_level.open.any_in(nodes.start - of_level.first..nodes.end - of_level.first, chunk, bits)
     }
 
-    /// Sets the bits of columns at a node; returns those that have flipped.
-    pub fn set_columns(
+    /// Which columns of a chunk are open at a node.
+    #[inline]
+    pub fn open_row(&self, level: LevelIx, chunk: usize, node: NodeIx) -> ColumnBits {
+        let of_level = &self.levels[level];
+        of_level.open.row(node.index() - of_level.first, chunk)
+    }
+
+    /// Opens columns at a node that are not open there, or closes those that are.
+    pub fn flip(
         &mut self,
         level: LevelIx,
+        chunk: usize,
+        bits: ColumnBits,
         node: NodeIx,
-        columns: &[u32],
-        open: &[bool],
-    ) -> Columns {
+        open: bool,
+    ) {
         let of_level = &mut self.levels[level];
-        of_level.open.set_many(columns, node.index() - of_level.first, open)
+        of_level.open.flip(node.index() - of_level.first, chunk, bits, open);
     }
 
-    /// The column of a job at a level, if it has one.
-    pub fn column_of(&self, job: JobIx, level: LevelIx) -> Option<u32> {
+    /// The chunk of a job's column and its bit there, if it has one.
+    pub fn column_of(&self, job: JobIx) -> Option<(usize, ColumnBits)> {
         match &self.rows[job.index()] {
-            Row::Column(column) => Some(column.open[level]),
+            Row::Column(column) => Some(matrix::place(column.open)),
             Row::List(_) => None,
         }
     }
@@ -209,7 +239,7 @@ impl TaskTable {
         let of_level = &self.levels[level];
         let at = node.index() - of_level.first;
         let cell = of_level.cells.get(at * of_level.stride).map_or(0, |cell| cell.state() as u64);
-        cell ^ of_level.open.fetch(at)
+        cell ^ of_level.open.row(at, 0)
     }
 
     /// The jobs with lists that have this node on them.
@@ -298,7 +328,7 @@ impl TaskTable {
         match &self.rows[job.index()] {
             Row::Column(column) => {
                 let of_level = &self.levels[level];
-                of_level.open.get(column.open[level] as usize, node.index() - of_level.first)
+                of_level.open.get(column.open, node.index() - of_level.first)
             }
             Row::List(list) => list.is_open(node),
         }
@@ -310,7 +340,7 @@ impl TaskTable {
             Row::Column(column) => {
                 let of_level = &mut self.levels[level];
                 let member = node.index() - of_level.first;
-                of_level.open.set(column.open[level] as usize, member, open)
+                of_level.open.set(column.open, member, open)
             }
             Row::List(list) => list.set_open(node, open),
         }
@@ -337,7 +367,8 @@ impl TaskTable {
             Row::Column(column) => {
                 let of_level = &self.levels[level];
                 let members = range.start - of_level.first..range.end - of_level.first;
-                of_level.open.any_in(column.open[level] as usize, members)
+                let (chunk, bit) = matrix::place(column.open);
+                of_level.open.any_in(members, chunk, bit) != 0
             }
             Row::List(list) => list.open_in(range).is_some(),
         }
@@ -356,7 +387,7 @@ impl TaskTable {
                 let first = self.levels[level].first;
                 let members = range.start - first..range.end - first;
                 let open = &self.levels[level].open;
-                let found = open.first_from(column.open[level] as usize, members, from - first);
+                let found = open.first_from(column.open, members, from - first);
                 found.map(|member| member + first)
             }
             Row::List(list) => {

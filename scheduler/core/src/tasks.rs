@@ -12,7 +12,7 @@ use crate::attempts::AttemptIx;
 use crate::forest::NodeIx;
 
 /// Number of a job in the present plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobIx(pub u32);
 
 impl JobIx {
