@@ -26,11 +26,16 @@ use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::{Address, Bus, Patience};
 use bistro_common::protocol::api::{ErrorCode, verb};
 use bistro_common::subject::{Cell, Token};
+use bistro_scheduler::large_pages::LargePages;
 use bistro_worker::GuardCommand;
 use bistro_worker::logs::Budget;
 
 use args::{Args, Command, SchedulerArgs, WorkerArgs, WorkerHere};
 use client::{Client, Place, Refused, Unreachable, find_url};
+
+/// A scheduler may hold millions of tasks.
+#[global_allocator]
+static ALLOCATOR: LargePages = LargePages;
 
 fn main() -> ExitCode {
     // For a shell that wants to know how a command goes on.

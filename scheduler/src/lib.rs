@@ -13,6 +13,7 @@ mod driver;
 mod event_log;
 pub mod grid_watch;
 pub mod http;
+pub mod large_pages;
 pub mod nodes;
 pub mod original;
 mod plan_watch;

@@ -14,6 +14,12 @@ mod start;
 use clap::{Parser, Subcommand};
 use serde_json::Value;
 
+use bistro_scheduler::large_pages::LargePages;
+
+/// As the program that is measured has it.
+#[global_allocator]
+static ALLOCATOR: LargePages = LargePages;
+
 #[derive(Parser)]
 #[command(name = "bistro-bench")]
 struct Args {

@@ -97,6 +97,14 @@ impl Attempt {
         }
     }
 
+    /// The same, and if it is as given, then not made anew.
+    pub fn name_as(&self, given: &TaskName, plan: &Plan) -> TaskName {
+        match &self.held {
+            Held::Planned { task, .. } if plan.is_named(*task, given) => given.clone(),
+            _ => self.name(plan),
+        }
+    }
+
     /// What its worker knows of it.
     pub fn open(&self, plan: &Plan) -> Arc<OpenAttempt> {
         match &self.held {
@@ -139,6 +147,11 @@ impl Plan {
             job: self.jobs[task.job.index()].config.name.clone(),
             node: self.forest.name(task.node).into(),
         }
+    }
+
+    fn is_named(&self, task: TaskIx, name: &TaskName) -> bool {
+        self.jobs[task.job.index()].config.name == name.job
+            && self.forest.name(task.node) == &*name.node
     }
 
     /// What a task takes on a path to it.
@@ -198,6 +211,18 @@ fn numbered(limits: &[Limit], slots: &Slots) -> Amounts {
     slots.iter().filter_map(|(name, &amount)| Some((number(name)?, sane(amount)))).collect()
 }
 
+/// Takes or gives back what an attempt holds on nodes.
+fn charge(plan: &mut Plan, held: &Held, sign: Sign) {
+    match held {
+        Held::Planned { task, path } => plan.change_path(task.job, path, sign),
+        Held::Noted(noted) => {
+            for Charge { level, node, amounts } in &noted.charges {
+                plan.change_slots(*level, *node, amounts, sign);
+            }
+        }
+    }
+}
+
 impl Core {
     /// Enters an attempt: its slots are taken and its task is running, or unsure.
     pub(crate) fn open_attempt(&mut self, attempt: Attempt) -> AttemptIx {
@@ -251,10 +276,7 @@ impl Core {
         let (task, stage, worker) = (attempt.task(), attempt.stage, attempt.worker);
         let attempt_no = attempt.attempt_no;
         let of_worker = attempt.worker_charges(&self.plan);
-        let charges: SmallVec<[Charge; 4]> = attempt.charges(&self.plan).collect();
-        for charge in charges {
-            self.plan.change_slots(charge.level, charge.node, &charge.amounts, Sign::Take);
-        }
+        charge(&mut self.plan, &attempt.held, Sign::Take);
         self.change_worker_slots(worker, &of_worker, Sign::Take);
         if let Some(task) = task {
             let known = self.records.entry(task).or_default();
@@ -291,13 +313,7 @@ impl Core {
         if !self.is_of_this_reign(id) {
             self.ended_of_before.insert(id);
         }
-        if let Held::Planned { task, path } = &attempt.held {
-            self.fetch(*task, path);
-        }
-        let charges: SmallVec<[Charge; 4]> = attempt.charges(&self.plan).collect();
-        for charge in charges {
-            self.plan.change_slots(charge.level, charge.node, &charge.amounts, Sign::Give);
-        }
+        charge(&mut self.plan, &attempt.held, Sign::Give);
         let of_worker = attempt.worker_charges(&self.plan);
         self.change_worker_slots(attempt.worker, &of_worker, Sign::Give);
         let worker = &mut self.workers[attempt.worker.index()];
@@ -320,6 +336,13 @@ impl Core {
     pub(crate) fn fetch(&self, task: TaskIx, path: &[NodeIx]) {
         let record = self.record(task).map_or(0, |record| record.attempt_no);
         std::hint::black_box(self.plan.fetch(path) ^ u64::from(record));
+    }
+
+    /// The same for the end of an attempt.
+    pub(crate) fn fetch_attempt(&self, id: AttemptId) {
+        if let Some(Held::Planned { task, path }) = self.attempts.get(id).map(|a| &a.held) {
+            self.fetch(*task, path);
+        }
     }
 
     fn leave_homeless(&mut self, job: &Arc<str>) {

@@ -189,7 +189,8 @@ impl Core {
                     }
                     Cause::Preempted => ("task.preempted", "a limit was lowered below what runs"),
                 };
-                out.push(self.attempt_event(kind, attempt, text.to_owned()));
+                let name = attempt.name(&self.plan);
+                out.push(self.attempt_event(kind, attempt, &name, text.to_owned()));
             }
             let wait = if sentence.asked < PATIENCE { REPEAT_MS } else { REPEAT_LATER_MS };
             if sentence.cause == Cause::Preempted

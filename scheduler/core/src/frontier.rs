@@ -73,13 +73,36 @@ impl Plan {
         amounts: &[(usize, i64)],
         sign: Sign,
     ) {
-        let before = SmallVec::<[i64; 4]>::from_slice(self.resources.used(level, node));
+        let before = self.slots_at(level, node);
         self.resources.change(level, node, amounts, sign);
+        self.follow_slots(level, node, &before);
+    }
+
+    /// The same for all that a task of a job takes on a path to it.
+    pub(crate) fn change_path(&mut self, job: JobIx, path: &[NodeIx], sign: Sign) {
+        for (level, &node) in path.iter().enumerate() {
+            let class = self.jobs[job.index()].classes[level].index();
+            if self.classes[level].classes[class].amounts.is_empty() {
+                continue;
+            }
+            let before = self.slots_at(level, node);
+            let amounts = &self.classes[level].classes[class].amounts;
+            self.resources.change(level, node, amounts, sign);
+            self.follow_slots(level, node, &before);
+        }
+    }
+
+    fn slots_at(&self, level: LevelIx, node: NodeIx) -> SmallVec<[i64; 4]> {
+        SmallVec::from_slice(self.resources.used(level, node))
+    }
+
+    /// Updates every job for which it matters that other slots were in use at a node.
+    fn follow_slots(&mut self, level: LevelIx, node: NodeIx, before: &[i64]) {
         for class in 0..self.classes[level].classes.len() {
             let (limits, used) = (self.resources.limits(level), self.resources.used(level, node));
             let demand = &self.classes[level].classes[class].demand;
             let room = fits(limits, used, demand);
-            if room != fits(limits, &before, demand) {
+            if room != fits(limits, before, demand) {
                 match level {
                     0 => self.refresh_lanes(),
                     _ => self.change_room(level, node, class, room),
@@ -293,10 +316,8 @@ impl Plan {
     }
 
     fn root_changed(&mut self, job: JobIx, open: bool) {
-        match open {
-            true => self.refresh_ready(job),
-            false => self.policy.set_ready(job, false),
-        }
+        let ready = open && self.may_start(job);
+        self.policy.set_ready(job, ready);
     }
 
     /// Sets the bits of all columns from scratch, lowest level first.
@@ -328,11 +349,15 @@ impl Plan {
 
     /// A job is ready if its root is open; it starts something if its lane is open, too.
     pub(crate) fn refresh_ready(&mut self, job: JobIx) {
-        let ready = self.config.settings.enabled
-            && self.jobs[job.index()].can_run()
-            && self.is_root_open(job)
-            && self.awaited(job).is_none();
+        let ready = self.is_root_open(job) && self.may_start(job);
         self.policy.set_ready(job, ready);
+    }
+
+    /// The forest apart.
+    fn may_start(&self, job: JobIx) -> bool {
+        self.config.settings.enabled
+            && self.jobs[job.index()].can_run()
+            && self.awaited(job).is_none()
     }
 
     pub(crate) fn is_root_open(&self, job: JobIx) -> bool {

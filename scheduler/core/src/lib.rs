@@ -239,8 +239,9 @@ impl Core {
             Input::AuditsTold(ids) => self.on_audits_told(&ids, out),
             Input::Done { token, done } => {
                 for result in done.results {
+                    self.fetch_attempt(result.attempt);
                     if !matches!(result.outcome, Outcome::NeverStarted { .. }) {
-                        self.tell_start(result.attempt, out);
+                        self.tell_start(result.attempt, Some(&result.task), out);
                     }
                     self.apply_result(result, out);
                 }

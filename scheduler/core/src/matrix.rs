@@ -83,15 +83,14 @@ impl Rows {
         self.words[word] ^= bits << shift;
     }
 
-    /// The words that some rows, of less than a word each, lie in: which, and with what mask.
+    /// The words that some rows, of less than a word each, lie in: the first and the last with
+    /// their masks. Where there is only one, its mask is the last one's.
     #[inline]
-    fn packed(&self, rows: Range<usize>) -> impl Iterator<Item = (usize, u64)> + use<> {
+    fn packed(&self, rows: Range<usize>) -> (usize, u64, usize, u64) {
         let (start, end) = (rows.start * self.width, rows.end * self.width);
-        (start / WORD..end.div_ceil(WORD)).map(move |word| {
-            let first = start.saturating_sub(word * WORD);
-            let after = WORD - (end - word * WORD).min(WORD);
-            (word, (!0 << first) & (!0 >> after))
-        })
+        let (first, last) = (start / WORD, (end - 1) / WORD);
+        let (from, to) = (!0 << (start % WORD), !0 >> (last * WORD + WORD - end));
+        (first, from, last, if first == last { from & to } else { to })
     }
 
     /// Which columns have any of some rows.
@@ -101,8 +100,12 @@ impl Rows {
             return 0;
         }
         if self.width < WORD {
-            let words = self.packed(rows);
-            let mut all = words.fold(0, |all, (word, mask)| all | self.words[word] & mask);
+            let (first, from, last, to) = self.packed(rows);
+            let mut all = self.words[last] & to;
+            if first < last {
+                all |= self.words[first] & from;
+                all |= self.words[first + 1..last].iter().fold(0, |all, word| all | word);
+            }
             let mut width = WORD / 2;
             while width >= self.width {
                 all |= all >> width;
@@ -127,13 +130,25 @@ impl Rows {
             return None;
         }
         if self.width < WORD {
+            let (first, from, last, to) = self.packed(rows);
             // That column of every row in a word.
-            let column = !0 / self.mask() << column;
-            return self.packed(rows).find_map(|(word, mask)| {
-                let found = self.words[word] & mask & column;
-                let bit = || word * WORD + found.trailing_zeros() as usize;
-                (found != 0).then(|| bit() / self.width)
-            });
+            let column = (!0 / self.mask()) << column;
+            let row = |word: usize, found: u64| {
+                (word * WORD + found.trailing_zeros() as usize) / self.width
+            };
+            if first < last {
+                let found = self.words[first] & from & column;
+                if found != 0 {
+                    return Some(row(first, found));
+                }
+                let between = &self.words[first + 1..last];
+                if let Some(at) = between.iter().position(|word| word & column != 0) {
+                    let word = first + 1 + at;
+                    return Some(row(word, self.words[word] & column));
+                }
+            }
+            let found = self.words[last] & to & column;
+            return (found != 0).then(|| row(last, found));
         }
         let (chunk, bit) = place(column);
         rows.find(|&row| self.get(row, chunk) & bit != 0)

@@ -52,9 +52,7 @@ impl Lane {
     }
 
     fn set(&mut self, seat: Seat, ready: bool) {
-        let of_rank = &mut self.ready[seat.shelf.0 as usize];
-        of_rank.make_room(seat.place.1 as usize);
-        of_rank.set(seat.place.1 as usize, ready);
+        self.ready[seat.shelf.0 as usize].set(seat.place.1 as usize, ready);
     }
 
     fn has(&self, seat: Seat) -> bool {
@@ -134,6 +132,7 @@ impl Policy {
             self.lanes.len() - 1
         });
         let shelf = self.lanes[lane].shelf(rank);
+        self.lanes[lane].ready[shelf.0 as usize].make_room(place.1 as usize);
         self.seats.push(Seat { place, lane: lane as u32, shelf });
         self.left.push(0);
     }

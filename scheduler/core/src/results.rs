@@ -25,7 +25,7 @@ impl Core {
     fn close_with(&mut self, attempt: Attempt, result: TaskResult, out: &mut Vec<Effect>) {
         out.push(Effect::Persist(Record::AttemptClosed { attempt: result.attempt }));
         // A worker that names another task must not have that one's record changed.
-        let name = attempt.name(&self.plan);
+        let name = attempt.name_as(&result.task, &self.plan);
         let mut record = self.record_of(attempt.task(), &name).cloned().unwrap_or_default();
         record.attempt_no = record.attempt_no.max(attempt.attempt_no);
         // The stored record may be of an attempt before this one: its guess is over.
@@ -36,7 +36,7 @@ impl Core {
             false => self.conclude(&mut record, &name.job, &result),
         };
         let text = describe(&result, &record, self.now);
-        let event = self.attempt_event_of(kind, &attempt, &name, text);
+        let event = self.attempt_event(kind, &attempt, &name, text);
         self.keep(attempt.task(), name, record, out);
         out.push(event);
     }
@@ -185,15 +185,6 @@ impl Core {
     }
 
     pub(crate) fn attempt_event(
-        &self,
-        kind: &'static str,
-        attempt: &Attempt,
-        text: String,
-    ) -> Effect {
-        self.attempt_event_of(kind, attempt, &attempt.name(&self.plan), text)
-    }
-
-    fn attempt_event_of(
         &self,
         kind: &'static str,
         attempt: &Attempt,

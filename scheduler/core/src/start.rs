@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use bistro_common::ids::{AttemptId, Incarnation, Seq, WorkerName};
+use bistro_common::ids::{AttemptId, Incarnation, Seq, TaskName, WorkerName};
 use bistro_common::protocol::assign::{
     Assign, AssignAnswer, AssignReply, Assignment, BATCH_MAX, RejectedReason,
 };
@@ -156,18 +156,28 @@ impl Core {
 
     fn accepted(&mut self, id: AttemptId, out: &mut Vec<Effect>) {
         self.set_stage(id, Stage::Running);
-        self.tell_start(id, out);
+        self.tell_start(id, None, out);
     }
 
     /// That an attempt was started, once: by the answer to its assignment, to a probe, or by its
     /// result, whichever is the first to say so.
-    pub(crate) fn tell_start(&mut self, id: AttemptId, out: &mut Vec<Effect>) {
+    /// `given`: of which task it is said to be.
+    pub(crate) fn tell_start(
+        &mut self,
+        id: AttemptId,
+        given: Option<&TaskName>,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(attempt) = self.attempts.get_mut(id).filter(|attempt| !attempt.start_told) else {
             return;
         };
         attempt.start_told = true;
         let attempt = self.attempts.get(id).expect("it was just looked at");
-        out.push(self.attempt_event("task.started", attempt, String::new()));
+        let name = match given {
+            Some(given) => attempt.name_as(given, &self.plan),
+            None => attempt.name(&self.plan),
+        };
+        out.push(self.attempt_event("task.started", attempt, &name, String::new()));
     }
 
     /// Certainly not started: back to where it was, after a pause for the worker.
