@@ -73,6 +73,7 @@ async fn starts(guard: &Guard) -> anyhow::Result<()> {
             status_argument: false,
             directory: "/".into(),
             env: Vec::new(),
+            limits: Default::default(),
             confinement: Default::default(),
         };
         running.push((guard.start_task(start, writers).await?, readers));

@@ -13,6 +13,7 @@ pub fn read() -> Capacity {
         gpus: gpus(Path::new("/proc/driver/nvidia/gpus")),
         // The guard knows.
         isolation: None,
+        limits: Vec::new(),
     }
 }
 

@@ -42,8 +42,8 @@ pub struct Surroundings {
     pub voice: Voice,
 }
 
-/// Runs an attempt: until its first process has ended and every holder of its pipes is gone, or
-/// until its responder has answered.
+/// Runs an attempt: until its first process has ended, every holder of its pipes is gone and its
+/// cgroup, where it has one, is empty; or until its responder has answered.
 pub async fn run(
     here: Surroundings,
     assignment: Assignment,
@@ -176,6 +176,7 @@ async fn start(
         status_argument: !plain,
         directory,
         confinement: assignment.spec.confinement.clone(),
+        limits: assignment.spec.limits.clone(),
         env: variables.map(|(name, value)| (name.to_owned(), value)).into(),
     };
     let pipes = vec![stdout_writer, stderr_writer, status_writer, canary_writer];
@@ -295,17 +296,25 @@ impl Running {
                         if !self.assignment.spec.plain_command {
                             argv.extend([status_path, self.argument.clone()]);
                         }
-                        journal.event("running", &[("command", json!(argv))]).await;
+                        let limits = &self.assignment.spec.limits;
+                        let limits = (!limits.is_empty()).then(|| ("limits", json!(limits)));
+                        let facts: Vec<_> =
+                            [("command", json!(argv))].into_iter().chain(limits).collect();
+                        journal.event("running", &facts).await;
                     }
-                    Some(Report::Exited { exit: message, cpu_ms, .. }) => {
-                        reporting = false;
+                    Some(Report::Exited { exit: message, cpu_ms, left, .. }) => {
+                        reporting = left;
                         let memory_peak_kb = watched.take().and_then(|w| w.memory_peak_kb());
                         usage = Some(Usage { cpu_ms, memory_peak_kb });
                         journal.event("process_exited", &[("message", json!(message))]).await;
                         exit = Some(message);
+                        if left {
+                            journal.event("processes_left", &[]).await;
+                        }
                     }
+                    Some(Report::Empty { .. }) => reporting = false,
                     // It is the guard's word about itself, and is not passed on.
-                    Some(Report::Ready { .. }) => {}
+                    Some(Report::Ready(_)) => {}
                     None => reporting = false,
                 },
                 () = self.stdout.readable(), if open => {

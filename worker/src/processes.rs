@@ -97,16 +97,22 @@ pub fn signal(pid: i32, signal: Signal) {
     }
 }
 
+/// A process that is about to become another program has no environment for a moment, and no mark: so
+/// often in a row nothing must be found.
+const CLEAN_LOOKS: u32 = 3;
+
 /// Ends what earlier processes of a worker left running: kills every process that carries the
 /// ledger's mark, and waits until none is left. Returns the ones that would not die.
 pub fn end_leftovers(ledger: LedgerId) -> Vec<i32> {
     let mark = ledger.to_string();
     let deadline = Instant::now() + TIMEOUT;
+    let mut clean = 0;
     loop {
         let left: Vec<i32> = pids().filter(|&pid| is_marked(pid, LEDGER_VARIABLE, &mark)).collect();
         // They may hold what bears no mark any more.
         let empty = end_cgroups(ledger);
-        if left.is_empty() && empty || Instant::now() >= deadline {
+        clean = if left.is_empty() && empty { clean + 1 } else { 0 };
+        if clean == CLEAN_LOOKS || Instant::now() >= deadline {
             return left;
         }
         for &pid in &left {

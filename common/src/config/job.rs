@@ -32,13 +32,17 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
         None => settings.subprocess.clone(),
     };
     let (runner, responder) = read_runner(&object);
+    // In this order problems are told.
+    let owner = object.required("owner").and_then(|r| r.string()).unwrap_or_default();
+    let enabled = object.get("enabled").and_then(|r| r.bool()).unwrap_or(true);
+    let priority = object.get("priority").and_then(|r| r.float()).unwrap_or(1.0);
+    let resources = object.get("resources").map(|r| read_slots(&r, settings)).unwrap_or_default();
     let mut job = Job {
         name: name.into(),
-        owner: object.required("owner").and_then(|r| r.string()).unwrap_or_default(),
-        enabled: object.get("enabled").and_then(|r| r.bool()).unwrap_or(true),
+        owner,
+        enabled,
         level: settings.level_for_tasks,
-        priority: object.get("priority").and_then(|r| r.float()).unwrap_or(1.0),
-        resources: object.get("resources").map(|r| read_slots(&r, settings)).unwrap_or_default(),
+        priority,
         spec: Arc::new(TaskSpec {
             command: match runner {
                 Runner::Process => {
@@ -49,6 +53,7 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
             responder,
             noop: runner == Runner::Noop,
             confinement: subprocess.confinement.clone(),
+            limits: settings.limits(&resources),
             plain_command: object.get("plain_command").and_then(|r| r.bool()).unwrap_or(false),
             config: read_config(&object),
             kill: object
@@ -56,6 +61,7 @@ pub fn read(name: &str, reader: &Reader<'_>, settings: &Settings) -> Option<Job>
                 .map_or(settings.kill, |r| read_kill(&r, settings.kill)),
             log_lines_per_10_ms: subprocess.log_lines_per_10_ms(),
         }),
+        resources,
         filters: object.get("filters").map(|r| read_filters(&r, settings)).unwrap_or_default(),
         worker_filter: None,
         placement: Placement::Anywhere,

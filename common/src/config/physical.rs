@@ -7,7 +7,12 @@ use std::collections::BTreeMap;
 use super::model::{LevelIx, Resource, Settings};
 use super::reader::Reader;
 use super::settings::{not_negative, unknown_identifier};
+use crate::protocol::assign::Limits;
 use crate::protocol::heartbeat::Capacity;
+
+/// In the kernel's units, in which a group that says nothing has 100.
+const WEIGHT_OF_CORE: f64 = 100.0;
+const WEIGHT_MAX: f64 = 10_000.0;
 
 /// What a worker measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -48,6 +53,21 @@ impl Physical {
         let left = physical - self.physical_reserve_amount;
         // A cast to an integer stops at its limits.
         Some(((left / self.multiply_logical_by) as i64).clamp(0, i64::from(u32::MAX)))
+    }
+
+    /// What a task that takes so many slots is held to.
+    fn limit(&self, slots: i64, limits: &mut Limits) {
+        let amount = self.amount(slots);
+        match (self.enforcement, self.kind) {
+            _ if amount <= 0.0 => {}
+            (Enforcement::Hard, PhysicalKind::RamMb) => {
+                limits.memory_mb = Some((amount.ceil() as u64).max(1));
+            }
+            (Enforcement::Soft, PhysicalKind::CpuCore) => {
+                limits.cpu_weight = Some((amount * WEIGHT_OF_CORE).clamp(1.0, WEIGHT_MAX) as u32);
+            }
+            _ => {}
+        }
     }
 
     /// How much of the physical resource so many slots are.
@@ -172,6 +192,18 @@ pub fn read_overrides(
 }
 
 impl Settings {
+    /// What a job's tasks are held to, by the slots that they take of their worker.
+    pub fn limits(&self, slots: &BTreeMap<String, i64>) -> Limits {
+        let mut limits = Limits::default();
+        for physical in &self.physical {
+            let name = &physical.logical_resource;
+            let resource = self.resources.iter().find(|resource| resource.name == *name);
+            let slots = slots.get(name).copied().or(resource.map(|resource| resource.default));
+            physical.limit(slots.unwrap_or(0), &mut limits);
+        }
+        limits
+    }
+
     /// How many slots a worker has of each resource of the level `worker`, in their order. What it
     /// measures replaces a limit, and an override replaces both; the first of `keys` that has
     /// overrides counts.

@@ -47,6 +47,9 @@ pub struct TaskSpec {
     /// Under what the command is put before it runs.
     #[serde(default, skip_serializing_if = "Confinement::is_empty")]
     pub confinement: Confinement,
+    /// What its slots are in memory and CPU, where the config wants that enforced.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
     /// The job's `config`, verbatim.
     pub config: Map<String, Value>,
     /// What to do when the worker has to end the task on its own.
@@ -74,6 +77,23 @@ impl Confinement {
     pub const RLIMITS: [&str; 9] =
         ["as", "core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack"];
 
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a task may take of its worker's host, where that can hold it to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Over this it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u64>,
+    /// Its share of the CPU when there is not enough for all: 100 for a core, from 1 to 10,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_weight: Option<u32>,
+}
+
+impl Limits {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -49,7 +49,6 @@ pub enum ClosedReason {
     Stopped,
 }
 
-/// What the worker's machine has, cgroup limits included.
 /// How a worker can take down all that a task has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -70,6 +69,24 @@ impl Isolation {
     }
 }
 
+/// What a worker can hold its tasks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limited {
+    Memory,
+    Cpu,
+}
+
+impl Limited {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Cpu => "cpu",
+        }
+    }
+}
+
+/// What the worker's machine has, cgroup limits included.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
     /// 0: unknown, as is `ram_mb` of 0.
@@ -80,6 +97,9 @@ pub struct Capacity {
     pub gpus: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    /// Nothing: `enforcement` of physical resources has no effect there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<Limited>,
 }
 
 /// The attempts a worker holds, in a few bytes: equal sets have equal digests.

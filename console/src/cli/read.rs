@@ -36,7 +36,7 @@ pub async fn run(client: &Client, command: ReadCommand) -> anyhow::Result<ExitCo
         }
         ReadCommand::Workers(list) => {
             let columns = ["worker", "host", "health", "closed", "running", "capacity.isolation"];
-            let columns = [&columns[..], &["build", "slots"]].concat();
+            let columns = [&columns[..], &["capacity.limits", "build", "slots"]].concat();
             show_list(client, verb::WORKERS, &request(&list), &list, &columns).await?;
         }
         ReadCommand::Tasks { job, node, worker, state, list } => {

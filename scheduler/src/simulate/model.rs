@@ -130,7 +130,7 @@ impl WorkerGroup {
 
     pub fn capacity(&self) -> Capacity {
         let (cpu_cores, ram_mb) = (self.cpu_cores, self.ram_mb);
-        Capacity { cpu_cores, ram_mb, gpus: self.gpus.clone(), isolation: None }
+        Capacity { cpu_cores, ram_mb, gpus: self.gpus.clone(), ..Capacity::default() }
     }
 }
 

@@ -203,6 +203,7 @@ pub fn worker_capacity(given: &Value) -> Answer {
         ram_mb: worker["memory_mb"].as_u64().unwrap_or(0),
         gpus: field(worker, "gpus").unwrap_or_default(),
         isolation: None,
+        limits: Vec::new(),
     };
     let text = |key: &str| worker[key].as_str().unwrap_or_default().to_owned();
     let (host, shard) = (text("hostname"), text("shard"));

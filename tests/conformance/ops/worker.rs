@@ -33,6 +33,7 @@ fn assignment(node: &str, command: Vec<String>, prev_status: Option<Value>) -> A
             plain_command: false,
             responder: None,
             noop: false,
+            limits: Default::default(),
             confinement: Default::default(),
             config: Default::default(),
             kill: Kill { method: KillMethod::Term, wait_ms: 0 },

@@ -87,6 +87,7 @@ fn assignment(n: u16) -> Assignment {
             plain_command: false,
             responder: None,
             noop: false,
+            limits: Default::default(),
             confinement: Default::default(),
             config: Default::default(),
             kill: Kill { method: KillMethod::Term, wait_ms: 0 },

@@ -84,9 +84,15 @@ impl Driver {
             pid: std::process::id(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             started_ms: self.started,
-            capacity: Capacity { isolation: self.here.guard.isolation(), ..capacity::read() },
+            capacity: self.capacity(),
         };
         self.core.heartbeat(facts, last)
+    }
+
+    fn capacity(&self) -> Capacity {
+        let hold = self.here.guard.hold();
+        let (isolation, limits) = hold.map(|hold| (hold.isolation, hold.limits)).unzip();
+        Capacity { isolation, limits: limits.unwrap_or_default(), ..capacity::read() }
     }
 
     pub(super) fn send_heartbeat(&mut self) {

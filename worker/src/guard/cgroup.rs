@@ -1,76 +1,126 @@
 //! A cgroup (v2) for each task, where the host lets us make one: what is in it can be killed as a
 //! whole, however it forks, and nothing gets out of it by itself.
 //!
-//! The guard goes into a task's cgroup before it starts the task, which is born there. It leaves
-//! when it enters the next one, or when this one is to be killed. An empty cgroup is used again.
-//! No controllers are asked for, so that a hybrid mount without any serves as well.
+//! ```text
+//! bistro-<ledger>/   below where the worker was started; without processes of its own
+//!   guard/           the guard
+//!   worker/          the worker, if it had to make room
+//!   1/, 2/, ...      a task each
+//! ```
+//!
+//! Where memory and CPU are ours to give out, a task's share of them is limited. That needs cgroups
+//! without processes all the way up to where the worker was started, hence the places for guard and
+//! worker. A hybrid mount without controllers serves for the rest.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bistro_common::ids::{AttemptId, LedgerId};
+use bistro_common::protocol::assign::Limits;
+use bistro_common::protocol::heartbeat::Limited;
 
 /// So many of those that may have become empty are looked at in one go.
 const LOOKS_MAX: usize = 8;
 
+const GUARD: &str = "guard";
+const WORKER: &str = "worker";
+
+/// Controllers, by what they limit.
+const CONTROLLERS: [(&str, Limited); 2] = [("memory", Limited::Memory), ("cpu", Limited::Cpu)];
+
 pub struct Cgroups {
-    /// The guard's own, and the parent of all others.
+    /// The parent of all others.
     home: PathBuf,
     /// Where the guard came from.
     origin: PathBuf,
+    /// What can be limited here.
+    limits: Vec<Limited>,
     /// Numbers of cgroups: how many were made, which are free, whose the others are.
     made: u32,
     free: Vec<u32>,
-    of: HashMap<AttemptId, u32>,
-    /// The one that the guard is in, if it is not at home.
-    here: Option<u32>,
+    of: HashMap<AttemptId, OfTask>,
     /// Attempts whose first process has ended.
     ended: VecDeque<AttemptId>,
 }
 
+struct OfTask {
+    number: u32,
+    /// It is the only task that this one will ever have.
+    limited: bool,
+}
+
 impl Cgroups {
-    /// Moves this process into a new cgroup for a worker. `None`: the host has no cgroup v2, or
-    /// does not let us.
-    pub fn open(ledger: LedgerId) -> Option<Self> {
-        let origin = own()?;
+    /// Moves this process into a new cgroup for a worker, and the worker with the given pid, too, if
+    /// limits need it. `None`: the host has no cgroup v2, or does not let us.
+    pub fn open(ledger: LedgerId, worker: i32) -> Option<Self> {
+        let origin = origin(ledger)?;
         let home = origin.join(directory(ledger));
-        match std::fs::create_dir(&home) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return None,
-            _ => {}
-        }
-        let cgroups = Self {
-            home,
-            origin,
-            made: 0,
-            free: Vec::new(),
-            of: HashMap::new(),
-            here: None,
-            ended: VecDeque::new(),
-        };
-        let works = cgroups.home.join("cgroup.kill").exists() && join(&cgroups.home).is_ok();
-        if !works {
+        make(&home).and_then(|()| make(&home.join(GUARD))).ok()?;
+        let mut cgroups = Self::at(home, origin);
+        if !cgroups.home.join("cgroup.kill").exists() || join(&cgroups.home.join(GUARD)).is_err() {
             cgroups.close();
             return None;
         }
+        for (controller, limited) in CONTROLLERS {
+            if cgroups.delegate(controller, worker).is_ok() {
+                cgroups.limits.push(limited);
+            }
+        }
         Some(cgroups)
+    }
+
+    fn at(home: PathBuf, origin: PathBuf) -> Self {
+        let (limits, free, of, ended) = Default::default();
+        Self { home, origin, limits, made: 0, free, of, ended }
+    }
+
+    /// Hands a controller down to the cgroups of tasks.
+    fn delegate(&self, controller: &str, worker: i32) -> std::io::Result<()> {
+        if !words(&self.origin.join("cgroup.controllers")).any(|word| word == controller) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        if enable(&self.origin, controller).is_err() {
+            // A cgroup that hands controllers down has no processes of its own.
+            make(&self.home.join(WORKER))?;
+            put(&self.home.join(WORKER), worker)?;
+            if let Err(error) = enable(&self.origin, controller) {
+                put(&self.origin, worker)?;
+                return Err(error);
+            }
+        }
+        enable(&self.home, controller)
+    }
+
+    /// What can be limited here.
+    pub fn limits(&self) -> &[Limited] {
+        &self.limits
+    }
+
+    /// The guard's own, in which a child may be tried.
+    pub fn guards(&self) -> std::io::Result<File> {
+        File::open(self.home.join(GUARD))
     }
 
     fn path(&self, number: u32) -> PathBuf {
         self.home.join(number.to_string())
     }
 
-    /// Goes into a cgroup that is the attempt's alone: what is started next is born there.
-    pub fn enter(&mut self, attempt: AttemptId) -> std::io::Result<()> {
-        // One that cannot be entered is not tried again.
-        let number = match self.free.pop() {
+    /// A cgroup that is the attempt's alone, for it to be born in, with the limits that this host
+    /// knows.
+    pub fn give(&mut self, attempt: AttemptId, limits: &Limits) -> std::io::Result<File> {
+        let limited = !limits.is_empty();
+        // One that cannot be opened is not tried again.
+        let number = match self.free.pop().filter(|_| !limited) {
             Some(number) => number,
             None => self.make()?,
         };
-        join(&self.path(number))?;
-        self.here = Some(number);
-        self.of.insert(attempt, number);
-        Ok(())
+        let path = self.path(number);
+        self.limit(&path, limits)?;
+        let cgroup = File::open(path)?;
+        self.of.insert(attempt, OfTask { number, limited });
+        Ok(cgroup)
     }
 
     fn make(&mut self) -> std::io::Result<u32> {
@@ -84,52 +134,83 @@ impl Cgroups {
         }
     }
 
-    /// Goes home.
-    pub fn leave(&mut self) -> std::io::Result<()> {
-        if self.here.is_some() {
-            join(&self.home)?;
-            self.here = None;
+    fn limit(&self, path: &Path, limits: &Limits) -> std::io::Result<()> {
+        if let Some(mb) = limits.memory_mb.filter(|_| self.limits.contains(&Limited::Memory)) {
+            std::fs::write(path.join("memory.max"), mb.saturating_mul(1 << 20).to_string())?;
+            // All of it ends, rather than a part that the rest waits for.
+            std::fs::write(path.join("memory.oom.group"), "1")?;
+        }
+        if let Some(weight) = limits.cpu_weight.filter(|_| self.limits.contains(&Limited::Cpu)) {
+            std::fs::write(path.join("cpu.weight"), weight.to_string())?;
         }
         Ok(())
     }
 
+    /// Whether the kernel killed of an attempt for the memory that it took.
+    pub fn was_over_memory(&self, attempt: AttemptId) -> bool {
+        let Some(of_task) = self.of.get(&attempt).filter(|of_task| of_task.limited) else {
+            return false;
+        };
+        let events = self.path(of_task.number).join("memory.events");
+        let events = std::fs::read_to_string(events).unwrap_or_default();
+        let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        kills.is_some_and(|kills| kills != "0")
+    }
+
     /// Kills everything in an attempt's cgroup.
-    pub fn kill(&mut self, attempt: AttemptId) {
-        let Some(&number) = self.of.get(&attempt) else { return };
-        if self.here != Some(number) || self.leave().is_ok() {
-            kill(&self.path(number));
+    pub fn kill(&self, attempt: AttemptId) {
+        if let Some(of_task) = self.of.get(&attempt) {
+            kill(&self.path(of_task.number));
         }
     }
 
-    pub fn kill_all(&mut self) {
-        if self.leave().is_ok() {
-            self.of.values().for_each(|&number| kill(&self.path(number)));
-        }
+    pub fn kill_all(&self) {
+        self.of.values().for_each(|of_task| kill(&self.path(of_task.number)));
     }
 
     /// Nothing of the attempt is left; also if it has no cgroup.
     pub fn is_empty(&self, attempt: AttemptId) -> bool {
-        match self.of.get(&attempt) {
-            Some(&number) => self.here != Some(number) && !is_populated(&self.path(number)),
-            None => true,
-        }
+        let of_task = self.of.get(&attempt);
+        of_task.is_none_or(|of_task| !is_populated(&self.path(of_task.number)))
     }
 
-    /// The attempt's first process has ended; its cgroup is free when the last one has.
-    pub fn ended(&mut self, attempt: AttemptId) {
-        if self.of.contains_key(&attempt) {
-            self.ended.push_back(attempt);
+    /// The attempt's first process has ended. Returns whether nothing is left of it; its cgroup is
+    /// free then, and otherwise when [`Self::collect`] says so.
+    pub fn ended(&mut self, attempt: AttemptId) -> bool {
+        let empty = self.is_empty(attempt);
+        match empty {
+            true => self.take_back(attempt),
+            false => self.ended.push_back(attempt),
         }
+        empty
     }
 
-    /// Takes back what has become empty.
-    pub fn collect(&mut self) {
+    /// Something that an attempt has left behind has not ended.
+    pub fn any_left(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// Takes back what has become empty since.
+    pub fn collect(&mut self) -> Vec<AttemptId> {
+        let mut empty = Vec::new();
         for _ in 0..self.ended.len().min(LOOKS_MAX) {
-            let Some(attempt) = self.ended.pop_front() else { return };
+            let Some(attempt) = self.ended.pop_front() else { break };
             match self.is_empty(attempt) {
-                true => self.free.extend(self.of.remove(&attempt)),
+                true => {
+                    self.take_back(attempt);
+                    empty.push(attempt);
+                }
                 false => self.ended.push_back(attempt),
             }
+        }
+        empty
+    }
+
+    fn take_back(&mut self, attempt: AttemptId) {
+        match self.of.remove(&attempt) {
+            Some(OfTask { number, limited: true }) => remove(&self.path(number)),
+            Some(OfTask { number, limited: false }) => self.free.push(number),
+            None => {}
         }
     }
 
@@ -144,21 +225,33 @@ impl Cgroups {
 /// Kills what is in the cgroups of an earlier guard of this worker, and removes those that are
 /// empty. Returns whether none is left with anything in it.
 pub fn end_leftovers(ledger: LedgerId) -> bool {
-    let Some(home) = own().map(|own| own.join(directory(ledger))) else { return true };
-    children(&home).for_each(|child| kill(&child));
+    let Some(home) = origin(ledger).map(|origin| origin.join(directory(ledger))) else {
+        return true;
+    };
+    // Of tasks; the worker, which asks, may be in there, too.
+    let tasks = || children(&home).filter(|child| number(child).is_some());
+    tasks().for_each(|child| kill(&child));
     remove(&home);
-    !children(&home).any(|child| is_populated(&child))
+    !tasks().any(|child| is_populated(&child))
+}
+
+fn number(cgroup: &Path) -> Option<u32> {
+    cgroup.file_name()?.to_str()?.parse().ok()
 }
 
 fn directory(ledger: LedgerId) -> String {
     format!("bistro-{ledger}")
 }
 
-/// Where this process is in the tree of cgroups, as a path of the file system.
-fn own() -> Option<PathBuf> {
+/// Where the worker was started in the tree of cgroups, as a path of the file system.
+fn origin(ledger: LedgerId) -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let ours = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    locate(&mounts, &ours)
+    let own = locate(&mounts, &ours)?;
+    // Whoever asks may have been moved below it already.
+    let home = directory(ledger);
+    let above = own.ancestors().find(|at| at.ends_with(&home)).and_then(Path::parent);
+    Some(above.map(Path::to_owned).unwrap_or(own))
 }
 
 /// From `/proc/self/mountinfo` and `/proc/self/cgroup`.
@@ -173,9 +266,34 @@ fn locate(mounts: &str, ours: &str) -> Option<PathBuf> {
     })
 }
 
-/// This process, which has one thread, goes into a cgroup.
+/// Makes a cgroup, if it is not there.
+fn make(cgroup: &Path) -> std::io::Result<()> {
+    match std::fs::create_dir(cgroup) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// This process goes into a cgroup.
 fn join(cgroup: &Path) -> std::io::Result<()> {
-    std::fs::write(cgroup.join("cgroup.procs"), "0")
+    put(cgroup, 0)
+}
+
+fn put(cgroup: &Path, pid: i32) -> std::io::Result<()> {
+    std::fs::write(cgroup.join("cgroup.procs"), pid.to_string())
+}
+
+fn enable(cgroup: &Path, controller: &str) -> std::io::Result<()> {
+    let control = cgroup.join("cgroup.subtree_control");
+    match words(&control).any(|word| word == controller) {
+        true => Ok(()),
+        false => std::fs::write(control, format!("+{controller}")),
+    }
+}
+
+fn words(file: &Path) -> impl Iterator<Item = String> + use<> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect::<Vec<_>>().into_iter()
 }
 
 fn kill(cgroup: &Path) {
@@ -203,48 +321,68 @@ fn remove(cgroup: &Path) {
 mod tests {
     use super::*;
 
+    /// Plain directories: nothing runs in them.
     fn in_directory(home: &Path) -> Cgroups {
-        Cgroups {
-            home: home.to_owned(),
-            origin: home.to_owned(),
-            made: 0,
-            free: Vec::new(),
-            of: HashMap::new(),
-            here: None,
-            ended: VecDeque::new(),
-        }
+        Cgroups::at(home.to_owned(), home.to_owned())
+    }
+
+    fn give(cgroups: &mut Cgroups, limits: &Limits) -> (AttemptId, std::io::Result<u32>) {
+        let attempt = AttemptId::generate();
+        let given = cgroups.give(attempt, limits);
+        (attempt, given.map(|_| cgroups.of[&attempt].number))
+    }
+
+    fn free(cgroups: &mut Cgroups) -> std::io::Result<u32> {
+        give(cgroups, &Limits::default()).1
     }
 
     #[test]
     fn what_an_earlier_guard_has_left_is_not_used() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("1")).unwrap();
-        let mut cgroups = in_directory(directory.path());
-        let attempt = AttemptId::generate();
-        cgroups.enter(attempt).unwrap();
-        assert_eq!(cgroups.of[&attempt], 2);
+        assert_eq!(free(&mut in_directory(directory.path())).unwrap(), 2);
     }
 
     #[test]
     fn one_that_is_empty_is_used_again_and_one_that_is_gone_is_not() {
         let directory = tempfile::tempdir().unwrap();
+        let events = directory.path().join("1/cgroup.events");
         let mut cgroups = in_directory(directory.path());
-        let [first, second, third] = [0; 3].map(|_| AttemptId::generate());
-        cgroups.enter(first).unwrap();
-        cgroups.ended(first);
-        cgroups.collect();
-        assert!(cgroups.free.is_empty(), "the guard is in it itself");
-        cgroups.leave().unwrap();
-        cgroups.collect();
-        cgroups.enter(second).unwrap();
-        assert_eq!(cgroups.of[&second], 1);
-        cgroups.ended(second);
-        cgroups.leave().unwrap();
-        cgroups.collect();
+        let (first, _) = give(&mut cgroups, &Limits::default());
+        std::fs::write(&events, "populated 1\n").unwrap();
+        assert!(!cgroups.ended(first), "something is left in it");
+        assert_eq!((cgroups.collect(), cgroups.any_left()), (Vec::new(), true));
+        std::fs::write(&events, "populated 0\n").unwrap();
+        assert_eq!((cgroups.collect(), cgroups.any_left()), (vec![first], false));
+        let (second, number) = give(&mut cgroups, &Limits::default());
+        assert_eq!(number.unwrap(), 1);
+        assert!(cgroups.ended(second));
         std::fs::remove_dir_all(directory.path().join("1")).unwrap();
-        assert!(cgroups.enter(third).is_err());
-        cgroups.enter(third).unwrap();
-        assert_eq!(cgroups.of[&third], 2);
+        assert!(free(&mut cgroups).is_err());
+        assert_eq!(free(&mut cgroups).unwrap(), 2);
+    }
+
+    #[test]
+    fn limits_are_set_where_they_can_be_and_are_nobody_elses() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut cgroups = in_directory(directory.path());
+        let limits = Limits { memory_mb: Some(3), cpu_weight: Some(250) };
+        let file = |number: u32, name: &str| {
+            std::fs::read_to_string(directory.path().join(format!("{number}/{name}"))).ok()
+        };
+        give(&mut cgroups, &limits).1.unwrap();
+        assert_eq!(file(1, "memory.max"), None, "there is no controller");
+        cgroups.limits = vec![Limited::Memory, Limited::Cpu];
+        let (limited, number) = give(&mut cgroups, &limits);
+        assert_eq!(number.unwrap(), 2);
+        assert_eq!(file(2, "memory.max").as_deref(), Some("3145728"));
+        assert_eq!(file(2, "memory.oom.group").as_deref(), Some("1"));
+        assert_eq!(file(2, "cpu.weight").as_deref(), Some("250"));
+        assert!(!cgroups.was_over_memory(limited));
+        std::fs::write(directory.path().join("2/memory.events"), "oom 1\noom_kill 1\n").unwrap();
+        assert!(cgroups.was_over_memory(limited));
+        assert!(cgroups.ended(limited));
+        assert_eq!(free(&mut cgroups).unwrap(), 3, "limits stay with what they were set for");
     }
 
     #[test]

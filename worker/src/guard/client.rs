@@ -18,9 +18,8 @@ use tokio::sync::{mpsc, watch};
 
 use bistro_common::Millis;
 use bistro_common::ids::{AttemptId, LedgerId};
-use bistro_common::protocol::heartbeat::Isolation;
 
-use super::{Order, PACKET_BYTES_MAX, Report, Start, TaskSignal, receive_packet};
+use super::{Hold, Order, PACKET_BYTES_MAX, Report, Start, TaskSignal, receive_packet};
 use crate::processes::{LEDGER_VARIABLE, end_leftovers};
 
 /// Orders on their way to the guard; whoever has more waits.
@@ -81,7 +80,7 @@ type Waiting = HashMap<AttemptId, mpsc::UnboundedSender<Report>>;
 pub struct Guard {
     orders: mpsc::Sender<Sent>,
     deadline: watch::Sender<Option<Millis>>,
-    isolation: watch::Receiver<Option<Isolation>>,
+    hold: watch::Receiver<Option<Hold>>,
 }
 
 impl Guard {
@@ -90,9 +89,9 @@ impl Guard {
         let process = GuardProcess::start(&command, ledger)?;
         let (orders, incoming) = mpsc::channel(ORDERS_MAX);
         let (deadline, deadlines) = watch::channel(None);
-        let (known, isolation) = watch::channel(None);
+        let (known, hold) = watch::channel(None);
         tokio::spawn(tend(process, command, ledger, incoming, deadlines, known));
-        Ok(Self { orders, deadline, isolation })
+        Ok(Self { orders, deadline, hold })
     }
 
     /// Starts a task. Its reports end without an exit if the guard has died; everything that the
@@ -106,7 +105,7 @@ impl Guard {
         if encode(&order).len() > PACKET_BYTES_MAX {
             return Err(GuardError::TooLarge);
         }
-        // Never more than two reports per attempt.
+        // Never more than three reports per attempt.
         let (sender, reports) = mpsc::unbounded_channel();
         let sent = Sent { order, pipes, reports: Some(sender) };
         self.orders.send(sent).await.map_err(|_| GuardError::Gone)?;
@@ -120,8 +119,8 @@ impl Guard {
     }
 
     /// What is in force, once the guard has said it.
-    pub fn isolation(&self) -> Option<Isolation> {
-        *self.isolation.borrow()
+    pub fn hold(&self) -> Option<Hold> {
+        self.hold.borrow().clone()
     }
 
     /// Sets when everything must be dead.
@@ -201,7 +200,7 @@ impl GuardProcess {
         orders: &mut mpsc::Receiver<Sent>,
         deadlines: &mut watch::Receiver<Option<Millis>>,
         waiting: &mut Waiting,
-        isolation: &watch::Sender<Option<Isolation>>,
+        hold: &watch::Sender<Option<Hold>>,
     ) -> bool {
         let mut buffer = vec![0; REPORT_BYTES_MAX];
         deadlines.mark_changed();
@@ -226,9 +225,7 @@ impl GuardProcess {
                 report = self.receive(&mut buffer) => {
                     let Some(report) = report else { return true };
                     match report {
-                        Report::Ready { isolation: known } => {
-                            isolation.send_replace(Some(known));
-                        }
+                        Report::Ready(known) => drop(hold.send_replace(Some(known))),
                         report => deliver(report, waiting),
                     }
                     Ok(())
@@ -244,7 +241,7 @@ impl GuardProcess {
 
 fn deliver(report: Report, waiting: &mut Waiting) {
     let Some(attempt) = report.attempt() else { return };
-    let more = matches!(report, Report::Started { .. });
+    let more = matches!(report, Report::Started { .. } | Report::Exited { left: true, .. });
     if let Some(sender) = waiting.get(&attempt) {
         // An attempt that waits no more has ended another way.
         let _ = sender.send(report);
@@ -261,10 +258,10 @@ async fn tend(
     ledger: LedgerId,
     mut orders: mpsc::Receiver<Sent>,
     mut deadlines: watch::Receiver<Option<Millis>>,
-    isolation: watch::Sender<Option<Isolation>>,
+    hold: watch::Sender<Option<Hold>>,
 ) {
     let mut waiting = Waiting::new();
-    while process.serve(&mut orders, &mut deadlines, &mut waiting, &isolation).await {
+    while process.serve(&mut orders, &mut deadlines, &mut waiting, &hold).await {
         tracing::error!("the guard has ended: its tasks are killed, and it is started again");
         // Killed too: a guard that talks nonsense must not go on either.
         let _ = process.child.kill().await;

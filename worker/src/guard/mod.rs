@@ -12,6 +12,7 @@ mod cgroup;
 mod client;
 mod confine;
 mod process;
+mod spawn;
 
 use rustix::net::{RecvFlags, SendFlags};
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,8 @@ use std::path::PathBuf;
 
 use bistro_common::Millis;
 use bistro_common::ids::AttemptId;
-use bistro_common::protocol::assign::Confinement;
-use bistro_common::protocol::heartbeat::Isolation;
+use bistro_common::protocol::assign::{Confinement, Limits};
+use bistro_common::protocol::heartbeat::{Isolation, Limited};
 
 pub use cgroup::end_leftovers as end_cgroups;
 pub use client::{Guard, GuardCommand, GuardError};
@@ -64,6 +65,16 @@ pub struct Start {
     pub directory: PathBuf,
     pub env: Vec<(String, String)>,
     pub confinement: Confinement,
+    pub limits: Limits,
+}
+
+/// How a guard holds tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// How it can take a task's tree down.
+    pub isolation: Isolation,
+    /// What it can limit a task in.
+    pub limits: Vec<Limited>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,10 +90,8 @@ pub enum TaskSignal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "snake_case")]
 pub enum Report {
-    /// The first one: how it can take a task's tree down.
-    Ready {
-        isolation: Isolation,
-    },
+    /// The first one.
+    Ready(Hold),
     Started {
         attempt: AttemptId,
         pid: i32,
@@ -96,16 +105,23 @@ pub enum Report {
         attempt: AttemptId,
         exit: String,
         cpu_ms: u64,
+        /// Something that it has started has not ended: [`Report::Empty`] follows.
+        left: bool,
+    },
+    /// Nothing of the attempt is left.
+    Empty {
+        attempt: AttemptId,
     },
 }
 
 impl Report {
     pub fn attempt(&self) -> Option<AttemptId> {
         match self {
-            Self::Ready { .. } => None,
+            Self::Ready(_) => None,
             Self::Started { attempt, .. }
             | Self::NotStarted { attempt, .. }
-            | Self::Exited { attempt, .. } => Some(*attempt),
+            | Self::Exited { attempt, .. }
+            | Self::Empty { attempt } => Some(*attempt),
         }
     }
 }

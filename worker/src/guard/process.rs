@@ -5,10 +5,10 @@ use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, set_child_subreaper, wait,
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -19,8 +19,9 @@ use bistro_common::protocol::heartbeat::Isolation;
 
 use super::cgroup::Cgroups;
 use super::confine;
+use super::spawn::{Program, Spawner};
 use super::{
-    EXITED_WELL, Order, PACKET_BYTES_MAX, Report, STATUS_VARIABLE, Start, TaskSignal,
+    EXITED_WELL, Hold, Order, PACKET_BYTES_MAX, Report, STATUS_VARIABLE, Start, TaskSignal,
     receive_packet, send_packet,
 };
 use crate::processes::{ATTEMPT_VARIABLE, LEDGER_VARIABLE, Tree, is_marked, signal};
@@ -31,8 +32,14 @@ const SWEEP_MS: Millis = 20;
 /// and the deadline does.
 const LOOK_MS: Millis = 1_000;
 
+/// Between two looks at what tasks have left behind.
+const LEFT_MS: Millis = 200;
+
 /// So many orders are taken between two looks at what has ended: its cgroups are used again then.
 const ORDERS_MAX: usize = 4;
+
+/// What is added to how a task has ended.
+const OVER_MEMORY: &str = ", over its limit of memory";
 
 struct Guard<'a> {
     socket: BorrowedFd<'a>,
@@ -45,7 +52,9 @@ struct Guard<'a> {
     expired: bool,
     /// Where the host has cgroups for us.
     cgroups: Option<Cgroups>,
-    /// Reports that the worker has not taken yet. At most two per attempt.
+    /// Starts tasks in these.
+    spawner: Spawner,
+    /// Reports that the worker has not taken yet. At most three per attempt.
     reports: VecDeque<Report>,
     /// Attempts of which nothing may be left.
     sweep: BTreeSet<AttemptId>,
@@ -80,10 +89,23 @@ fn restrict(allow_setuid: bool) -> std::io::Result<()> {
 fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
     set_child_subreaper(Some(getpid()))?;
     let mut exits = watch_signals()?;
-    let cgroups = ledger().and_then(Cgroups::open);
-    let isolation = match &cgroups {
-        Some(_) => Isolation::Cgroup,
-        None => Isolation::ProcessGroup,
+    let mut spawner = Spawner::new()?;
+    let worker = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    let cgroups = ledger().and_then(|ledger| Cgroups::open(ledger, worker));
+    let cgroups = cgroups.and_then(|cgroups| {
+        let guards = cgroups.guards().is_ok_and(|guards| spawner.works_in(guards.as_fd()));
+        if !guards {
+            cgroups.close();
+            return None;
+        }
+        Some(cgroups)
+    });
+    let hold = Hold {
+        isolation: match &cgroups {
+            Some(_) => Isolation::Cgroup,
+            None => Isolation::ProcessGroup,
+        },
+        limits: cgroups.as_ref().map(|cgroups| cgroups.limits().to_vec()).unwrap_or_default(),
     };
     let mut guard = Guard {
         socket,
@@ -91,8 +113,9 @@ fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
         attempts: HashMap::new(),
         deadline: None,
         expired: false,
-        reports: VecDeque::from([Report::Ready { isolation }]),
+        reports: VecDeque::from([Report::Ready(hold)]),
         cgroups,
+        spawner,
         sweep: BTreeSet::new(),
         sweep_all: false,
         orphaned: false,
@@ -104,7 +127,7 @@ fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
         while matches!(exits.read(&mut buffer), Ok(count) if count > 0) {}
         guard.take_orders(&mut buffer)?;
         guard.reap();
-        guard.cgroups.iter_mut().for_each(Cgroups::collect);
+        guard.collect();
         guard.watch_deadline();
         guard.sweep();
         guard.send_reports();
@@ -136,6 +159,8 @@ impl Guard<'_> {
             _ if sweeping => Some(SWEEP_MS),
             deadline => deadline.map(|at| at.saturating_sub(boot_ms()).min(LOOK_MS)),
         };
+        let any_left = self.cgroups.as_ref().is_some_and(Cgroups::any_left);
+        let wait_ms = wait_ms.into_iter().chain(any_left.then_some(LEFT_MS)).min();
         let timeout = wait_ms.map(|ms| Timespec {
             tv_sec: (ms / 1_000) as i64,
             tv_nsec: (ms % 1_000 * 1_000_000) as i64,
@@ -225,34 +250,46 @@ impl Guard<'_> {
         for inherited in [&status, &canary] {
             rustix::io::fcntl_setfd(inherited, rustix::io::FdFlags::empty())?;
         }
-        if let Some(cgroups) = &mut self.cgroups
-            && let Err(error) = cgroups.enter(start.attempt)
-        {
-            // It is found by its group and its mark then, as where there are no cgroups.
-            eprintln!("warning: a task has no cgroup of its own: {error}");
-            cgroups.leave()?;
+        let status_path_argument = start.status_argument.then_some(status_path.as_str());
+        let argv: Vec<&str> = std::iter::once(program)
+            .chain(argv)
+            .map(String::as_str)
+            .chain(status_path_argument)
+            .chain(start.after.iter().map(String::as_str))
+            .collect();
+        let own = start.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let env: Vec<(&str, &str)> = own.chain([(STATUS_VARIABLE, status_path.as_str())]).collect();
+        let directory = &start.directory;
+        let (stdout, stderr) = (stdout.as_fd(), stderr.as_fd());
+        let program = Program { argv: &argv, env: &env, directory, stdout, stderr };
+        let spawned = match self.cgroup_for(&start)? {
+            Some(cgroup) => self.spawner.spawn(&program, cgroup.as_fd()),
+            None => program.spawn_anywhere(),
+        };
+        if let (Err(_), Some(cgroups)) = (&spawned, &mut self.cgroups) {
+            cgroups.ended(start.attempt);
         }
-        let spawned = Command::new(program)
-            .args(argv)
-            .args(start.status_argument.then_some(&status_path))
-            .args(&start.after)
-            .env(STATUS_VARIABLE, &status_path)
-            .envs(start.env)
-            .current_dir(&start.directory)
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(stderr)
-            .process_group(0)
-            .spawn();
-        if spawned.is_err() {
-            self.cgroups.iter_mut().for_each(|cgroups| cgroups.ended(start.attempt));
-        }
-        let child = spawned?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = Pid::from_raw(spawned?);
         let pid = pid.ok_or_else(|| std::io::Error::other("the child has no pid"))?;
         self.roots.insert(start.attempt, pid);
         self.attempts.insert(pid, start.attempt);
         Ok((pid.as_raw_nonzero().get(), status_path))
+    }
+
+    /// `None`: it is found by its group and its mark, as where there are no cgroups.
+    fn cgroup_for(&mut self, start: &Start) -> std::io::Result<Option<File>> {
+        let Some(cgroups) = &mut self.cgroups else { return Ok(None) };
+        match cgroups.give(start.attempt, &start.limits) {
+            Ok(cgroup) => Ok(Some(cgroup)),
+            // One that is to be held to something must not run without.
+            Err(error) if !start.limits.is_empty() => {
+                Err(std::io::Error::other(format!("its limits cannot be set: {error}")))
+            }
+            Err(error) => {
+                eprintln!("warning: a task has no cgroup of its own: {error}");
+                Ok(None)
+            }
+        }
     }
 
     fn signal(&mut self, attempt: AttemptId, wanted: TaskSignal) {
@@ -294,7 +331,7 @@ impl Guard<'_> {
         let tree = Tree::read();
         let us = getpid().as_raw_nonzero().get();
         if self.sweep_all {
-            self.cgroups.iter_mut().for_each(Cgroups::kill_all);
+            self.cgroups.iter().for_each(Cgroups::kill_all);
             let left = tree.with_descendants(us).split_off(1);
             left.iter().for_each(|&pid| signal(pid, Signal::KILL));
             self.sweep_all = !left.is_empty();
@@ -305,7 +342,7 @@ impl Guard<'_> {
             left.iter().for_each(|&pid| signal(pid, Signal::KILL));
             let empty = self.cgroups.as_ref().is_none_or(|cgroups| cgroups.is_empty(attempt));
             if !left.is_empty() || !empty {
-                self.cgroups.iter_mut().for_each(|cgroups| cgroups.kill(attempt));
+                self.cgroups.iter().for_each(|cgroups| cgroups.kill(attempt));
                 self.sweep.insert(attempt);
             }
         }
@@ -317,12 +354,24 @@ impl Guard<'_> {
             // What a child has used is told only by how much all have.
             let now = children_cpu_ms();
             let cpu_ms = now.saturating_sub(std::mem::replace(&mut before, now));
-            if let Some(attempt) = self.attempts.remove(&pid) {
-                self.roots.remove(&attempt);
-                self.cgroups.iter_mut().for_each(|cgroups| cgroups.ended(attempt));
-                self.reports.push_back(Report::Exited { attempt, exit: describe(status), cpu_ms });
+            let Some(attempt) = self.attempts.remove(&pid) else { continue };
+            self.roots.remove(&attempt);
+            let mut exit = describe(status);
+            let mut left = false;
+            if let Some(cgroups) = &mut self.cgroups {
+                if cgroups.was_over_memory(attempt) {
+                    exit.push_str(OVER_MEMORY);
+                }
+                left = !cgroups.ended(attempt);
             }
+            self.reports.push_back(Report::Exited { attempt, exit, cpu_ms, left });
         }
+    }
+
+    /// Tells whose cgroups have become empty.
+    fn collect(&mut self) {
+        let empty = self.cgroups.as_mut().map(Cgroups::collect).unwrap_or_default();
+        self.reports.extend(empty.into_iter().map(|attempt| Report::Empty { attempt }));
     }
 
     fn send_reports(&mut self) {
