@@ -1,15 +1,16 @@
 //! Runs one attempt by the original's contract: `command... node status-path json`.
 
+mod pipe;
+
 use serde_json::{Map, Value, json};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use bistro_common::clock::{Clock, sleep_until};
 use bistro_common::protocol::assign::Assignment;
+use bistro_common::protocol::heartbeat::Isolation;
 use bistro_common::protocol::log::Stream;
 use bistro_common::protocol::task::{Kill, KillMethod, Outcome, TaskResult, Usage};
 use bistro_common::status::{TaskStatus, bits};
@@ -22,9 +23,14 @@ use crate::processes::ATTEMPT_VARIABLE;
 use crate::responder::{self, Voice};
 use crate::usage::Usages;
 
+use pipe::Pipe;
+
 /// A status line may be so long; what is longer cannot be parsed, and says so.
 const STATUS_BYTES_MAX: usize = 64 << 10;
-const READ_BYTES: usize = 16 << 10;
+
+/// Most tasks are over before anybody would look at what they print: until then nobody does. It is
+/// a tenth of what a person notices.
+const UNWATCHED: Duration = Duration::from_millis(10);
 
 /// What all attempts of a worker have in common.
 #[derive(Clone)]
@@ -144,8 +150,13 @@ struct Running {
     status: Pipe,
     canary: Pipe,
     started: Instant,
+    /// When to begin to look at its pipes, unless it is over before.
+    watch_at: Option<Instant>,
     signalled: bool,
     kill_at: Option<Instant>,
+    quota: LineQuota,
+    capture: Capture,
+    last: LastLine,
 }
 
 async fn start(
@@ -159,7 +170,9 @@ async fn start(
     let (stdout, stdout_writer) = Pipe::new()?;
     let (stderr, stderr_writer) = Pipe::new()?;
     let (status, status_writer) = Pipe::new()?;
-    let (canary, canary_writer) = Pipe::new()?;
+    // A cgroup says when a task is over.
+    let in_cgroup = here.guard.hold().is_some_and(|hold| hold.isolation == Isolation::Cgroup);
+    let canary = (!in_cgroup).then(Pipe::new).transpose()?;
     let argument = argument(&here.worker, &here.host, assignment).to_string();
     let plain = assignment.spec.plain_command;
     let variables = [
@@ -179,7 +192,9 @@ async fn start(
         limits: assignment.spec.limits.clone(),
         env: variables.map(|(name, value)| (name.to_owned(), value)).into(),
     };
-    let pipes = vec![stdout_writer, stderr_writer, status_writer, canary_writer];
+    let (canary, canary_writer) = canary.unzip();
+    let pipes =
+        [stdout_writer, stderr_writer, status_writer].into_iter().chain(canary_writer).collect();
     Ok(Running {
         guard: here.guard.clone(),
         usages: here.usages.clone(),
@@ -190,10 +205,14 @@ async fn start(
         stdout,
         stderr,
         status,
-        canary,
+        canary: canary.unwrap_or(Pipe::Closed),
         started: Instant::now(),
+        watch_at: None,
         signalled: false,
         kill_at: None,
+        quota: LineQuota::new(assignment.spec.log_lines_per_10_ms),
+        capture: Capture::default(),
+        last: LastLine::default(),
     })
 }
 
@@ -239,68 +258,19 @@ pub fn argument(worker: &str, host: &str, assignment: &Assignment) -> Value {
     argument
 }
 
-/// The reading end of one of the task's pipes; `None` once every holder has closed it.
-struct Pipe(Option<pipe::Receiver>);
-
-impl Pipe {
-    fn new() -> std::io::Result<(Self, OwnedFd)> {
-        let (reader, writer) = std::io::pipe()?;
-        Ok((Self(Some(pipe::Receiver::from_owned_fd(reader.into())?)), writer.into()))
-    }
-
-    fn is_open(&self) -> bool {
-        self.0.is_some()
-    }
-
-    async fn readable(&self) {
-        match &self.0 {
-            // An error comes again when it is read.
-            Some(pipe) => drop(pipe.readable().await),
-            None => std::future::pending().await,
-        }
-    }
-
-    fn lines(&mut self, stream: Stream, capture: &mut Capture, quota: &mut LineQuota) -> Lines {
-        let mut lines = Lines::default();
-        self.read(|bytes| quota.take(capture.push(stream, bytes, &mut lines)));
-        lines
-    }
-
-    /// Takes what there is, if there is anything right now. (A buffer of its own would be most of
-    /// what an attempt takes of the worker's memory.)
-    fn read(&mut self, take: impl FnOnce(&[u8])) {
-        let Some(pipe) = &self.0 else { return };
-        let mut buffer = [0; READ_BYTES];
-        match pipe.try_read(&mut buffer) {
-            Ok(count) if count > 0 => take(&buffer[..count]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Ok(_) | Err(_) => self.0 = None,
-        }
-    }
-}
-
 impl Running {
     async fn watch(mut self, kills: &mut mpsc::Receiver<Kill>, journal: &mut Journal) -> Ended {
-        let mut quota = LineQuota::new(self.assignment.spec.log_lines_per_10_ms);
-        let (mut capture, mut last) = (Capture::default(), LastLine::default());
         let (mut exit, mut reporting) = (None, true);
         let (mut watched, mut usage) = (None, None);
         while reporting || self.pipes_are_open() {
-            let open = quota.is_open(self.started.elapsed());
+            let open = self.quota.is_open(self.started.elapsed());
             tokio::select! {
                 report = self.reports.recv(), if reporting => match report {
                     Some(Report::NotStarted { error, .. }) => return Ended::not_started(&error),
                     Some(Report::Started { status_path, pid, .. }) => {
                         watched = Some(self.usages.watch(pid));
-                        let mut argv = self.command.clone();
-                        if !self.assignment.spec.plain_command {
-                            argv.extend([status_path, self.argument.clone()]);
-                        }
-                        let limits = &self.assignment.spec.limits;
-                        let limits = (!limits.is_empty()).then(|| ("limits", json!(limits)));
-                        let facts: Vec<_> =
-                            [("command", json!(argv))].into_iter().chain(limits).collect();
-                        journal.event("running", &facts).await;
+                        self.watch_at = Some(Instant::now() + UNWATCHED);
+                        self.tell_start(status_path, journal).await;
                     }
                     Some(Report::Exited { exit: message, cpu_ms, left, .. }) => {
                         reporting = left;
@@ -308,30 +278,28 @@ impl Running {
                         usage = Some(Usage { cpu_ms, memory_peak_kb });
                         journal.event("process_exited", &[("message", json!(message))]).await;
                         exit = Some(message);
-                        if left {
-                            journal.event("processes_left", &[]).await;
+                        match left {
+                            true => journal.event("processes_left", &[]).await,
+                            false => self.read_to_the_end(journal).await,
                         }
                     }
                     Some(Report::Empty { .. }) => reporting = false,
                     // It is the guard's word about itself, and is not passed on.
                     Some(Report::Ready(_)) => {}
-                    None => reporting = false,
+                    None => {
+                        reporting = false;
+                        self.read_to_the_end(journal).await;
+                    }
                 },
+                () = sleep_until(self.watch_at) => self.watch_pipes(),
                 () = self.stdout.readable(), if open => {
-                    let room = journal.printer.room().await;
-                    let lines = self.stdout.lines(Stream::Stdout, &mut capture, &mut quota);
-                    room.print(journal.clock.now(), lines);
+                    self.read_lines(Stream::Stdout, journal).await;
                 }
                 () = self.stderr.readable(), if open => {
-                    let room = journal.printer.room().await;
-                    let lines = self.stderr.lines(Stream::Stderr, &mut capture, &mut quota);
-                    room.print(journal.clock.now(), lines);
+                    self.read_lines(Stream::Stderr, journal).await;
                 }
-                () = self.status.readable(), if open => {
-                    self.status.read(|bytes| last.push(bytes));
-                    journal.raw_status = last.line();
-                }
-                () = self.canary.readable(), if open => self.canary.read(|_| ()),
+                () = self.status.readable(), if open => drop(self.read_status(journal)),
+                () = self.canary.readable(), if open => drop(self.canary.read(|_| ())),
                 () = tokio::time::sleep(LineQuota::PERIOD), if !open => {}
                 Some(kill) = kills.recv() => self.kill(kill).await,
                 () = sleep_until(self.kill_at) => {
@@ -341,10 +309,10 @@ impl Running {
             }
         }
         let mut lines = Lines::default();
-        capture.finish(&mut lines);
+        self.capture.finish(&mut lines);
         journal.print(lines).await;
         journal.event("task_pipes_closed", &[]).await;
-        let how = match last.line() {
+        let how = match self.last.line() {
             Some(line) => How::Status(TaskStatus::of_attempt(Some(&line), self.signalled)),
             None if exit.is_none() => {
                 How::Interrupted("the worker's guard was killed, and the task with it".to_owned())
@@ -355,6 +323,56 @@ impl Running {
             None => How::Silent { signalled: self.signalled },
         };
         Ended { how, exit, usage }
+    }
+
+    async fn tell_start(&self, status_path: String, journal: &Journal) {
+        let mut argv = self.command.clone();
+        if !self.assignment.spec.plain_command {
+            argv.extend([status_path, self.argument.clone()]);
+        }
+        let limits = &self.assignment.spec.limits;
+        let limits = (!limits.is_empty()).then(|| ("limits", json!(limits)));
+        let facts: Vec<_> = [("command", json!(argv))].into_iter().chain(limits).collect();
+        journal.event("running", &facts).await;
+    }
+
+    fn watch_pipes(&mut self) {
+        self.watch_at = None;
+        let pipes = [&mut self.stdout, &mut self.stderr, &mut self.status, &mut self.canary];
+        for pipe in pipes {
+            if let Err(error) = pipe.watch() {
+                tracing::error!(%error, "a pipe of a task cannot be read, and is closed");
+            }
+        }
+    }
+
+    /// When nothing of the task is left. Should somebody else hold a pipe, that is watched.
+    async fn read_to_the_end(&mut self, journal: &mut Journal) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            while self.read_lines(stream, journal).await {}
+        }
+        while self.read_status(journal) {}
+        while self.canary.read(|_| ()) {}
+        self.watch_pipes();
+    }
+
+    /// Returns whether there may be more right now; so does the next.
+    async fn read_lines(&mut self, stream: Stream, journal: &Journal) -> bool {
+        let room = journal.printer.room().await;
+        let pipe = match stream {
+            Stream::Stderr => &mut self.stderr,
+            Stream::Stdout | Stream::Statuses => &mut self.stdout,
+        };
+        let mut lines = Lines::default();
+        let more = pipe.read(|bytes| self.quota.take(self.capture.push(stream, bytes, &mut lines)));
+        room.print(journal.clock.now(), lines);
+        more
+    }
+
+    fn read_status(&mut self, journal: &mut Journal) -> bool {
+        let more = self.status.read(|bytes| self.last.push(bytes));
+        journal.raw_status = self.last.line();
+        more
     }
 
     fn pipes_are_open(&self) -> bool {

@@ -290,7 +290,7 @@ pub const KEYS: &[Key] = &[
         "enforcement",
         "none, soft (cpu_core) or hard (ram_mb)",
         "none",
-        "Whether the kernel holds tasks to it. Read and exported; workers do not act on it yet.",
+        "Whether the kernel holds tasks to what their slots are, on workers whose cgroups can (see the guide to isolation).",
     ),
     key(JOB, "owner", "text", "required", "Whom to ask."),
     key(JOB, "enabled", "bool", "true", "Whether its tasks may be started."),

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Fence;
-use super::task::{Kill, OpenAttempt};
-use crate::ids::{AttemptId, Seq};
+use super::task::{Kill, OpenAttempt, PathNode, Slots};
+use crate::Millis;
+use crate::ids::{AttemptId, Seq, TaskName};
 
 /// At most so many attempts go into one message.
 pub const BATCH_MAX: usize = 256;
@@ -19,6 +20,7 @@ pub struct Assign {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Flat")]
 pub struct Assignment {
     pub seq: Seq,
     /// What the worker holds once it has accepted.
@@ -28,6 +30,65 @@ pub struct Assignment {
     pub spec: Arc<TaskSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prev_status: Option<Value>,
+}
+
+/// An assignment as it is on the wire. (Reading it as its parts would read it into a tree first, for
+/// each part to look for what is its own.)
+#[derive(Deserialize)]
+struct Flat {
+    seq: Seq,
+    attempt: AttemptId,
+    task: TaskName,
+    attempt_no: u32,
+    #[serde(default)]
+    started_ms: Millis,
+    path: Arc<[PathNode]>,
+    worker_slots: Arc<Slots>,
+    command: Vec<String>,
+    #[serde(default)]
+    plain_command: bool,
+    #[serde(default)]
+    responder: Option<Responder>,
+    #[serde(default)]
+    noop: bool,
+    #[serde(default)]
+    confinement: Confinement,
+    #[serde(default)]
+    limits: Limits,
+    config: Map<String, Value>,
+    kill: Kill,
+    #[serde(default)]
+    log_lines_per_10_ms: Option<u32>,
+    #[serde(default)]
+    prev_status: Option<Value>,
+}
+
+impl From<Flat> for Assignment {
+    fn from(flat: Flat) -> Self {
+        Self {
+            seq: flat.seq,
+            open: Arc::new(OpenAttempt {
+                attempt: flat.attempt,
+                task: flat.task,
+                attempt_no: flat.attempt_no,
+                started_ms: flat.started_ms,
+                path: flat.path,
+                worker_slots: flat.worker_slots,
+            }),
+            spec: Arc::new(TaskSpec {
+                command: flat.command,
+                plain_command: flat.plain_command,
+                responder: flat.responder,
+                noop: flat.noop,
+                confinement: flat.confinement,
+                limits: flat.limits,
+                config: flat.config,
+                kill: flat.kill,
+                log_lines_per_10_ms: flat.log_lines_per_10_ms,
+            }),
+            prev_status: flat.prev_status,
+        }
+    }
 }
 
 /// What all tasks of a job have in common.

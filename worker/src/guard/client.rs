@@ -19,13 +19,15 @@ use tokio::sync::{mpsc, watch};
 use bistro_common::Millis;
 use bistro_common::ids::{AttemptId, LedgerId};
 
-use super::{Hold, Order, PACKET_BYTES_MAX, Report, Start, TaskSignal, receive_packet};
+use super::{
+    Hold, Order, PACKET_BYTES_MAX, REPORTS_MAX, Report, Start, TaskSignal, receive_packet,
+};
 use crate::processes::{LEDGER_VARIABLE, end_leftovers};
 
 /// Orders on their way to the guard; whoever has more waits.
 const ORDERS_MAX: usize = 256;
-/// An error from the kernel and an id are all that a report holds.
-const REPORT_BYTES_MAX: usize = 16 << 10;
+/// A report has a text of the kernel's and an id.
+const REPORT_BYTES_MAX: usize = REPORTS_MAX * (4 << 10);
 const RESTART_DELAY: Duration = Duration::from_millis(200);
 
 /// How to start a guard: a program whose `main` calls [`super::run`].
@@ -66,11 +68,11 @@ pub enum GuardError {
     Gone,
 }
 
-/// One order, its descriptors, and who waits for reports about it.
+/// One order as it is sent, its descriptors, and who waits for reports about which attempt.
 struct Sent {
-    order: Order,
+    order: Vec<u8>,
     pipes: Vec<OwnedFd>,
-    reports: Option<mpsc::UnboundedSender<Report>>,
+    reports: Option<(AttemptId, mpsc::UnboundedSender<Report>)>,
 }
 
 type Waiting = HashMap<AttemptId, mpsc::UnboundedSender<Report>>;
@@ -101,19 +103,20 @@ impl Guard {
         start: Start,
         pipes: Vec<OwnedFd>,
     ) -> Result<mpsc::UnboundedReceiver<Report>, GuardError> {
-        let order = Order::Start(start);
-        if encode(&order).len() > PACKET_BYTES_MAX {
+        let attempt = start.attempt;
+        let order = encode(&Order::Start(start));
+        if order.len() > PACKET_BYTES_MAX {
             return Err(GuardError::TooLarge);
         }
         // Never more than three reports per attempt.
         let (sender, reports) = mpsc::unbounded_channel();
-        let sent = Sent { order, pipes, reports: Some(sender) };
+        let sent = Sent { order, pipes, reports: Some((attempt, sender)) };
         self.orders.send(sent).await.map_err(|_| GuardError::Gone)?;
         Ok(reports)
     }
 
     pub async fn signal(&self, attempt: AttemptId, signal: TaskSignal) {
-        let order = Order::Signal { attempt, signal };
+        let order = encode(&Order::Signal { attempt, signal });
         // A guard that is gone has taken its tasks with it.
         let _ = self.orders.send(Sent { order, pipes: Vec::new(), reports: None }).await;
     }
@@ -162,8 +165,7 @@ impl GuardProcess {
         start().map_err(|source| GuardError::Start { program: command.program.clone(), source })
     }
 
-    async fn send(&self, order: &Order, pipes: &[OwnedFd]) -> std::io::Result<()> {
-        let order = encode(order);
+    async fn send(&self, order: &[u8], pipes: &[OwnedFd]) -> std::io::Result<()> {
         let send = || {
             let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -172,14 +174,14 @@ impl GuardProcess {
                 return Err(std::io::Error::other("too many pipes"));
             }
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            sendmsg(&self.socket, &[IoSlice::new(&order)], &mut ancillary, flags)?;
+            sendmsg(&self.socket, &[IoSlice::new(order)], &mut ancillary, flags)?;
             Ok(())
         };
         self.socket.async_io(Interest::WRITABLE, send).await
     }
 
-    /// The next report, or `None` when the guard is gone.
-    async fn receive(&self, buffer: &mut [u8]) -> Option<Report> {
+    /// The next reports, or `None` when the guard is gone.
+    async fn receive(&self, buffer: &mut [u8]) -> Option<Vec<Report>> {
         let received =
             self.socket.async_io(Interest::READABLE, || receive_packet(&self.socket, buffer)).await;
         match received {
@@ -211,22 +213,22 @@ impl GuardProcess {
                 Ok(()) = deadlines.changed() => {
                     let deadline = *deadlines.borrow_and_update();
                     match deadline {
-                        Some(boot_ms) => self.send(&Order::Deadline { boot_ms }, &[]).await,
+                        Some(boot_ms) => self.send(&encode(&Order::Deadline { boot_ms }), &[]).await,
                         None => Ok(()),
                     }
                 }
                 sent = orders.recv() => {
                     let Some(Sent { order, pipes, reports }) = sent else { return false };
-                    if let (Order::Start(start), Some(reports)) = (&order, reports) {
-                        waiting.insert(start.attempt, reports);
-                    }
+                    waiting.extend(reports);
                     self.send(&order, &pipes).await
                 }
-                report = self.receive(&mut buffer) => {
-                    let Some(report) = report else { return true };
-                    match report {
-                        Report::Ready(known) => drop(hold.send_replace(Some(known))),
-                        report => deliver(report, waiting),
+                reports = self.receive(&mut buffer) => {
+                    let Some(reports) = reports else { return true };
+                    for report in reports {
+                        match report {
+                            Report::Ready(known) => drop(hold.send_replace(Some(known))),
+                            report => deliver(report, waiting),
+                        }
                     }
                     Ok(())
                 }

@@ -29,6 +29,9 @@ pub use client::{Guard, GuardCommand, GuardError};
 pub use confine::run as run_confined;
 pub use process::run;
 
+/// So many reports go into a packet: a kernel's error and an id are all that one holds.
+const REPORTS_MAX: usize = 16;
+
 /// The largest order; a kernel's default send buffer takes it in one packet.
 const PACKET_BYTES_MAX: usize = 192 << 10;
 
@@ -53,7 +56,8 @@ pub const EXITED_WELL: &str = "exited with status 0";
 /// Where a task may write its status, for those that do not get it as an argument.
 const STATUS_VARIABLE: &str = "BISTRO_STATUS";
 
-/// Comes with four descriptors: stdout, stderr, status, canary.
+/// Comes with descriptors: stdout, stderr, status and, where the task has no cgroup that says when it
+/// is over, a canary.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Start {
     pub attempt: AttemptId,

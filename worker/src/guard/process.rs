@@ -21,8 +21,8 @@ use super::cgroup::Cgroups;
 use super::confine;
 use super::spawn::{Program, Spawner};
 use super::{
-    EXITED_WELL, Hold, Order, PACKET_BYTES_MAX, Report, STATUS_VARIABLE, Start, TaskSignal,
-    receive_packet, send_packet,
+    EXITED_WELL, Hold, Order, PACKET_BYTES_MAX, REPORTS_MAX, Report, STATUS_VARIABLE, Start,
+    TaskSignal, receive_packet, send_packet,
 };
 use crate::processes::{ATTEMPT_VARIABLE, LEDGER_VARIABLE, Tree, is_marked, signal};
 
@@ -231,8 +231,11 @@ impl Guard<'_> {
     }
 
     fn start(&mut self, start: Start, descriptors: Vec<OwnedFd>) -> std::io::Result<(i32, String)> {
-        let Ok([stdout, stderr, status, canary]) = <[OwnedFd; 4]>::try_from(descriptors) else {
+        let [stdout, stderr, inherited @ ..] = descriptors.as_slice() else {
             return Err(std::io::Error::other("the order came without its pipes"));
+        };
+        let Some(status) = inherited.first() else {
+            return Err(std::io::Error::other("the order came without a pipe for the status"));
         };
         self.watch_deadline();
         if self.sweep_all || self.expired {
@@ -247,7 +250,7 @@ impl Guard<'_> {
         let program = argv.next().expect("there is a program");
         let status_path = format!("/dev/fd/{}", status.as_raw_fd());
         // There is one thread, so nothing else can inherit them meanwhile.
-        for inherited in [&status, &canary] {
+        for inherited in inherited {
             rustix::io::fcntl_setfd(inherited, rustix::io::FdFlags::empty())?;
         }
         let status_path_argument = start.status_argument.then_some(status_path.as_str());
@@ -375,12 +378,14 @@ impl Guard<'_> {
     }
 
     fn send_reports(&mut self) {
-        while let Some(report) = self.reports.front() {
+        while !self.reports.is_empty() {
+            let packet: Vec<&Report> = self.reports.iter().take(REPORTS_MAX).collect();
             // A worker that does not read gets it later; one that is gone needs none.
-            if !self.orphaned && send_packet(self.socket, report).is_err() {
+            if !self.orphaned && send_packet(self.socket, &packet).is_err() {
                 break;
             }
-            self.reports.pop_front();
+            let sent = packet.len();
+            self.reports.drain(..sent);
         }
     }
 }
