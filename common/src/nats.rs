@@ -5,7 +5,10 @@
 //! connection. It never waits without a limit.
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, RequestErrorKind, ServerAddr, ServerError};
+use async_nats::{
+    Client, ConnectOptions, Event, RequestErrorKind, ServerAddr, ServerError, StatusCode,
+};
+use futures_util::StreamExt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -214,6 +217,37 @@ impl Bus {
         }
     }
 
+    /// Asks, and hands over one answer after the other until one is `taken`: who has the subject
+    /// may be more than one.
+    pub async fn request_until(
+        &self,
+        subject: String,
+        payload: Vec<u8>,
+        timeout: Duration,
+        mut taken: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), NatsError> {
+        self.check(&subject, payload.len())?;
+        let inbox = self.client.new_inbox();
+        let failed = |detail: String| NatsError::Other { subject: subject.clone(), detail };
+        let answered = async {
+            let subscribed = self.client.subscribe(inbox.clone()).await;
+            let mut answers = subscribed.map_err(|error| failed(error.to_string()))?;
+            let asked = self.client.publish_with_reply(subject.clone(), inbox, payload.into());
+            asked.await.map_err(|error| failed(error.to_string()))?;
+            while let Some(answer) = answers.next().await {
+                if answer.status == Some(StatusCode::NO_RESPONDERS) {
+                    return Err(NatsError::NoResponders { subject: subject.clone() });
+                }
+                if taken(&answer.payload) {
+                    return Ok(());
+                }
+            }
+            Err(NatsError::Disconnected)
+        };
+        let answered = tokio::time::timeout(timeout, answered).await;
+        answered.unwrap_or_else(|_| Err(NatsError::TimedOut { subject: subject.clone() }))
+    }
+
     /// Until the server says that this is not allowed.
     async fn denied(&self, subject: &str) {
         let mut denials = self.denials.clone();
@@ -299,6 +333,19 @@ fn reconnect_delay(attempt: usize) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_lost_the_server_does_not_come_back_at_the_moment_that_all_others_do() {
+        for attempt in 2..20 {
+            let mut delays: Vec<_> = (0..200).map(|_| reconnect_delay(attempt)).collect();
+            delays.sort();
+            delays.dedup();
+            let (first, last) = (delays[0], delays[delays.len() - 1]);
+            assert!(last <= Duration::from_millis(RECONNECT_DELAY_MS_MAX));
+            assert!(first >= last / 3, "nobody knocks without a pause: {first:?}, {last:?}");
+            assert!(delays.len() > 30, "{attempt}: {delays:?}");
+        }
+    }
 
     #[test]
     fn credentials_are_split_off_and_never_shown() {

@@ -1,5 +1,7 @@
 //! The loop: one input at a time into the core, effects out in order.
 
+mod heard;
+
 use async_nats::service;
 use futures_util::StreamExt;
 use std::collections::HashMap;
@@ -9,15 +11,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinError;
 
 use bistro_common::barrier::Barrier;
-use bistro_common::ids::SchedulerId;
+use bistro_common::ids::{CellId, SchedulerId};
 use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::Bus;
 use bistro_common::protocol::api::ProblemReport;
 use bistro_common::protocol::event::Event;
-use bistro_common::protocol::heartbeat::{Heartbeat, SchedulerBeacon};
-use bistro_common::protocol::{VERSION, decode, encode};
+use bistro_common::protocol::{VERSION, encode};
 use bistro_common::subject::{Cell, is_asked_by_somebody};
-use bistro_core::{AuditId, Core, Effect, Identity, Input, Plan, Record, UNTOLD_MAX};
+use bistro_core::{AuditId, Core, Effect, Identity, Input, Plan, Record, Rival, UNTOLD_MAX};
 
 use crate::api::{self, Facts};
 use crate::audit_trail;
@@ -62,6 +63,8 @@ pub enum SchedulerError {
     Compile(#[from] JoinError),
     #[error("the store's thread has ended")]
     CommitterGone,
+    #[error("{0}")]
+    Deposed(Rival),
 }
 
 /// Who waits for an answer.
@@ -91,6 +94,8 @@ struct Driver {
     /// Requests that are answered once what they changed is on disk.
     requests: HashMap<u64, Asker>,
     deliveries: HashMap<u64, async_nats::jetstream::Message>,
+    /// The last other cell of our name that was heard of.
+    stranger: Option<CellId>,
 }
 
 /// Runs a scheduler until its store fails. Drop the future to stop it: what is on disk is enough.
@@ -104,6 +109,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     let untold = opened.snapshot.audits.clone();
     let core = Core::new(identity, options.terms, seed, started, opened.snapshot);
     let mut heartbeats = bus.client().subscribe(options.cell.heartbeats()).await?;
+    let mut beacons = bus.client().subscribe(options.cell.scheduler_beacon()).await?;
     let service = bus::api_service(&bus, &options.cell, scheduler).await;
     let (_service, mut requests) = service.map_err(SchedulerError::Service)?;
     let (inputs, mut incoming) = mpsc::channel(INPUTS_MAX);
@@ -152,6 +158,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
         replies: HashMap::new(),
         requests: HashMap::new(),
         deliveries: HashMap::new(),
+        stranger: None,
     };
     driver.announce().await;
     loop {
@@ -162,7 +169,8 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
         let wake = driver.core.next_wake().map(|at| driver.clock.instant(at).into());
         let flush = driver.grid_watch.look(&driver.core);
         tokio::select! {
-            Some(message) = heartbeats.next() => driver.on_heartbeat(message),
+            Some(message) = heartbeats.next() => driver.on_heartbeat(message).await?,
+            Some(message) = beacons.next() => driver.on_beacon(message).await?,
             Some(result) = driver.committer.result() => {
                 result?;
                 driver.release().await;
@@ -195,13 +203,6 @@ impl Driver {
         self.next_token
     }
 
-    /// Tells workers that this scheduler is here, so that none waits for its next heartbeat.
-    async fn announce(&self) {
-        let Identity { cell, scheduler, epoch } = self.identity;
-        let beacon = SchedulerBeacon { v: VERSION, cell, scheduler, epoch };
-        self.publish(self.options.cell.scheduler_beacon(), encode(&beacon)).await;
-    }
-
     /// Publishes what may be lost.
     async fn publish(&self, subject: String, payload: Vec<u8>) {
         if let Err(error) = self.bus.publish(subject, payload).await {
@@ -209,17 +210,14 @@ impl Driver {
         }
     }
 
-    fn on_heartbeat(&mut self, message: async_nats::Message) {
-        let Some(reply) = message.reply else {
-            return;
-        };
-        match decode::<Heartbeat>(&message.payload) {
-            Ok(heartbeat) => {
-                let token = self.token();
-                self.replies.insert(token, reply.to_string());
-                self.step(Input::Heartbeat { token, heartbeat: Box::new(heartbeat) });
-            }
-            Err(error) => tracing::warn!(%error, "a heartbeat cannot be read"),
+    fn event(&self, kind: &'static str, text: String) -> Event {
+        Event {
+            v: VERSION,
+            time_ms: self.clock.now(),
+            epoch: self.identity.epoch,
+            kind: kind.into(),
+            text,
+            ..Event::default()
         }
     }
 
@@ -315,14 +313,7 @@ impl Driver {
 
     async fn on_loaded(&mut self, loaded: Loaded) {
         for problem in loaded.problems.iter().filter(|p| !self.problems.contains(p)) {
-            let event = Event {
-                v: VERSION,
-                time_ms: self.clock.now(),
-                epoch: self.identity.epoch,
-                kind: "config.problem".into(),
-                text: problem.to_string(),
-                ..Event::default()
-            };
+            let event = self.event("config.problem", problem.to_string());
             tracing::warn!("{problem}");
             self.events.tell(event);
         }

@@ -36,6 +36,7 @@ pub fn heartbeat(open: OpenDigest) -> Heartbeat {
         ledger: LedgerId::from_parts(1, [1; 10]),
         cell: None,
         epoch_seen: Epoch(0),
+        scheduler_seen: None,
         host: "host".to_owned(),
         boot: "boot".to_owned(),
         pid: 1,

@@ -8,25 +8,38 @@ use bistro_common::protocol::done::Done;
 use bistro_common::protocol::heartbeat::{Heartbeat, HeartbeatAnswer, HeartbeatReply};
 use bistro_common::protocol::{decode, encode};
 use bistro_common::subject::Cell;
+use bistro_worker_core::Loyalty;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Sends one heartbeat and waits for its answer; none if there is no usable one.
-pub async fn heartbeat(bus: &Bus, cell: &Cell, heartbeat: &Heartbeat) -> Option<HeartbeatAnswer> {
+/// Answers to one heartbeat; more than these are not looked at.
+const ANSWERS_MAX: usize = 16;
+
+/// Sends one heartbeat and waits for the answer of whom the worker follows. Others that came before
+/// it are told, too.
+pub async fn heartbeat(
+    bus: &Bus,
+    cell: &Cell,
+    heartbeat: &Heartbeat,
+    loyalty: Loyalty,
+) -> Vec<HeartbeatAnswer> {
     let subject = cell.heartbeat(&heartbeat.worker);
-    match bus.request(subject, encode(heartbeat), TIMEOUT).await {
-        Ok(bytes) => match decode::<HeartbeatReply>(&bytes) {
-            Ok(reply) => Some(reply.answer),
-            Err(error) => {
-                tracing::warn!(%error, "the scheduler's answer cannot be read");
-                None
-            }
-        },
-        Err(error) => {
-            tracing::debug!(%error, "no answer to a heartbeat");
-            None
+    let mut answers = Vec::new();
+    let taken = |bytes: &[u8]| match decode::<HeartbeatReply>(bytes) {
+        Ok(reply) => {
+            let enough = loyalty.is_due(&reply.answer) || answers.len() + 1 >= ANSWERS_MAX;
+            answers.push(reply.answer);
+            enough
         }
+        Err(error) => {
+            tracing::warn!(%error, "a scheduler's answer cannot be read");
+            false
+        }
+    };
+    if let Err(error) = bus.request_until(subject, encode(heartbeat), TIMEOUT, taken).await {
+        tracing::debug!(%error, "no answer to a heartbeat from whom this worker follows");
     }
+    answers
 }
 
 /// Publishes results and waits for the stream to have them; says so (false: it has not).

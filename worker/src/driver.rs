@@ -15,10 +15,11 @@ use bistro_common::Millis;
 use bistro_common::clock::Clock;
 use bistro_common::ids::{AttemptId, Incarnation, WorkerName};
 use bistro_common::nats::Bus;
-use bistro_common::protocol::assign::Assign;
-use bistro_common::protocol::decode;
+use bistro_common::protocol::assign::{Assign, AssignReply};
+use bistro_common::protocol::control::{ControlAnswer, ControlReply};
 use bistro_common::protocol::heartbeat::HeartbeatAnswer;
 use bistro_common::protocol::task::Kill;
+use bistro_common::protocol::{VERSION, decode, encode};
 use bistro_common::subject::Cell;
 use bistro_worker_core::{Input, LedgerRecord, WorkerCore, lost, records};
 
@@ -75,7 +76,7 @@ enum News {
     /// The heartbeat that was sent then has been answered, or will not be.
     Heard {
         sent: Millis,
-        answer: Option<HeartbeatAnswer>,
+        answers: Vec<HeartbeatAnswer>,
     },
 }
 
@@ -175,8 +176,8 @@ pub async fn run(
         let tick = tokio::time::sleep_until(next.unwrap_or(driver.heartbeat_at));
         let (mut group, mut heard) = (Vec::new(), Vec::new());
         tokio::select! {
-            Some(message) = assigns.next() => group.extend(driver.on_assign(message)),
-            Some(message) = controls.next() => group.extend(driver.on_control(message)),
+            Some(message) = assigns.next() => group.extend(driver.on_assign(message).await),
+            Some(message) = controls.next() => group.extend(driver.on_control(message).await),
             count = incoming.recv_many(&mut heard, GROUP_MAX) => debug_assert!(count > 0),
             Some(_) = beacons.next() => driver.heartbeat_at = Instant::now(),
             Ok(()) = connections.changed() => driver.heartbeat_at = Instant::now(),
@@ -218,7 +219,7 @@ impl Driver {
         Some(self.next_token)
     }
 
-    fn on_assign(&mut self, message: async_nats::Message) -> Option<Input> {
+    async fn on_assign(&mut self, message: async_nats::Message) -> Option<Input> {
         match decode::<Assign>(&message.payload) {
             Ok(assign) => {
                 let unknown = self.core.epoch_seen() < assign.fence.epoch;
@@ -230,19 +231,23 @@ impl Driver {
                 }
                 Some(input)
             }
-            // Not answered: the scheduler asks later what became of it, and hears "never started".
             Err(error) => {
                 tracing::warn!(%error, "an assignment cannot be read");
+                let refusal = AssignReply::to_unreadable(&message.payload);
+                self.say(message.reply?.to_string(), encode(&refusal)).await;
                 None
             }
         }
     }
 
-    fn on_control(&mut self, message: async_nats::Message) -> Option<Input> {
+    async fn on_control(&mut self, message: async_nats::Message) -> Option<Input> {
         match decode(&message.payload) {
             Ok(control) => Some(Input::Control { token: self.token(&message)?, control }),
             Err(error) => {
                 tracing::warn!(%error, "an order cannot be read");
+                let answer = ControlAnswer::Refused { detail: error.to_string() };
+                let refusal = ControlReply { v: VERSION, answer };
+                self.say(message.reply?.to_string(), encode(&refusal)).await;
                 None
             }
         }
@@ -251,9 +256,10 @@ impl Driver {
     fn on_news(&mut self, news: News, group: &mut Vec<Input>) {
         match news {
             News::Input(input) => group.push(input),
-            News::Heard { sent, answer } => {
+            News::Heard { sent, answers } => {
                 self.asking -= 1;
-                group.extend(answer.map(|answer| Input::Heartbeat { sent, answer }));
+                let heard = answers.into_iter();
+                group.extend(heard.map(|answer| Input::Heartbeat { sent, answer }));
                 group.append(&mut self.held);
             }
         }

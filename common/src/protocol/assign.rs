@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Fence;
 use super::task::{Kill, OpenAttempt, PathNode, Slots};
+use super::{Fence, VERSION};
 use crate::Millis;
 use crate::ids::{AttemptId, Seq, TaskName};
 
@@ -177,6 +177,18 @@ impl Responder {
 pub struct AssignReply {
     pub v: u32,
     pub results: Vec<AssignResult>,
+}
+
+impl AssignReply {
+    /// The refusal of an assignment that is not understood, for all attempts that can be made out.
+    pub fn to_unreadable(bytes: &[u8]) -> Self {
+        let message: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let attempts = message["attempts"].as_array().into_iter().flatten();
+        let ids = attempts.filter_map(|attempt| attempt["attempt"].as_str()?.parse().ok());
+        let answer = AssignAnswer::Rejected { reason: RejectedReason::BadRequest };
+        let results = ids.map(|attempt| AssignResult { attempt, answer: answer.clone() });
+        Self { v: VERSION, results: results.collect() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -21,6 +21,9 @@ pub struct Heartbeat {
     /// The cell that the worker has joined, once it has.
     pub cell: Option<CellId>,
     pub epoch_seen: Epoch,
+    /// Whose reign that is: two schedulers that both believe to be it are told apart by this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler_seen: Option<SchedulerId>,
     pub host: String,
     pub boot: String,
     pub pid: u32,
@@ -160,7 +163,18 @@ pub enum HeartbeatAnswer {
     Refused {
         reason: RefusedReason,
         detail: String,
+        /// Who refuses: a stranger's word does not count. Schedulers of before do not say it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Reign>,
     },
+}
+
+/// The time of one scheduler process in a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reign {
+    pub cell: CellId,
+    pub scheduler: SchedulerId,
+    pub epoch: Epoch,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

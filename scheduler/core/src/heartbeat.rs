@@ -21,6 +21,9 @@ use crate::workers::WorkerIx;
 /// So many heartbeats in a row with an unexpected digest are no message crossing another any more.
 const MISMATCHES_MAX: u32 = 3;
 
+/// A list that was asked for comes at once, or not at all.
+const SYNC_WAIT_MS: u64 = 2_000;
+
 impl Core {
     pub(crate) fn on_heartbeat(
         &mut self,
@@ -34,7 +37,10 @@ impl Core {
         }
         let answer = match self.admit(&heartbeat, out) {
             Ok(worker) => self.renew(worker, *heartbeat, out),
-            Err((reason, detail)) => HeartbeatAnswer::Refused { reason, detail },
+            Err((reason, detail)) => {
+                let by = Some(self.identity.reign());
+                HeartbeatAnswer::Refused { reason, detail, by }
+            }
         };
         out.push(Effect::Reply { token, reply: HeartbeatReply { v: VERSION, answer } });
     }
@@ -71,7 +77,7 @@ impl Core {
         }
         let Some(&worker) = self.worker_names.get(&heartbeat.worker) else {
             let worker = self.add_worker(record_of(heartbeat), WorkerHealth::Healthy);
-            self.announce(worker, "worker.joined", out);
+            self.announce(worker, "worker.joined", "", out);
             return Ok(worker);
         };
         let state = self.worker(worker);
@@ -101,11 +107,15 @@ impl Core {
         let old = self.worker(worker).incarnation;
         self.fence(old, out);
         let state = &mut self.workers[worker.index()];
+        let rebooted = state.ledger == heartbeat.ledger
+            && !state.boot.is_empty()
+            && state.boot != heartbeat.boot;
         state.incarnation = heartbeat.incarnation;
         state.ledger = heartbeat.ledger;
         let ids: Vec<_> = self.attempts_on(worker).iter().map(|attempt| attempt.id).collect();
         ids.into_iter().for_each(|id| self.set_stage(id, Stage::Unsure));
-        self.announce(worker, "worker.restarted", out);
+        let why = if rebooted { ", which was booted again" } else { "" };
+        self.announce(worker, "worker.restarted", why, out);
     }
 
     pub(crate) fn fence(&mut self, incarnation: Incarnation, out: &mut Vec<Effect>) {
@@ -114,11 +124,11 @@ impl Core {
         }
     }
 
-    fn announce(&mut self, worker: WorkerIx, kind: &'static str, out: &mut Vec<Effect>) {
+    fn announce(&mut self, worker: WorkerIx, kind: &'static str, why: &str, out: &mut Vec<Effect>) {
         let record = self.worker(worker).record();
         out.push(Effect::Publish(Event {
             worker: Some(record.name.shared()),
-            text: format!("on {}", record.host),
+            text: format!("on {}{why}", record.host),
             ..self.event(kind)
         }));
         out.push(Effect::Persist(Record::Worker { worker: record }));
@@ -159,6 +169,7 @@ impl Core {
             self.index_hosts();
             self.refresh_host(&old_host);
         }
+        let listed = heartbeat.open_attempts.is_some();
         let full_sync = match heartbeat.open_attempts {
             // One that was not asked for by this reign may be about another time.
             Some(_) if heartbeat.epoch_seen != self.identity.epoch => true,
@@ -170,6 +181,11 @@ impl Core {
             None if self.is_entering() => false,
             None => self.compare_digest(worker, &heartbeat, first),
         };
+        // What it runs and we do not know of must be known before it is given the same again.
+        if full_sync || listed {
+            let until = if full_sync { now + SYNC_WAIT_MS } else { now };
+            self.workers[worker.index()].paused_until = until;
+        }
         if resized {
             self.condemn(out);
         }

@@ -8,7 +8,7 @@ use bistro_common::protocol::assign::{Assign, AssignReply};
 use bistro_common::protocol::control::{Control, Probed};
 use bistro_common::protocol::done::Done;
 use bistro_common::protocol::event::Event;
-use bistro_common::protocol::heartbeat::{Heartbeat, HeartbeatReply};
+use bistro_common::protocol::heartbeat::{Heartbeat, HeartbeatReply, Reign};
 use bistro_common::protocol::{Fence, VERSION};
 
 use crate::audit::AuditId;
@@ -25,6 +25,10 @@ pub struct Identity {
 }
 
 impl Identity {
+    pub fn reign(&self) -> Reign {
+        Reign { cell: self.cell, scheduler: self.scheduler, epoch: self.epoch }
+    }
+
     pub fn fence(&self, incarnation: Incarnation) -> Fence {
         Fence {
             v: VERSION,

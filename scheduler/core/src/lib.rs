@@ -30,6 +30,7 @@ mod policy;
 mod record;
 mod resources;
 mod results;
+mod rivals;
 pub mod rng;
 mod start;
 mod table;
@@ -57,6 +58,7 @@ pub use histogram::Histogram;
 pub use io::{Effect, Identity, Input, SendFailure};
 pub use plan::{Draft, Plan};
 pub use record::{AttemptRecord, Definition, Kept, Record, Snapshot, WorkerRecord};
+pub use rivals::Rival;
 pub use tasks::{Phase, TaskRecord};
 
 use attempts::Attempts;

@@ -227,6 +227,7 @@ fn heartbeat(worker: &str, incarnation: u8, core: &Core) -> Heartbeat {
         ledger: LedgerId::from_parts(1, [worker.len() as u8; 10]),
         cell: None,
         epoch_seen: Epoch(0),
+        scheduler_seen: None,
         // "w" and "www" are on h1, "ww" is on h0.
         host: format!("h{}", worker.len() % 2),
         boot: "boot".to_owned(),
@@ -558,3 +559,4 @@ mod maintenance;
 mod paths;
 mod plans;
 mod promises;
+mod rivals;

@@ -26,6 +26,9 @@ impl WorkerIx {
     }
 }
 
+/// A floor above it is none that any scheduler has set, and must not make numbers overflow.
+const SEQ_MAX: Seq = Seq(1 << 62);
+
 #[derive(Debug)]
 pub struct Worker {
     pub name: WorkerName,
@@ -33,6 +36,8 @@ pub struct Worker {
     pub ledger: LedgerId,
     pub host: String,
     pub build: String,
+    /// Of its host's kernel; empty until it has said so in this reign.
+    pub boot: String,
     pub capacity: Capacity,
     pub health: WorkerHealth,
     pub closed: Option<ClosedReason>,
@@ -67,6 +72,7 @@ impl Worker {
             ledger: record.ledger,
             host: record.host,
             build: String::new(),
+            boot: String::new(),
             capacity: Capacity::default(),
             health,
             closed: None,
@@ -98,6 +104,9 @@ impl Worker {
 
     pub fn note(&mut self, heartbeat: &Heartbeat) {
         self.build.clone_from(&heartbeat.build);
+        self.boot.clone_from(&heartbeat.boot);
+        // What it refuses must not be sent: a store that was put back has forgotten how far we were.
+        self.last_seq = self.last_seq.max(heartbeat.floor.min(SEQ_MAX));
         self.host.clone_from(&heartbeat.host);
         self.capacity.clone_from(&heartbeat.capacity);
         self.closed = heartbeat.closed;

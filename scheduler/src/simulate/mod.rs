@@ -233,6 +233,7 @@ impl Simulation<'_> {
             ledger: LedgerId::from_parts(self.now, self.rng.bytes()),
             cell: None,
             epoch_seen: Epoch(0),
+            scheduler_seen: None,
             host: group.host.clone().unwrap_or(name),
             boot: String::new(),
             pid: 0,

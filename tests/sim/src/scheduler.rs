@@ -32,6 +32,7 @@ pub struct Scheduler {
     barrier: Barrier<Effect>,
     asked: FxHashMap<u64, Asked>,
     epoch: u64,
+    identity: Option<Identity>,
     disk: Kept,
     pub doom: Option<Doom>,
     /// Its machine is isolated since its disk was as this.
@@ -61,9 +62,11 @@ impl World {
         let epoch = self.scheduler.epoch;
         let identity = Identity {
             cell: cell_id(),
-            scheduler: SchedulerId::from_parts(epoch, [3; 10]),
+            // One of another machine may have the same epoch.
+            scheduler: SchedulerId::from_parts(self.hosts[SCHEDULER].life, [3; 10]),
             epoch: Epoch(epoch),
         };
+        self.scheduler.identity = Some(identity);
         let now = self.hosts[SCHEDULER].clock.read(self.now);
         let (terms, seed) = (LeaseTerms::DEVELOPMENT, self.rng.u64(..));
         self.scheduler.core =
@@ -245,7 +248,11 @@ impl World {
     pub fn scheduler_receives(&mut self, body: Body) {
         match body {
             Body::Request { id, request: Request::Heartbeat(heartbeat) } => {
-                self.scheduler_step(Input::Heartbeat { token: id, heartbeat });
+                let identity = self.scheduler.identity.as_ref();
+                match identity.and_then(|identity| identity.deposed_by(&heartbeat)) {
+                    Some(_) => self.crash_soon_back(SCHEDULER),
+                    None => self.scheduler_step(Input::Heartbeat { token: id, heartbeat }),
+                }
             }
             Body::Delivery { seq, done } => {
                 // Results wait for the first config, as they do in the driver.

@@ -245,6 +245,7 @@ impl World {
                 worker.core.as_mut().expect("it is stepping").reborn(next);
                 self.heartbeat_soon(node);
             }
+            Effect::Ignored { .. } => {}
             Effect::Unwanted { .. } => self.crash_soon_back(node),
         }
     }

@@ -32,6 +32,7 @@ impl WorkerCore {
             ledger: self.ledger,
             cell: self.cell,
             epoch_seen: self.epoch_seen(),
+            scheduler_seen: self.master.map(|master| master.scheduler),
             host: facts.host,
             boot: facts.boot,
             pid: facts.pid,

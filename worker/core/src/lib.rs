@@ -25,6 +25,7 @@ use bistro_common::protocol::heartbeat::{
 use bistro_common::protocol::task::{Kill, TaskResult};
 
 pub use heartbeat::Facts;
+pub use lease::Loyalty;
 pub use ledger::{Entry, LedgerRecord, LedgerState, lost, records};
 
 /// At most so many attempts may be open at once.
@@ -87,6 +88,10 @@ pub enum Effect {
     Unwanted {
         detail: String,
     },
+    /// An answer that is not followed, and why. Told once.
+    Ignored {
+        detail: String,
+    },
 }
 
 /// Whose heartbeats the worker follows.
@@ -121,8 +126,12 @@ pub struct WorkerCore {
     draining: bool,
     stopping: bool,
     fenced: bool,
+    /// When this incarnation began.
+    born: Millis,
     /// How far the lapse of the lease has gone.
     lapse: lease::Lapse,
+    /// The last answer that was not followed.
+    ignored: String,
     /// The scheduler asked for the list of open attempts.
     full_sync: bool,
     now: Millis,
@@ -157,7 +166,9 @@ impl WorkerCore {
             draining: false,
             stopping: false,
             fenced: false,
+            born: 0,
             lapse: lease::Lapse::None,
+            ignored: String::new(),
             full_sync: false,
             now: 0,
         }
@@ -185,6 +196,7 @@ impl WorkerCore {
     pub fn reborn(&mut self, incarnation: Incarnation) {
         self.incarnation = incarnation;
         self.fenced = false;
+        self.born = self.now;
         self.master = None;
         self.floor = Seq(0);
         self.lapse = lease::Lapse::None;

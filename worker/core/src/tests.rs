@@ -240,6 +240,7 @@ fn a_fenced_worker_ends_its_tasks_and_goes_on_as_another_process() {
     let refused = || HeartbeatAnswer::Refused {
         reason: bistro_common::protocol::heartbeat::RefusedReason::Fenced,
         detail: String::new(),
+        by: None,
     };
     let effects = worker.step(Input::Heartbeat { sent: 1_000, answer: refused() });
     assert!(matches!(effects[0], Effect::Kill { .. }));
@@ -253,3 +254,5 @@ fn a_fenced_worker_ends_its_tasks_and_goes_on_as_another_process() {
         rejected(RejectedReason::WrongIncarnation)
     );
 }
+
+mod loyalty;

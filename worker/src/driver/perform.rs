@@ -63,15 +63,23 @@ impl Driver {
                 self.core.reborn(Incarnation::generate());
                 self.heartbeat_at = Instant::now();
             }
+            Effect::Ignored { detail } => {
+                tracing::warn!("an answer to this worker's heartbeats is not followed: {detail}");
+            }
             Effect::Unwanted { detail } => return Err(WorkerError::Unwanted(detail)),
         }
         Ok(())
     }
 
     async fn reply(&mut self, token: u64, payload: Vec<u8>) {
-        if let Some(subject) = self.replies.remove(&token)
-            && let Err(error) = self.bus.publish(subject, payload).await
-        {
+        if let Some(subject) = self.replies.remove(&token) {
+            self.say(subject, payload).await;
+        }
+    }
+
+    /// Publishes an answer, which may be lost.
+    pub(super) async fn say(&mut self, subject: String, payload: Vec<u8>) {
+        if let Err(error) = self.bus.publish(subject, payload).await {
             tracing::debug!(%error, "an answer was not sent");
         }
     }
@@ -105,16 +113,18 @@ impl Driver {
         }
         let (bus, cell) = (self.bus.clone(), self.options.cell.clone());
         let (sent, news) = (self.clock.now(), self.news.clone());
+        let loyalty = self.core.loyalty();
         self.asking += 1;
         tokio::spawn(async move {
-            let answer = bus::heartbeat(&bus, &cell, &heartbeat).await;
+            let answers = bus::heartbeat(&bus, &cell, &heartbeat, loyalty).await;
             // A driver that is gone needs no answer.
-            drop(news.send(News::Heard { sent, answer }).await);
+            drop(news.send(News::Heard { sent, answers }).await);
         });
     }
 
     pub(super) async fn say_goodbye(&mut self) {
         let heartbeat = self.heartbeat(true);
-        bus::heartbeat(&self.bus, &self.options.cell, &heartbeat).await;
+        let loyalty = self.core.loyalty();
+        bus::heartbeat(&self.bus, &self.options.cell, &heartbeat, loyalty).await;
     }
 }
