@@ -16,6 +16,8 @@ use bistro_common::protocol::event::{Event, Events};
 use bistro_common::protocol::{MESSAGE_BYTES_MAX, VERSION, encode};
 use bistro_common::subject::Cell;
 
+use crate::bus::make_streams;
+
 /// Events that wait for NATS, and again for the stream; some 250 bytes each.
 const WAITING_MAX: usize = 65_536;
 /// Events in a message at most.
@@ -130,6 +132,12 @@ async fn keep(bus: &Bus, cell: &Cell, mut waiting: mpsc::Receiver<Encoded>) {
             Err(error) => {
                 missing += count;
                 tracing::debug!(%error, "events are not in the stream");
+                // It may have been deleted; what comes next must find it.
+                if bus.is_connected()
+                    && let Err(error) = make_streams(&context, cell).await
+                {
+                    tracing::debug!(%error, "the streams cannot be made");
+                }
             }
         }
     }
