@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -137,7 +139,17 @@ impl Cell {
 
     /// The same before it is started.
     pub fn worker_command(&self, name: &str, command: &str) -> std::process::Command {
-        let data_dir = self.directory.path().join(format!("worker-{name}"));
+        self.worker_command_on(&format!("worker-{name}"), name, command)
+    }
+
+    /// The same with another disk than its name says.
+    pub fn worker_command_on(
+        &self,
+        disk: &str,
+        name: &str,
+        command: &str,
+    ) -> std::process::Command {
+        let data_dir = self.directory.path().join(disk);
         let mut worker = std::process::Command::new(bistro());
         worker.args(["worker", "--cell", self.name.name(), "--name", name, "--data-dir"]);
         worker.arg(data_dir).args(["--worker-command", command]);
@@ -147,13 +159,45 @@ impl Cell {
 
     /// A scheduler as a process of its own.
     pub fn spawn_scheduler(&self) -> Process {
-        let data_dir = self.scheduler_directory();
-        let paths = [data_dir, self.config_path()];
-        let [data_dir, config] = paths.each_ref().map(|p| p.to_str().expect("UTF-8"));
+        Process::spawn(self.scheduler_command(&self.scheduler_directory()))
+    }
+
+    /// One with this data directory, before it is started.
+    pub fn scheduler_command(&self, data_dir: &std::path::Path) -> std::process::Command {
         let lease = (self.terms.lease_ms / 1_000).to_string();
-        let args = ["scheduler", "--cell", self.name.name(), "--config", config, "--data-dir"];
-        let args = [&args[..], &[data_dir, "--lease-sec", &lease, "--instance", "root"]].concat();
-        Process::start(&bistro(), &args, &self.nats.url())
+        let mut scheduler = std::process::Command::new(bistro());
+        scheduler.args(["scheduler", "--cell", self.name.name(), "--instance", "root"]);
+        scheduler.arg("--config").arg(self.config_path()).arg("--data-dir").arg(data_dir);
+        scheduler.args(["--lease-sec", &lease]).env("BISTRO_NATS_URL", self.nats.url());
+        scheduler
+    }
+
+    /// Runs a part that should end by itself; its exit code, and what it says.
+    pub async fn run_to_end(&self, command: std::process::Command) -> (Option<i32>, String) {
+        let mut command = tokio::process::Command::from(command);
+        let ran = tokio::time::timeout(PATIENCE, command.kill_on_drop(true).output());
+        let output = ran.await.expect("it ends").expect("it can be started");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// How many messages come on these subjects from now on.
+    pub async fn count(&self, subjects: &str) -> Arc<AtomicUsize> {
+        let subscribed = self.client.client().subscribe(subjects.to_owned()).await;
+        let mut messages = subscribed.expect("NATS is there");
+        self.client.client().flush().await.expect("NATS is there");
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = count.clone();
+        tokio::spawn(async move {
+            while futures_util::StreamExt::next(&mut messages).await.is_some() {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        count
+    }
+
+    /// Of events of this kind.
+    pub async fn count_events(&self, kind: &str) -> Arc<AtomicUsize> {
+        self.count(&self.name.event(kind)).await
     }
 
     /// A command of the CLI that is about this cell.

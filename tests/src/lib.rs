@@ -6,8 +6,9 @@ mod nats_server;
 mod packages;
 mod process;
 pub mod proxy;
+pub mod waiting;
 
 pub use cell::{Cell, Worker, bistro};
-pub use nats_server::NatsServer;
+pub use nats_server::{NatsServer, copy_directory};
 pub use packages::packages;
 pub use process::{Process, children_of, is_running, wait_until};

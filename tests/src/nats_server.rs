@@ -42,6 +42,31 @@ impl NatsServer {
         self.wait_for_port();
     }
 
+    /// Stops or continues it, like any process.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.process.id() as i32);
+        nix::sys::signal::kill(pid, signal).expect("the server runs");
+    }
+
+    /// Copies what JetStream has on the disk. Only while the server is down.
+    pub fn save(&self) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().expect("a temporary directory can be made");
+        copy_directory(&self.data.path().join(STORE), copy.path());
+        copy
+    }
+
+    /// Puts such a copy in its place.
+    pub fn put_back(&self, copy: &tempfile::TempDir) {
+        let store = self.data.path().join(STORE);
+        std::fs::remove_dir_all(&store).expect("there is a store");
+        copy_directory(copy.path(), &store);
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
@@ -64,6 +89,20 @@ impl NatsServer {
             }
             assert!(Instant::now() < deadline, "nats-server does not listen");
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Where JetStream keeps its streams.
+const STORE: &str = "jetstream";
+
+pub fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory can be made");
+    for entry in std::fs::read_dir(from).expect("there is a directory") {
+        let (entry, to) = entry.map(|e| (e.path(), to.join(e.file_name()))).expect("an entry");
+        match entry.is_dir() {
+            true => copy_directory(&entry, &to),
+            false => drop(std::fs::copy(&entry, &to).expect("a file can be copied")),
         }
     }
 }

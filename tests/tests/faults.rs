@@ -11,70 +11,12 @@ use bistro_common::protocol::api::{
 use bistro_common::protocol::heartbeat::Isolation;
 use bistro_common::protocol::log::{Direction, LineId, LogRead, Stream};
 use bistro_common::protocol::task::KillMethod;
+use bistro_tests::waiting::{CONFIG, Log, all_done_once, waiting_cell};
 use bistro_tests::{Cell, Process, children_of, is_running, wait_until};
-
-const CONFIG: &str = r#"{
-  "bistro_settings": {
-    "enabled": true,
-    "nodes": {
-      "levels": ["host"],
-      "node_sources": [{"source": "manual", "prefs": {"n1": [], "n2": [], "n3": [], "n4": []}}]
-    },
-    "resources": {"instance": {"concurrency": {"limit": 3, "default": 1}}}
-  },
-  "bistro_job->job": {"owner": "me", "backoff": [1, "repeat"]}
-}"#;
-
-/// Notes its start, its process and its end in `$0.log`; runs until there is `$0.go` or
-/// `$0.go-NODE`.
-const WAITS: &str = r#"echo "start $1 $$" >> "$0.log"
-while [ ! -e "$0.go" ] && [ ! -e "$0.go-$1" ]; do sleep 0.05; done
-echo "end $1" >> "$0.log"; echo done > "$2""#;
-
-struct Log(String);
-
-impl Log {
-    fn lines(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(format!("{}.log", self.0)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    /// Nodes and processes of all starts so far.
-    fn starts(&self) -> Vec<(String, i32)> {
-        let lines = self.lines();
-        let starts = lines.iter().filter_map(|line| line.strip_prefix("start ")?.split_once(' '));
-        starts.map(|(node, pid)| (node.to_owned(), pid.parse().expect("a pid"))).collect()
-    }
-
-    fn running(&self) -> usize {
-        self.starts().iter().filter(|(_, pid)| is_running(*pid)).count()
-    }
-
-    fn ends(&self) -> usize {
-        self.lines().iter().filter(|line| line.starts_with("end ")).count()
-    }
-
-    fn go(&self) {
-        std::fs::write(format!("{}.go", self.0), "").expect("a file can be written");
-    }
-}
-
-async fn cell() -> (Cell, Log) {
-    let cell = Cell::new().await;
-    cell.write_config(CONFIG);
-    let script = cell.script("task", WAITS);
-    (cell, Log(script))
-}
-
-async fn all_done_once(cell: &Cell, log: &Log) {
-    log.go();
-    cell.wait_for_count(TaskState::Done, 4).await;
-    assert_eq!(log.ends(), 4, "{:?}", log.lines());
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_scheduler_goes_on_where_it_was() {
-    let (cell, log) = cell().await;
+    let (cell, log) = waiting_cell().await;
     let scheduler = cell.spawn_scheduler();
     let _worker = cell.spawn_worker("w1", &log.0);
     cell.wait_for_count(TaskState::Running, 3).await;
@@ -96,7 +38,7 @@ async fn a_killed_scheduler_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_nats_server_costs_nothing_but_time() {
-    let (mut cell, log) = cell().await;
+    let (mut cell, log) = waiting_cell().await;
     let _scheduler = cell.spawn_scheduler();
     let _worker = cell.spawn_worker("w1", &log.0);
     cell.wait_for_count(TaskState::Running, 3).await;
@@ -112,7 +54,7 @@ async fn a_killed_nats_server_costs_nothing_but_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn g2_a_killed_worker_takes_its_tasks_with_it_and_they_run_again() {
-    let (cell, log) = cell().await;
+    let (cell, log) = waiting_cell().await;
     let _scheduler = cell.spawn_scheduler();
     let worker = cell.spawn_worker("w1", &log.0);
     wait_until("three starts", || log.starts().len() == 3).await;
@@ -125,7 +67,7 @@ async fn g2_a_killed_worker_takes_its_tasks_with_it_and_they_run_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn g2_g4_a_stopped_worker_loses_its_tasks_with_its_lease_and_another_runs_them() {
-    let (mut cell, log) = cell().await;
+    let (mut cell, log) = waiting_cell().await;
     cell.terms = LeaseTerms::for_lease(2_000);
     let _scheduler = cell.spawn_scheduler();
     let stopped = cell.spawn_worker("w1", &log.0);
@@ -147,7 +89,7 @@ async fn g2_g4_a_stopped_worker_loses_its_tasks_with_its_lease_and_another_runs_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn g2_a_killed_guard_takes_its_tasks_with_it_and_they_run_again() {
-    let (cell, log) = cell().await;
+    let (cell, log) = waiting_cell().await;
     let _scheduler = cell.spawn_scheduler();
     let worker = cell.spawn_worker("w1", &log.0);
     wait_until("three starts", || log.starts().len() == 3).await;

@@ -1,5 +1,6 @@
 //! The connection to NATS keeps its word against a real server.
 
+use nix::sys::signal::Signal;
 use std::time::Duration;
 
 use bistro_common::nats::{Address, Bus, NatsError, Patience};
@@ -36,6 +37,29 @@ async fn nothing_is_parked_while_there_is_no_connection() {
     assert!(matches!(refused, Err(NatsError::Disconnected)), "{refused:?}");
     let refused = bus.request("any.where".to_owned(), vec![1], Duration::from_secs(5)).await;
     assert!(matches!(refused, Err(NatsError::Disconnected)), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stands_still_is_noticed_and_nothing_is_parked() {
+    let server = NatsServer::start();
+    let bus = connect(&server, Patience::FailFast).await.unwrap();
+    let mut connections = bus.connections();
+    server.signal(Signal::SIGSTOP);
+    let lost = async {
+        while bus.is_connected() {
+            connections.changed().await.expect("the bus lives");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), lost).await.expect("the pings are missed");
+    let refused = bus.publish("any.where".to_owned(), vec![1]).await;
+    assert!(matches!(refused, Err(NatsError::Disconnected)), "{refused:?}");
+    server.signal(Signal::SIGCONT);
+    let back = async {
+        while !bus.is_connected() {
+            connections.changed().await.expect("the bus lives");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), back).await.expect("it is found again");
 }
 
 #[tokio::test]

@@ -109,6 +109,25 @@ async fn add_time_makes_a_node_per_event_that_is_alive() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_back_makes_no_event_a_second_time() {
+    let sources = r#"[
+        {"source": "manual", "prefs": {"a": []}},
+        {"source": "add_time", "prefs": {"parent_level": "l1", "time_zone": "Europe/Berlin",
+            "schedule": [{"lifetime": 7200,
+                "cron": {"minute": 0, "dst_fixes": ["skip", "repeat_use_both"]}}]}}
+    ]"#;
+    let names_at = async |now| {
+        let forest = fetch(&settings(sources), "root", now, &mut Scripts::default()).await.unwrap();
+        forest.level(2).map(|n| forest.name(NodeIx(n as u32)).to_owned()).collect::<Vec<_>>()
+    };
+    // A node is named after its event, not after the moment when it was made.
+    let (before, back) = (names_at(10_900).await, names_at(10_900 - 3_600).await);
+    assert_eq!(names_at(10_900).await, before);
+    assert_eq!(names_at(10_700).await.last(), back.last(), "{before:?} {back:?}");
+    assert!(before.contains(back.last().unwrap()), "{before:?} {back:?}");
+}
+
+#[tokio::test]
 async fn a_script_is_asked_again_after_its_period_and_what_it_said_last_holds_while_it_fails() {
     let directory = tempfile::tempdir().unwrap();
     let path = script(directory.path(), "echo a");

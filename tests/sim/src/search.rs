@@ -117,6 +117,8 @@ pub fn shrink(seed: u64, off: Option<Rule>) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::faults::{FaultKind, Node, SCHEDULER};
+    use crate::queue::{MS, SEC};
 
     #[test]
     fn a_seed_is_always_the_same_run() {
@@ -131,6 +133,42 @@ mod tests {
     #[test]
     fn promises_hold_in_the_first_seeds() {
         assert_eq!(first_violation(0..200, None), None);
+    }
+
+    /// What the scheduler says in worlds with one fault of this kind each.
+    fn said_under(kind: FaultKind, of: Node) -> Vec<String> {
+        let mut said = Vec::new();
+        for seed in 0..60 {
+            let at = SEC + seed * 100 * MS;
+            let fault = Fault { at, of, kind, lasts: 30 * SEC };
+            let outcome = world::run(seed, vec![fault], None, true);
+            assert_eq!(outcome.violation, None, "{kind:?}, seed {seed}");
+            said.extend(outcome.trace.lines.into_iter().flatten());
+        }
+        said
+    }
+
+    #[test]
+    fn each_kind_of_fault_by_itself_is_survived_and_seen() {
+        let before_sending = FaultKind::CrashAtCommit { effects: Some(0) };
+        let in_the_ledger = FaultKind::CrashAtCommit { effects: Some(1) };
+        let cut = FaultKind::Cut { out: true, into: true };
+        for (kind, of, expected) in [
+            (before_sending, SCHEDULER, "task.never_started"),
+            (in_the_ledger, 1, "task.lost"),
+            (FaultKind::Crash, 1, "task.lost"),
+            (FaultKind::PowerLoss, 1, "task.lost"),
+            (FaultKind::Pause, 1, "worker.lost"),
+            (cut, 1, "worker.lost"),
+            (FaultKind::Cut { out: false, into: true }, 1, "worker.lost"),
+            (FaultKind::Replaced, SCHEDULER, "task.done"),
+            (FaultKind::StreamLoss, SCHEDULER, "task.done"),
+            (FaultKind::Redelivery, SCHEDULER, "task.done"),
+        ] {
+            let said = said_under(kind, of);
+            let expected_too = said.iter().any(|line| line.contains(expected));
+            assert!(expected_too, "{kind:?} of {of}: {expected} is never said");
+        }
     }
 
     #[test]

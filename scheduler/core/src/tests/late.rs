@@ -74,3 +74,19 @@ fn a_late_result_of_a_lost_attempt_does_not_replace_that_of_its_successor() {
     cell.replan();
     assert_eq!(cell.core.counts().get(&TaskState::Done), Some(&1), "{:?}", cell.core.counts());
 }
+
+/// A clock that is set back takes nodes away that were made for a time, and brings them again.
+#[test]
+fn a_task_that_is_done_is_not_run_again_when_its_node_goes_and_comes_back() {
+    let mut cell = Cell::new(two_levels(LIMITS, ONE_JOB), forest(1, 2));
+    cell.heartbeat("w1", 1);
+    let running = cell.assigned();
+    cell.done(running.iter().map(|assignment| result(assignment, Some("done"))).collect());
+    assert_eq!(cell.states()[&TaskState::Done], 2);
+    for databases in [1, 2] {
+        cell.plan.1 = forest(1, databases);
+        cell.replan();
+        assert_eq!(cell.assigned(), []);
+        assert_eq!(cell.states()[&TaskState::Done], databases as u64);
+    }
+}
