@@ -102,23 +102,25 @@ struct Driver {
 pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     let clock = Clock::start();
     let opened = Store::open(&options.data_dir)?;
+    // The nodes are found while the store is read.
+    let mut tasks = tokio::task::JoinSet::new();
+    let (plans_out, mut plans) = mpsc::channel(1);
+    let (location, instance) = (options.config.clone(), options.instance.clone());
+    tasks.spawn(plan_watch::watch(location, instance, bus.clone(), plans_out));
+    let snapshot = opened.store.snapshot()?;
     let scheduler = SchedulerId::generate();
     let identity = Identity { cell: opened.cell, scheduler, epoch: opened.epoch };
     let started = clock.now();
     let seed = scheduler.0.as_u128() as u64;
-    let untold = opened.snapshot.audits.clone();
-    let core = Core::new(identity, options.terms, seed, started, opened.snapshot);
+    let untold = snapshot.audits.clone();
+    let core = Core::new(identity, options.terms, seed, started, snapshot);
     let mut heartbeats = bus.client().subscribe(options.cell.heartbeats()).await?;
     let mut beacons = bus.client().subscribe(options.cell.scheduler_beacon()).await?;
     let service = bus::api_service(&bus, &options.cell, scheduler).await;
     let (_service, mut requests) = service.map_err(SchedulerError::Service)?;
     let (inputs, mut incoming) = mpsc::channel(INPUTS_MAX);
-    let (plans_out, mut plans) = mpsc::channel(1);
     let (compiled_out, mut compiled) = mpsc::channel(1);
     let (done_out, mut dones) = mpsc::channel(INPUTS_MAX);
-    let mut tasks = tokio::task::JoinSet::new();
-    let (location, instance) = (options.config.clone(), options.instance.clone());
-    tasks.spawn(plan_watch::watch(location, instance, bus.clone(), plans_out));
     let (questions_out, mut questions) = mpsc::channel(INPUTS_MAX);
     if let Some(address) = options.http {
         let listener = http::listen(address).await?;

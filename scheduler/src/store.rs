@@ -13,10 +13,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bistro_common::ids::{CellId, Epoch, TaskName};
-use bistro_core::{Record, Snapshot, TaskRecord};
+use bistro_core::{Record, Rows, Snapshot, TaskRecord, task_row};
 use std::sync::Arc;
-
-mod task_row;
 
 const JOURNAL: TableDefinition<u64, &[u8]> = TableDefinition::new("journal");
 /// Keyed by [`key_of`]; a value is the last record of its key.
@@ -89,7 +87,6 @@ pub struct Opened {
     pub cell: CellId,
     /// Raised, and on disk.
     pub epoch: Epoch,
-    pub snapshot: Snapshot,
 }
 
 impl Store {
@@ -107,8 +104,7 @@ impl Store {
         let mut store = Self { database, next_key: 0, journal_len: 0 };
         while store.fold()? {}
         let reign = store.begin_reign()?;
-        let snapshot = store.snapshot()?;
-        Ok(Opened { store, cell: reign.cell, epoch: reign.epoch, snapshot })
+        Ok(Opened { store, cell: reign.cell, epoch: reign.epoch })
     }
 
     /// Commits records with one fsync. On an error the process must stop: what is on disk is not
@@ -182,35 +178,86 @@ impl Store {
         Ok(reign)
     }
 
-    /// The folded state; the journal must be empty.
-    fn snapshot(&self) -> Result<Snapshot, StoreError> {
+    /// What was known when the store was opened: nothing has been appended since. Reads everything.
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let transaction = self.database.begin_read()?;
         let state = transaction.open_table(STATE)?;
-        let mut snapshot = Snapshot::default();
+        let mut reader = Reader::default();
         for row in state.iter()? {
             let (key, value) = row?;
-            if let Some(name) = key.value().strip_prefix(TASK) {
-                // They lie job by job.
-                let before = snapshot.tasks.last().map(|(task, _): &(TaskName, _)| &task.job);
-                snapshot.tasks.push(read_task(name, before, value.value())?);
-                continue;
-            }
-            match decode(value.value())? {
-                Record::Task { task, record } => snapshot.tasks.push((task, record)),
-                Record::AttemptOpened { attempt } => snapshot.attempts.push(attempt),
-                Record::AttemptClosed { .. } => {}
-                Record::Worker { worker } => snapshot.workers.push(worker),
-                Record::Fenced { incarnation } => snapshot.fenced.push(incarnation),
-                Record::DeletedVersion { version_id } => snapshot.deleted_version = version_id,
-                Record::Audit { id, event } => {
-                    snapshot.audits.extend(event.map(|event| (id, event)));
-                }
-                Record::Job { job, definition } => {
-                    snapshot.definitions.extend(definition.map(|definition| (job, definition)));
-                }
+            reader.read(key.value(), value.value())?;
+        }
+        Ok(reader.finish())
+    }
+}
+
+/// Makes a snapshot of rows as they lie in the store: those of tasks job by job.
+#[derive(Default)]
+struct Reader {
+    snapshot: Snapshot,
+    /// The job of the last task, as keys begin that have it, and what is finished of it.
+    prefix: String,
+    job: Arc<str>,
+    rows: Rows,
+}
+
+impl Reader {
+    fn read(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        if let Some(name) = key.strip_prefix(TASK) {
+            return self.read_task(name, value);
+        }
+        let snapshot = &mut self.snapshot;
+        match decode(value)? {
+            Record::Task { task, record } => snapshot.tasks.push((task, record)),
+            Record::AttemptOpened { attempt } => snapshot.attempts.push(attempt),
+            Record::AttemptClosed { .. } => {}
+            Record::Worker { worker } => snapshot.workers.push(worker),
+            Record::Fenced { incarnation } => snapshot.fenced.push(incarnation),
+            Record::DeletedVersion { version_id } => snapshot.deleted_version = version_id,
+            Record::Audit { id, event } => snapshot.audits.extend(event.map(|event| (id, event))),
+            Record::Job { job, definition } => {
+                snapshot.definitions.extend(definition.map(|definition| (job, definition)));
             }
         }
-        Ok(snapshot)
+        Ok(())
+    }
+
+    /// A task whose key goes on with `name`.
+    fn read_task(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        let no_row = || StoreError::TaskRow { key: name.to_owned() };
+        if self.prefix.is_empty() || !name.starts_with(&self.prefix) {
+            let (prefix, job) = job_of(name).ok_or_else(no_row)?;
+            self.end_job();
+            (self.prefix, self.job) = (prefix.to_owned(), job.into());
+        }
+        let node = &name[self.prefix.len()..];
+        let mut encoded = Vec::new();
+        let row = match value.split_first() {
+            Some((&TASK_ROW, row)) => row,
+            _ => {
+                task_row::encode(&decode::<KeptTask>(value)?.record, &mut encoded);
+                &encoded
+            }
+        };
+        let phase = task_row::check(row).ok_or_else(no_row)?;
+        if !(phase.is_over() && self.rows.push(node, row)) {
+            let task = TaskName { job: self.job.clone(), node: node.into() };
+            self.snapshot.tasks.push((task, task_row::decode(row).ok_or_else(no_row)?));
+        }
+        Ok(())
+    }
+
+    fn end_job(&mut self) {
+        let mut rows = std::mem::take(&mut self.rows);
+        if !rows.is_empty() {
+            rows.shrink();
+            self.snapshot.finished.insert(self.job.clone(), rows);
+        }
+    }
+
+    fn finish(mut self) -> Snapshot {
+        self.end_job();
+        self.snapshot
     }
 }
 
@@ -220,23 +267,11 @@ struct KeptTask {
     record: TaskRecord,
 }
 
-/// A task's record, whose key goes on with `name`. Many have the job of the one before.
-fn read_task(
-    name: &str,
-    before: Option<&Arc<str>>,
-    bytes: &[u8],
-) -> Result<(TaskName, TaskRecord), StoreError> {
-    let no_row = || StoreError::TaskRow { key: name.to_owned() };
-    let names = name
-        .split_once(':')
-        .and_then(|(length, names)| names.split_at_checked(length.parse().ok()?));
-    let (job, node) = names.ok_or_else(no_row)?;
-    let job = before.filter(|before| ***before == *job).cloned().unwrap_or_else(|| job.into());
-    let record = match bytes.split_first() {
-        Some((&TASK_ROW, row)) => task_row::decode(row).ok_or_else(no_row)?,
-        _ => decode::<KeptTask>(bytes)?.record,
-    };
-    Ok((TaskName { job, node: node.into() }, record))
+/// What the keys of a job's tasks begin with, after [`TASK`], and the job.
+fn job_of(name: &str) -> Option<(&str, &str)> {
+    let (length, names) = name.split_once(':')?;
+    let (job, node) = names.split_at_checked(length.parse().ok()?)?;
+    Some((&name[..name.len() - node.len()], job))
 }
 
 /// What is kept of a record that was encoded so; nothing of one that takes another away.
@@ -301,6 +336,18 @@ mod tests {
     use bistro_common::ids::Incarnation;
     use bistro_core::Phase;
 
+    /// All tasks of a snapshot that are finished, by job and node.
+    fn finished(snapshot: &Snapshot) -> Vec<Record> {
+        let of_job = |(job, rows): (&Arc<str>, &Rows)| {
+            let record = |(node, row): (&str, &[u8])| Record::Task {
+                task: TaskName::new(job.clone(), node),
+                record: task_row::decode(row).unwrap(),
+            };
+            rows.iter().map(record).collect::<Vec<_>>()
+        };
+        snapshot.finished.iter().flat_map(of_job).collect()
+    }
+
     fn task(node: &str, attempt_no: u32) -> Record {
         Record::Task {
             task: TaskName::new("j", node),
@@ -312,8 +359,8 @@ mod tests {
     fn what_was_committed_is_there_after_a_restart_in_its_last_version() {
         let directory = tempfile::tempdir().unwrap();
         let first = Store::open(directory.path()).unwrap();
-        assert_eq!((first.epoch, &first.snapshot), (Epoch(1), &Snapshot::default()));
         let mut store = first.store;
+        assert_eq!((first.epoch, store.snapshot().unwrap()), (Epoch(1), Snapshot::default()));
         let incarnation = Incarnation::generate();
         store.append([task("a", 1), task("b", 1)].iter()).unwrap();
         store.append([task("a", 2), Record::Fenced { incarnation }].iter()).unwrap();
@@ -321,10 +368,9 @@ mod tests {
         let second = Store::open(directory.path()).unwrap();
         assert_eq!(second.epoch, Epoch(2), "every process reigns in an epoch of its own");
         assert_eq!(second.cell, first.cell);
-        let numbers: Vec<_> =
-            second.snapshot.tasks.iter().map(|(t, r)| (&*t.node, r.attempt_no)).collect();
-        assert_eq!(numbers, [("a", 2), ("b", 1)]);
-        assert_eq!(second.snapshot.fenced, [incarnation]);
+        let snapshot = second.store.snapshot().unwrap();
+        assert_eq!(finished(&snapshot), [task("a", 2), task("b", 1)]);
+        assert_eq!(snapshot.fenced, [incarnation]);
     }
 
     #[test]
@@ -342,17 +388,16 @@ mod tests {
         transaction.commit().unwrap();
         drop(store);
         let opened = Store::open(directory.path()).unwrap();
-        let read = opened.snapshot.tasks.into_iter();
-        let read: Vec<_> = read.map(|(task, record)| Record::Task { task, record }).collect();
-        assert_eq!(read, records);
+        assert_eq!(finished(&opened.store.snapshot().unwrap()), records);
     }
 
     #[test]
     fn a_row_that_cannot_be_read_is_named() {
+        let read = |key: &str, row: &[u8]| Reader::default().read_task(key, row);
         for key in ["", "x:y", "9:ab", "1é", "2:é"] {
-            assert!(read_task(key, None, &[TASK_ROW, 0, 0, 0, 0, 0, 0]).is_err() == (key != "2:é"));
+            assert!(read(key, &[TASK_ROW, 4, 0, 0, 0, 0, 0]).is_err() == (key != "2:é"));
         }
-        let error = read_task("1:ab", None, &[TASK_ROW, 99]).unwrap_err();
+        let error = read("1:ab", &[TASK_ROW, 99]).unwrap_err();
         assert!(error.to_string().contains("1:ab"), "{error}");
     }
 

@@ -8,13 +8,13 @@ use bistro_common::config::LevelIx;
 use bistro_common::ids::{AttemptId, Incarnation, Seq, TaskName};
 use bistro_common::protocol::task::{OpenAttempt, PathNode, Slots};
 
-use crate::Core;
 use crate::forest::NodeIx;
 use crate::plan::Plan;
 use crate::record::AttemptRecord;
 use crate::resources::{Amounts, ClassIx, Limit, Sign};
 use crate::tasks::{Phase, TaskIx};
 use crate::workers::WorkerIx;
+use crate::{Core, known};
 
 mod slab;
 
@@ -279,7 +279,7 @@ impl Core {
         charge(&mut self.plan, &attempt.held, Sign::Take);
         self.change_worker_slots(worker, &of_worker, Sign::Take);
         if let Some(task) = task {
-            let known = self.records.entry(task).or_default();
+            let known = known(&mut self.records, &self.plan, task);
             known.open = Some(at);
             let record = &mut known.record;
             record.attempt_no = record.attempt_no.max(attempt_no);
@@ -289,7 +289,11 @@ impl Core {
                 self.backoffs.remove(&(record.backoff_until_ms(), task));
             }
             record.phase = Phase::Ready;
+            let was_done = self.plan.cell(task).phase() == Phase::Done;
             self.show_stage(task, stage);
+            if was_done {
+                self.refresh_dependents(task);
+            }
         } else {
             let job = self.attempts.at(at).name(&self.plan).job;
             *self.homeless.entry(job).or_default() += 1;
@@ -334,7 +338,7 @@ impl Core {
 
     /// Has at hand what the start or the end of a task is about to look at.
     pub(crate) fn fetch(&self, task: TaskIx, path: &[NodeIx]) {
-        let record = self.record(task).map_or(0, |record| record.attempt_no);
+        let record = self.records.get(&task).map_or(0, |known| known.record.attempt_no);
         std::hint::black_box(self.plan.fetch(path) ^ u64::from(record));
     }
 

@@ -303,6 +303,7 @@ impl Core {
             attempt_no: record.attempt_no,
             ..TaskRecord::default()
         };
+        self.unpack(job);
         if let Some(ix) = self.plan.job(job) {
             let nodes: Vec<NodeIx> = self.plan.cells(ix).map(|(node, _)| node).collect();
             for task in nodes.into_iter().map(|node| TaskIx { job: ix, node }) {

@@ -18,7 +18,9 @@ use crate::io::Effect;
 use crate::parked::{self, OfJob};
 use crate::plan::{Draft, Plan};
 use crate::record::{AttemptRecord, WorkerRecord};
-use crate::tasks::{Gate, JobIx, Known, Phase, TaskIx, TaskRecord};
+use crate::rows::Rows;
+use crate::task_row;
+use crate::tasks::{JobIx, Known, Phase, TaskIx, TaskRecord};
 use crate::workers::WorkerIx;
 
 /// So many tasks and attempts are entered in one step: about 10 ms. In tests it takes several steps,
@@ -91,7 +93,14 @@ impl Core {
         self.compiling = true;
         let jobs = self.effective_jobs();
         self.withdraw_all_but(&jobs);
-        out.push(Effect::Compile(Draft { config, forest, jobs }));
+        let finished = self.finished_of(&jobs);
+        out.push(Effect::Compile(Draft { config, forest, jobs, finished }));
+    }
+
+    fn finished_of(&self, jobs: &[Arc<Job>]) -> Vec<(JobIx, Arc<Rows>)> {
+        let of_job =
+            |(ix, job): (u32, &Arc<Job>)| Some((JobIx(ix), self.finished.get(&job.name)?.clone()));
+        (0..).zip(jobs).filter_map(of_job).collect()
     }
 
     /// The plan that was asked for.
@@ -259,9 +268,32 @@ impl Core {
         }
         let phase = record.phase;
         self.records.insert(task, Known { record, open: None });
-        self.plan.set_cell(task, self.plan.cell(task).with_phase(phase));
-        if phase == Phase::Done {
+        let cell = self.plan.cell(task);
+        self.plan.set_cell(task, cell.with_phase(phase));
+        // It is done already where that has been laid, perhaps by a row that is hidden now.
+        if (cell.phase() == Phase::Done) != (phase == Phase::Done) {
             self.refresh_dependents(task);
+        }
+    }
+
+    /// Makes records of what was finished of a job, unless there are some already.
+    pub(crate) fn unpack(&mut self, job: &str) {
+        let Some((name, rows)) = self.finished.remove_entry(job) else {
+            return;
+        };
+        if let Some(ix) = self.plan.job(job) {
+            self.plan.places.remove(&ix);
+        }
+        for (node, row) in rows.iter() {
+            let Some(record) = task_row::decode(row) else { continue };
+            if let Some(task) = self.plan.find_task(job, node) {
+                self.records.entry(task).or_insert(Known { record, open: None });
+            } else {
+                let parked = self.parked.entry(name.clone()).or_default();
+                if parked.get(node).is_none() {
+                    parked.insert(node.into(), record);
+                }
+            }
         }
     }
 
@@ -271,6 +303,8 @@ impl Core {
             return false;
         }
         let name = job.name.clone();
+        // Places are found when a plan is compiled.
+        self.unpack(&name);
         let Some(added) = self.plan.add_job(job) else {
             return false;
         };
@@ -312,13 +346,7 @@ impl Core {
 
     /// Opens or closes the gate of a task that depends on others.
     fn refresh_blocked(&mut self, task: TaskIx) {
-        let cell = self.plan.cell(task);
-        // What else shuts it does so for as long as there is this plan.
-        if cell.has(Gate::Avoided) || cell.has(Gate::Disabled) {
-            return;
-        }
-        let blocked = self.plan.missing_dependency(task).is_some();
-        self.set_cell(task, cell.with_gate(Gate::Blocked, blocked));
+        self.set_cell(task, self.plan.gated(task));
     }
 
     /// Before something is changed from outside: what was known is entered as a whole.

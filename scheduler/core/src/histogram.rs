@@ -70,7 +70,8 @@ impl Core {
             (false, true) => bits::AVOIDED,
             (false, false) => 0,
         };
-        let status = self.record(task).and_then(|record| record.status.as_ref());
+        let record = self.record(task);
+        let status = record.as_ref().and_then(|record| record.status.as_ref());
         let status = match (cell.phase(), status) {
             (Phase::Running | Phase::Unsure, _) => bits::RUNNING,
             (Phase::Backoff, Some(status)) => status.result_bits,

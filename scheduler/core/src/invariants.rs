@@ -1,11 +1,13 @@
 //! What must hold after every step. Walks everything: for tests and simulation.
 
 use rustc_hash::FxHashMap;
+use std::borrow::Cow;
 
 use crate::Core;
 use crate::forest::NodeIx;
 use crate::gates;
 use crate::resources::fits;
+use crate::task_row;
 use crate::tasks::{Gate, JobIx, Phase, TaskCell, TaskIx};
 use bistro_common::config::Placement;
 use bistro_common::protocol::api::TaskState;
@@ -18,6 +20,7 @@ impl Core {
         }
         self.check_slots();
         self.check_tasks();
+        self.check_rows();
         for job in 0..self.plan.jobs.len() {
             self.check_frontier(JobIx(job as u32));
         }
@@ -82,6 +85,20 @@ impl Core {
             for state in TaskState::ALL {
                 let counted = counts.get(&(state as usize)).copied().unwrap_or(0);
                 assert_eq!(self.plan.count(job, state), counted, "{job:?}, {state:?}");
+            }
+        }
+    }
+
+    /// What is finished has its place in the plan and its phase in the cell, unless a record hides it.
+    fn check_rows(&self) {
+        for (job, rows) in &self.finished {
+            for (node, row) in rows.iter() {
+                let Some(task) = self.plan.find_task(job, node) else { continue };
+                if self.records.contains_key(&task) {
+                    continue;
+                }
+                assert_eq!(self.record(task).map(Cow::into_owned), task_row::decode(row), "{node}");
+                assert_eq!(Some(self.plan.cell(task).phase()), task_row::phase(row), "{node}");
             }
         }
     }

@@ -21,6 +21,7 @@ mod histogram;
 mod invariants;
 mod io;
 mod jobs;
+mod lay;
 mod maintenance;
 mod matrix;
 mod operator;
@@ -32,14 +33,17 @@ mod resources;
 mod results;
 mod rivals;
 pub mod rng;
+mod rows;
 mod start;
 mod table;
+pub mod task_row;
 mod tasks;
 mod timers;
 mod view;
 mod workers;
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -59,6 +63,7 @@ pub use io::{Effect, Identity, Input, SendFailure};
 pub use plan::{Draft, Plan};
 pub use record::{AttemptRecord, Definition, Kept, Record, Snapshot, WorkerRecord};
 pub use rivals::Rival;
+pub use rows::Rows;
 pub use tasks::{Phase, TaskRecord};
 
 use attempts::Attempts;
@@ -116,6 +121,9 @@ pub struct Core {
     records: FxHashMap<TaskIx, Known>,
     /// Of tasks whose job or node is not in the plan. They count again if it comes back.
     parked: FxHashMap<Arc<str>, OfJob>,
+    /// Of tasks that were finished when this process began, in the plan or not, by job. A record, be it parked
+    /// or not, hides what is here of its task.
+    finished: FxHashMap<Arc<str>, Arc<Rows>>,
     /// Waits that will be over: when, and whose.
     backoffs: BTreeSet<(Millis, TaskIx)>,
 
@@ -168,11 +176,14 @@ impl Core {
     ) -> Self {
         let config = Arc::new(nothing_configured());
         let forest = Arc::new(Forest::empty(vec!["instance".to_owned()], "instance"));
-        let nothing = Draft { config: config.clone(), forest, jobs: Vec::new() };
+        let nothing =
+            Draft { config: config.clone(), forest, jobs: Vec::new(), finished: Vec::new() };
         let mut parked: FxHashMap<Arc<str>, OfJob> = FxHashMap::default();
         for (task, record) in snapshot.tasks {
             parked.entry(task.job).or_default().insert(task.node, record);
         }
+        let packed = snapshot.finished.into_iter();
+        let finished = packed.map(|(job, rows)| (job, Arc::new(rows))).collect();
         let mut core = Self {
             identity,
             terms,
@@ -196,6 +207,7 @@ impl Core {
             changed_since_draft: BTreeSet::new(),
             records: FxHashMap::default(),
             parked,
+            finished,
             backoffs: BTreeSet::new(),
             attempts: Attempts::new(Rng::new(seed).next_u64() as u32),
             homeless: FxHashMap::default(),
@@ -305,9 +317,24 @@ impl Core {
         }
     }
 
-    pub(crate) fn record(&self, task: TaskIx) -> Option<&TaskRecord> {
-        self.records.get(&task).map(|known| &known.record)
+    pub(crate) fn record(&self, task: TaskIx) -> Option<Cow<'_, TaskRecord>> {
+        match self.records.get(&task) {
+            Some(known) => Some(Cow::Borrowed(&known.record)),
+            None => self.plan.finished(task).map(Cow::Owned),
+        }
     }
+}
+
+/// What is known of a task, to be changed: from then on it is not looked for elsewhere.
+fn known<'r>(
+    records: &'r mut FxHashMap<TaskIx, Known>,
+    plan: &Plan,
+    task: TaskIx,
+) -> &'r mut Known {
+    records.entry(task).or_insert_with(|| {
+        let record = plan.finished(task).unwrap_or_default();
+        Known { record, open: None }
+    })
 }
 
 /// What holds before the first config has been read: nothing is enabled.

@@ -1,5 +1,7 @@
 //! What operators may change.
 
+use std::borrow::Cow;
+
 use bistro_common::Millis;
 use bistro_common::ids::AttemptId;
 use bistro_common::protocol::api::{
@@ -121,7 +123,7 @@ impl Core {
     }
 
     pub(crate) fn forgive_task(&mut self, task: TaskIx, out: &mut Vec<Effect>) {
-        let mut record = self.record(task).cloned().unwrap_or_default();
+        let mut record = self.record(task).map(Cow::into_owned).unwrap_or_default();
         self.backoffs.remove(&(record.backoff_until_ms(), task));
         record.phase = Phase::Ready;
         record.backoff_seconds = 0;

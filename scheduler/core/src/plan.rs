@@ -1,9 +1,10 @@
 //! What there is to do: the jobs, the nodes, and where what could start. Replaced as a whole.
 //!
-//! A plan is compiled from a [`Draft`] without regard to what has been done so far, which takes time
-//! and may happen anywhere. Then the core takes it and enters what it knows.
+//! A plan is compiled from a [`Draft`], which takes time and may happen anywhere. All that is known by then
+//! of what has been done is what was finished when the process began. Then the core takes it and enters
+//! the rest.
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
 use bistro_common::config::{Config, Job, Placement};
@@ -16,6 +17,7 @@ use crate::jobs::{JobState, Placed, Routes};
 use crate::matrix;
 use crate::policy::Policy;
 use crate::resources::{Classes, Resources, Wanted};
+use crate::rows::{Places, Rows};
 use crate::table::TaskTable;
 use crate::tasks::{Gate, JobIx, Phase, TaskCell, TaskIx};
 use crate::workers::Rooms;
@@ -30,6 +32,8 @@ pub struct Draft {
     pub(crate) forest: Arc<Forest>,
     /// All of them: the config's as they hold, and those from outside.
     pub(crate) jobs: Vec<Arc<Job>>,
+    /// What is finished of some of them.
+    pub(crate) finished: Vec<(JobIx, Arc<Rows>)>,
 }
 
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub struct Plan {
     pub(crate) rooms: Rooms,
     pub(crate) policy: Policy,
     pub(crate) tasks: TaskTable,
+    /// Where to find what was finished when the process began.
+    pub(crate) places: FxHashMap<JobIx, Places>,
     /// Jobs whose tasks must run on hosts that nodes are named after.
     pub(crate) placed_jobs: Vec<JobIx>,
 }
@@ -70,7 +76,7 @@ fn wanted(job: &Job) -> Wanted {
 impl Draft {
     /// Takes about 20 ns per task, more with filters.
     pub fn compile(self) -> Box<Plan> {
-        let Self { config, forest, jobs } = self;
+        let Self { config, forest, jobs, finished } = self;
         let few: Vec<_> = jobs.iter().map(|job| gates::few(job, &forest)).collect();
         let mut columns = vec![0; config.settings.node_levels()];
         let with_column = jobs.iter().zip(&few).filter(|(_, few)| few.is_none());
@@ -84,6 +90,7 @@ impl Draft {
             rooms: Rooms::default(),
             policy: Policy::new(config.settings.policy),
             tasks: TaskTable::new(&forest, &columns),
+            places: FxHashMap::default(),
             placed_jobs: Vec::new(),
             instance: forest.name(NodeIx::INSTANCE).into(),
             config,
@@ -94,6 +101,7 @@ impl Draft {
         for (job, few) in few.into_iter().enumerate() {
             plan.compile_job(JobIx(job as u32), few);
         }
+        plan.lay(finished);
         plan.fill_columns();
         for job in (0..plan.jobs.len()).map(|job| JobIx(job as u32)) {
             match plan.tasks.has_column(job) {

@@ -1,5 +1,6 @@
 //! What must survive, as the store keeps it.
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,8 @@ use bistro_common::protocol::job::Overrides;
 use bistro_common::protocol::task::{OpenAttempt, Outcome};
 
 use crate::audit::AuditId;
+use crate::rows::Rows;
+use crate::task_row;
 use crate::tasks::TaskRecord;
 
 /// One change of the durable state. Records are applied in order; each replaces what was kept
@@ -93,6 +96,8 @@ pub struct Definition {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     pub tasks: Vec<(TaskName, TaskRecord)>,
+    /// Other tasks, all of them finished, each job once.
+    pub finished: FxHashMap<Arc<str>, Rows>,
     pub attempts: Vec<AttemptRecord>,
     pub workers: Vec<WorkerRecord>,
     pub fenced: Vec<Incarnation>,
@@ -101,6 +106,19 @@ pub struct Snapshot {
     pub deleted_version: u64,
     /// Those that the event stream may not have.
     pub audits: Vec<(AuditId, Event)>,
+}
+
+impl Snapshot {
+    pub fn add_task(&mut self, task: TaskName, record: TaskRecord) {
+        let mut row = Vec::new();
+        if record.phase.is_over() {
+            task_row::encode(&record, &mut row);
+            if self.finished.entry(task.job.clone()).or_default().push(&task.node, &row) {
+                return;
+            }
+        }
+        self.tasks.push((task, record));
+    }
 }
 
 /// Records as a store keeps them: each replaces what was kept under its key.
@@ -136,15 +154,19 @@ impl Kept {
     }
 
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            tasks: self.tasks.iter().map(|(task, record)| (task.clone(), record.clone())).collect(),
+        let mut snapshot = Snapshot {
             attempts: self.attempts.values().cloned().collect(),
             workers: self.workers.values().cloned().collect(),
             fenced: self.fenced.iter().copied().collect(),
             definitions: self.definitions.clone().into_iter().collect(),
             deleted_version: self.deleted_version,
             audits: self.audits.clone().into_iter().collect(),
+            ..Snapshot::default()
+        };
+        for (task, record) in &self.tasks {
+            snapshot.add_task(task.clone(), record.clone());
         }
+        snapshot
     }
 }
 

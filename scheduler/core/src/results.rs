@@ -1,16 +1,19 @@
 //! How attempts end: each result is applied exactly once, whichever way it comes.
 
+use std::borrow::Cow;
+
 use bistro_common::ids::{AttemptId, TaskName};
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::event::Event;
 use bistro_common::protocol::task::{Outcome, TaskResult};
 use bistro_common::status::{NextBackoff, TaskStatus, bits};
 
-use crate::Core;
 use crate::attempts::Attempt;
 use crate::io::Effect;
 use crate::record::Record;
+use crate::task_row;
 use crate::tasks::{Phase, TaskIx, TaskRecord};
+use crate::{Core, known};
 
 impl Core {
     /// Applies a result if its attempt is open, or was given up and not replaced. Anything else
@@ -26,7 +29,8 @@ impl Core {
         out.push(Effect::Persist(Record::AttemptClosed { attempt: result.attempt }));
         // A worker that names another task must not have that one's record changed.
         let name = attempt.name_as(&result.task, &self.plan);
-        let mut record = self.record_of(attempt.task(), &name).cloned().unwrap_or_default();
+        let mut record =
+            self.record_of(attempt.task(), &name).map(Cow::into_owned).unwrap_or_default();
         record.attempt_no = record.attempt_no.max(attempt.attempt_no);
         // The stored record may be of an attempt before this one: its guess is over.
         record.lost = None;
@@ -49,7 +53,7 @@ impl Core {
         let task = self.plan.find_task(&result.task.job, &result.task.node);
         let record = self.record_of(task, &result.task);
         let waited_for = record.filter(|r| r.lost.as_deref() == Some(&result.attempt));
-        let Some(mut record) = waited_for.cloned() else {
+        let Some(mut record) = waited_for.map(Cow::into_owned) else {
             return;
         };
         if task.is_none() && self.homeless_rival(&result.task).is_some() {
@@ -70,11 +74,14 @@ impl Core {
     }
 
     /// Of a task of the present plan, or one that is not in it.
-    fn record_of(&self, task: Option<TaskIx>, name: &TaskName) -> Option<&TaskRecord> {
-        match task {
-            Some(task) => self.record(task),
-            None => self.parked.get(&name.job)?.get(&name.node),
+    fn record_of(&self, task: Option<TaskIx>, name: &TaskName) -> Option<Cow<'_, TaskRecord>> {
+        if let Some(task) = task {
+            return self.record(task);
         }
+        let parked = self.parked.get(&name.job).and_then(|of_job| of_job.get(&name.node));
+        let row = || self.finished.get(&name.job)?.get(&name.node);
+        let finished = || task_row::decode(row()?).map(Cow::Owned);
+        parked.map(Cow::Borrowed).or_else(finished)
     }
 
     /// Records what is known of a task now, and enters it.
@@ -158,7 +165,7 @@ impl Core {
 
     /// Enters a task's new record, and lets everything follow that follows from it.
     pub(crate) fn settle_task(&mut self, task: TaskIx, record: TaskRecord) {
-        let known = self.records.entry(task).or_default();
+        let known = known(&mut self.records, &self.plan, task);
         if known.record.phase == Phase::Backoff {
             self.backoffs.remove(&(known.record.backoff_until_ms(), task));
         }

@@ -43,6 +43,13 @@ pub enum Phase {
     Failed,
 }
 
+impl Phase {
+    /// Nothing more happens by itself.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Failed)
+    }
+}
+
 /// A task's phase, and what keeps it from starting, in one byte. Zero: it can start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskCell(u8);

@@ -69,8 +69,13 @@ struct Cell {
 
 impl Cell {
     fn new(config: Arc<Config>, forest: Arc<Forest>) -> Self {
+        Self::with(config, forest, Snapshot::default())
+    }
+
+    /// The scheduler finds something in its store.
+    fn with(config: Arc<Config>, forest: Arc<Forest>, snapshot: Snapshot) -> Self {
         let mut cell = Self {
-            core: new_core(1, 1_000, Snapshot::default()),
+            core: new_core(1, 1_000, snapshot),
             now: 1_000,
             store: Vec::new(),
             out: Vec::new(),
@@ -553,6 +558,7 @@ fn the_fullest_worker_is_chosen_if_that_is_wanted() {
 
 mod condemned;
 mod definitions;
+mod finished;
 mod late;
 mod lists;
 mod maintenance;

@@ -3,6 +3,7 @@
 //! once per task.
 
 use rustc_hash::FxHashMap;
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bistro_common::Millis;
@@ -207,6 +208,7 @@ impl Core {
         let job = &self.plan.jobs[task.job.index()];
         let state = job.state_of(self.plan.cell(task));
         let record = self.record(task);
+        let record = record.as_deref();
         let attempt = self.attempt_of(task);
         TaskRow {
             job: job.config.name.to_string(),
@@ -230,7 +232,7 @@ impl Core {
 
     /// What is kept of a task of the present plan.
     pub fn task_record(&self, job: &str, node: &str) -> Option<TaskRecord> {
-        self.record(self.plan.find_task(job, node)?).cloned()
+        self.record(self.plan.find_task(job, node)?).map(Cow::into_owned)
     }
 }
 
