@@ -29,8 +29,9 @@ impl Committer {
                 if store.wants_fold()
                     && let Err(error) = store.fold()
                 {
-                    // Nobody can be told now: the next commit fails too, and that one is heard.
-                    drop(error);
+                    // It is heard in place of the next commit's result. Nobody listens at the end.
+                    let _ = outgoing.blocking_send(Err(error));
+                    return;
                 }
             }
         });

@@ -2,29 +2,43 @@
 //!
 //! A record is first appended to a journal under a growing key, which is many times faster than a
 //! random one, and later folded into a table keyed by what it is about. Opening folds the journal,
-//! so a crash costs nothing but that. One process at a time: redb locks the file.
+//! so a crash costs nothing but that. The journal has a file of its own: that of the table is large,
+//! and whoever changes it says in the same commit what redb would otherwise walk all of it for after a crash.
+//! One process at a time: redb locks the files.
 
 use redb::{
-    Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bistro_common::ids::{CellId, Epoch, TaskName};
-use bistro_core::{Record, Rows, Snapshot, TaskRecord, task_row};
-use std::sync::Arc;
+use bistro_common::ids::{CellId, Epoch};
+use bistro_core::{Record, Snapshot};
+
+mod format;
+mod journal;
+mod read;
+
+use format::{FORMAT, decode, encode, key_of, row_of};
+use journal::Journal;
+use read::Reader;
+
+const STATE_FILE: &str = "scheduler.redb";
+const JOURNAL_FILE: &str = "journal.redb";
 
 const JOURNAL: TableDefinition<u64, &[u8]> = TableDefinition::new("journal");
 /// Keyed by [`key_of`]; a value is the last record of its key.
 const STATE: TableDefinition<&str, &[u8]> = TableDefinition::new("state");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
-/// The first byte of every value. A store that a later build wrote is refused, not guessed at.
-const FORMAT: u8 = 1;
-/// Of a task's row that is not JSON.
-const TASK_ROW: u8 = 2;
+/// In [`META`]: the last reign, and up to which key the journal has been folded.
+const REIGN: &str = "reign";
+const FOLDED: &str = "folded";
+
+/// The first byte of a reign in place of [`FORMAT`], so that a build that knows of no file beside
+/// this one goes no further.
+const TWO_FILES: u8 = 3;
 
 /// redb's default would be a gigabyte.
 const CACHE_BYTES: usize = 64 << 20;
@@ -51,8 +65,14 @@ pub enum StoreError {
     },
     #[error("the store failed")]
     Database(#[source] Box<redb::Error>),
-    #[error("the store was written by a later version (format {found}, this build knows {FORMAT})")]
+    #[error("the store was written by a later version, in the format {found}")]
     Format { found: u8 },
+    #[error("the store has lost {path}, which is a part of it; put it back where it was")]
+    NoJournal { path: PathBuf },
+    #[error(
+        "{path} is of another store, or of another time, than scheduler.redb beside it; put back both as they were copied together"
+    )]
+    OtherJournal { path: PathBuf },
     #[error("a record in the store cannot be read")]
     Record(#[source] serde_json::Error),
     #[error("a record in the store is empty")]
@@ -75,10 +95,8 @@ struct Reign {
 
 /// An open store.
 pub struct Store {
-    database: Database,
-    next_key: u64,
-    /// Rows in the journal.
-    journal_len: u64,
+    state: Database,
+    journal: Journal,
 }
 
 /// What a new scheduler process begins with.
@@ -89,22 +107,127 @@ pub struct Opened {
     pub epoch: Epoch,
 }
 
+/// Opens or creates a file.
+fn open_file(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
+    let path = path.to_owned();
+    Builder::new().set_cache_size(cache_bytes).create(&path).map_err(|source| match source {
+        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path },
+        source => StoreError::Open { path, source: Box::new(source) },
+    })
+}
+
+/// A change of the large file.
+fn change(database: &Database) -> Result<WriteTransaction, StoreError> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    Ok(transaction)
+}
+
+/// The last reign, and the format that it is written in.
+fn read_reign(bytes: &[u8]) -> Result<(Reign, u8), StoreError> {
+    match bytes.split_first() {
+        Some((&TWO_FILES, json)) => {
+            let reign = serde_json::from_slice(json).map_err(StoreError::Record)?;
+            Ok((reign, TWO_FILES))
+        }
+        _ => Ok((decode(bytes)?, FORMAT)),
+    }
+}
+
+fn write_reign(reign: &Reign) -> Vec<u8> {
+    let mut bytes = encode(reign);
+    bytes[0] = TWO_FILES;
+    bytes
+}
+
+/// Puts rows of the journal into the table, in their order.
+fn fold_rows<'r>(
+    state: &mut Table<'_, &'static str, &'static [u8]>,
+    rows: impl Iterator<Item = &'r [u8]>,
+) -> Result<(), StoreError> {
+    // What is replaced soon is not written first.
+    let mut last = HashMap::new();
+    for bytes in rows {
+        let record: Record = decode(bytes)?;
+        last.insert(key_of(&record), row_of(&record, bytes));
+    }
+    for (key, kept) in &last {
+        match kept {
+            Some(bytes) => drop(state.insert(key.as_str(), bytes.as_slice())?),
+            None => drop(state.remove(key.as_str())?),
+        }
+    }
+    Ok(())
+}
+
 impl Store {
-    /// Opens or creates `scheduler.redb` in a directory that exists, and begins a new epoch.
+    /// Opens or creates `scheduler.redb` and `journal.redb` in a directory that exists, and begins a
+    /// new epoch.
     pub fn open(directory: &Path) -> Result<Opened, StoreError> {
-        let path = directory.join("scheduler.redb");
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create(&path).map_err(
-            |source| match source {
-                redb::DatabaseError::DatabaseAlreadyOpen => {
-                    StoreError::InUse { path: path.clone() }
+        let state = open_file(&directory.join(STATE_FILE), CACHE_BYTES)?;
+        let (last, folded) = Self::last_reign(&state)?;
+        let path = directory.join(JOURNAL_FILE);
+        if matches!(last, Some((_, TWO_FILES))) && !path.exists() {
+            return Err(StoreError::NoJournal { path });
+        }
+        let mut journal = Journal::open(&path)?;
+        let other = || StoreError::OtherJournal { path: path.clone() };
+        let reign = match last {
+            Some((reign, TWO_FILES)) => {
+                // Rows are on disk before they are folded, and folded before they are forgotten.
+                let fits = journal.begin <= folded && folded <= journal.end;
+                if journal.cell != Some(reign.cell) || !fits {
+                    return Err(other());
                 }
-                source => StoreError::Open { path: path.clone(), source: Box::new(source) },
-            },
-        )?;
-        let mut store = Self { database, next_key: 0, journal_len: 0 };
+                reign
+            }
+            Some((reign, _)) => {
+                journal.begin_anew(reign.cell)?;
+                Self::split(&state, &reign)?;
+                reign
+            }
+            None if journal.len() > 0 => return Err(other()),
+            None => {
+                let reign = Reign { cell: CellId::generate(), epoch: Epoch(0) };
+                journal.begin_anew(reign.cell)?;
+                reign
+            }
+        };
+        if journal.begin < folded {
+            journal.forget(folded)?;
+        }
+        let mut store = Self { state, journal };
         while store.fold()? {}
-        let reign = store.begin_reign()?;
-        Ok(Opened { store, cell: reign.cell, epoch: reign.epoch })
+        let Reign { cell, epoch } = store.begin_reign(reign)?;
+        Ok(Opened { store, cell, epoch })
+    }
+
+    /// Also up to which key of the journal all is in the table.
+    fn last_reign(state: &Database) -> Result<(Option<(Reign, u8)>, u64), StoreError> {
+        let transaction = state.begin_read()?;
+        let meta = match transaction.open_table(META) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok((None, 0)),
+            meta => meta?,
+        };
+        let reign = meta.get(REIGN)?.map(|value| read_reign(value.value())).transpose()?;
+        let folded = meta.get(FOLDED)?.map(|value| decode(value.value())).transpose()?;
+        Ok((reign, folded.unwrap_or(0)))
+    }
+
+    /// Makes one file of two of a store that was one: what its journal holds is folded.
+    fn split(state: &Database, reign: &Reign) -> Result<(), StoreError> {
+        let transaction = change(state)?;
+        {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(REIGN, write_reign(reign).as_slice())?;
+            let journal = transaction.open_table(JOURNAL)?;
+            let rows = journal.iter()?.map(|row| Ok(row?.1.value().to_vec()));
+            let rows: Vec<Vec<u8>> = rows.collect::<Result<_, StoreError>>()?;
+            let mut table = transaction.open_table(STATE)?;
+            fold_rows(&mut table, rows.iter().map(Vec::as_slice))?;
+        }
+        transaction.delete_table(JOURNAL)?;
+        Ok(transaction.commit()?)
     }
 
     /// Commits records with one fsync. On an error the process must stop: what is on disk is not
@@ -113,74 +236,48 @@ impl Store {
         &mut self,
         records: impl Iterator<Item = &'a Record>,
     ) -> Result<(), StoreError> {
-        let transaction = self.database.begin_write()?;
-        let mut count = 0;
-        {
-            let mut journal = transaction.open_table(JOURNAL)?;
-            for record in records {
-                journal.insert(self.next_key + count, encode(record).as_slice())?;
-                count += 1;
-            }
-        }
-        if count == 0 {
-            return Ok(transaction.abort()?);
-        }
-        transaction.commit()?;
-        self.next_key += count;
-        self.journal_len += count;
-        Ok(())
+        self.journal.append(records)
     }
 
     /// Whether [`Store::fold`] is due.
     pub fn wants_fold(&self) -> bool {
-        self.journal_len >= FOLD_AT
+        self.journal.len() >= FOLD_AT
     }
 
     /// Moves the oldest rows of the journal into the keyed table. Returns whether there are more.
     pub fn fold(&mut self) -> Result<bool, StoreError> {
-        let transaction = self.database.begin_write()?;
+        let rows = self.journal.oldest(FOLD_ROWS)?;
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        let folded = self.journal.begin + rows.len() as u64;
+        let transaction = change(&self.state)?;
         {
-            let mut journal = transaction.open_table(JOURNAL)?;
             let mut state = transaction.open_table(STATE)?;
-            // What is replaced soon is not written first.
-            let mut last = HashMap::new();
-            for _ in 0..FOLD_ROWS {
-                let Some((_, value)) = journal.pop_first()? else { break };
-                let bytes = value.value();
-                let record: Record = decode(bytes)?;
-                last.insert(key_of(&record), row_of(&record, bytes));
-            }
-            for (key, kept) in &last {
-                match kept {
-                    Some(bytes) => drop(state.insert(key.as_str(), bytes.as_slice())?),
-                    None => drop(state.remove(key.as_str())?),
-                }
-            }
-            self.journal_len = journal.len()?;
+            fold_rows(&mut state, rows.iter().map(Vec::as_slice))?;
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(FOLDED, encode(&folded).as_slice())?;
         }
         transaction.commit()?;
-        Ok(self.journal_len > 0)
+        self.journal.forget(folded)?;
+        Ok(self.journal.len() > 0)
     }
 
-    fn begin_reign(&mut self) -> Result<Reign, StoreError> {
-        let transaction = self.database.begin_write()?;
-        let reign = {
+    fn begin_reign(&self, last: Reign) -> Result<Reign, StoreError> {
+        let reign = Reign { epoch: Epoch(last.epoch.0 + 1), ..last };
+        let transaction = change(&self.state)?;
+        {
             let mut meta = transaction.open_table(META)?;
-            let last = meta.get("reign")?.map(|value| decode::<Reign>(value.value()));
-            let reign = match last.transpose()? {
-                Some(last) => Reign { epoch: Epoch(last.epoch.0 + 1), ..last },
-                None => Reign { cell: CellId::generate(), epoch: Epoch(1) },
-            };
-            meta.insert("reign", encode(&reign).as_slice())?;
-            reign
-        };
+            meta.insert(REIGN, write_reign(&reign).as_slice())?;
+            transaction.open_table(STATE)?;
+        }
         transaction.commit()?;
         Ok(reign)
     }
 
     /// What was known when the store was opened: nothing has been appended since. Reads everything.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let transaction = self.database.begin_read()?;
+        let transaction = self.state.begin_read()?;
         let state = transaction.open_table(STATE)?;
         let mut reader = Reader::default();
         for row in state.iter()? {
@@ -191,150 +288,12 @@ impl Store {
     }
 }
 
-/// Makes a snapshot of rows as they lie in the store: those of tasks job by job.
-#[derive(Default)]
-struct Reader {
-    snapshot: Snapshot,
-    /// The job of the last task, as keys begin that have it, and what is finished of it.
-    prefix: String,
-    job: Arc<str>,
-    rows: Rows,
-}
-
-impl Reader {
-    fn read(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
-        if let Some(name) = key.strip_prefix(TASK) {
-            return self.read_task(name, value);
-        }
-        let snapshot = &mut self.snapshot;
-        match decode(value)? {
-            Record::Task { task, record } => snapshot.tasks.push((task, record)),
-            Record::AttemptOpened { attempt } => snapshot.attempts.push(attempt),
-            Record::AttemptClosed { .. } => {}
-            Record::Worker { worker } => snapshot.workers.push(worker),
-            Record::Fenced { incarnation } => snapshot.fenced.push(incarnation),
-            Record::DeletedVersion { version_id } => snapshot.deleted_version = version_id,
-            Record::Audit { id, event } => snapshot.audits.extend(event.map(|event| (id, event))),
-            Record::Job { job, definition } => {
-                snapshot.definitions.extend(definition.map(|definition| (job, definition)));
-            }
-        }
-        Ok(())
-    }
-
-    /// A task whose key goes on with `name`.
-    fn read_task(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        let no_row = || StoreError::TaskRow { key: name.to_owned() };
-        if self.prefix.is_empty() || !name.starts_with(&self.prefix) {
-            let (prefix, job) = job_of(name).ok_or_else(no_row)?;
-            self.end_job();
-            (self.prefix, self.job) = (prefix.to_owned(), job.into());
-        }
-        let node = &name[self.prefix.len()..];
-        let mut encoded = Vec::new();
-        let row = match value.split_first() {
-            Some((&TASK_ROW, row)) => row,
-            _ => {
-                task_row::encode(&decode::<KeptTask>(value)?.record, &mut encoded);
-                &encoded
-            }
-        };
-        let phase = task_row::check(row).ok_or_else(no_row)?;
-        if !(phase.is_over() && self.rows.push(node, row)) {
-            let task = TaskName { job: self.job.clone(), node: node.into() };
-            self.snapshot.tasks.push((task, task_row::decode(row).ok_or_else(no_row)?));
-        }
-        Ok(())
-    }
-
-    fn end_job(&mut self) {
-        let mut rows = std::mem::take(&mut self.rows);
-        if !rows.is_empty() {
-            rows.shrink();
-            self.snapshot.finished.insert(self.job.clone(), rows);
-        }
-    }
-
-    fn finish(mut self) -> Snapshot {
-        self.end_job();
-        self.snapshot
-    }
-}
-
-/// What a [`Record::Task`] holds, as it was kept before there were other rows.
-#[derive(Deserialize)]
-struct KeptTask {
-    record: TaskRecord,
-}
-
-/// What the keys of a job's tasks begin with, after [`TASK`], and the job.
-fn job_of(name: &str) -> Option<(&str, &str)> {
-    let (length, names) = name.split_once(':')?;
-    let (job, node) = names.split_at_checked(length.parse().ok()?)?;
-    Some((&name[..name.len() - node.len()], job))
-}
-
-/// What is kept of a record that was encoded so; nothing of one that takes another away.
-fn row_of(record: &Record, encoded: &[u8]) -> Option<Vec<u8>> {
-    match record {
-        Record::Task { record, .. } => {
-            let mut row = vec![TASK_ROW];
-            task_row::encode(record, &mut row);
-            Some(row)
-        }
-        record => (!is_removal(record)).then(|| encoded.to_vec()),
-    }
-}
-
-/// What the keys of tasks begin with.
-const TASK: char = 't';
-
-/// Records with the same key replace each other.
-fn key_of(record: &Record) -> String {
-    match record {
-        // The length keeps "a" + "bc" and "ab" + "c" apart, whatever the names contain.
-        Record::Task { task, .. } => format!("{TASK}{}:{}{}", task.job.len(), task.job, task.node),
-        Record::AttemptOpened { attempt } => format!("a{}", attempt.open.attempt),
-        Record::AttemptClosed { attempt } => format!("a{attempt}"),
-        Record::Worker { worker } => format!("w{}", worker.name),
-        Record::Fenced { incarnation } => format!("f{incarnation}"),
-        Record::Job { job, .. } => format!("j{job}"),
-        Record::DeletedVersion { .. } => "v".to_owned(),
-        // In the order in which they happened.
-        Record::Audit { id, .. } => format!("u{:020}{:020}", id.epoch.0, id.number),
-    }
-}
-
-/// What was kept under the record's key is gone.
-fn is_removal(record: &Record) -> bool {
-    match record {
-        Record::AttemptClosed { .. } => true,
-        Record::Job { definition, .. } => definition.is_none(),
-        Record::Audit { event, .. } => event.is_none(),
-        _ => false,
-    }
-}
-
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![FORMAT];
-    serde_json::to_writer(&mut bytes, value)
-        .expect("records have string keys and finite numbers, and a vector takes every write");
-    bytes
-}
-
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
-    match bytes.split_first() {
-        Some((&FORMAT, json)) => serde_json::from_slice(json).map_err(StoreError::Record),
-        Some((&found, _)) => Err(StoreError::Format { found }),
-        None => Err(StoreError::Empty),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bistro_common::ids::Incarnation;
-    use bistro_core::Phase;
+    use bistro_common::ids::{Incarnation, TaskName};
+    use bistro_core::{Phase, Rows, TaskRecord, task_row};
+    use std::sync::Arc;
 
     /// All tasks of a snapshot that are finished, by job and node.
     fn finished(snapshot: &Snapshot) -> Vec<Record> {
@@ -378,7 +337,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap().store;
         let records = [task("a", 1), task("é:b", 7)];
-        let transaction = store.database.begin_write().unwrap();
+        let transaction = store.state.begin_write().unwrap();
         {
             let mut state = transaction.open_table(STATE).unwrap();
             for record in &records {
@@ -392,16 +351,6 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_cannot_be_read_is_named() {
-        let read = |key: &str, row: &[u8]| Reader::default().read_task(key, row);
-        for key in ["", "x:y", "9:ab", "1é", "2:é"] {
-            assert!(read(key, &[TASK_ROW, 4, 0, 0, 0, 0, 0]).is_err() == (key != "2:é"));
-        }
-        let error = read("1:ab", &[TASK_ROW, 99]).unwrap_err();
-        assert!(error.to_string().contains("1:ab"), "{error}");
-    }
-
-    #[test]
     fn a_second_scheduler_on_the_same_data_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let _first = Store::open(directory.path()).unwrap();
@@ -409,19 +358,105 @@ mod tests {
         assert!(matches!(second, Err(StoreError::InUse { .. })), "{second:?}");
     }
 
-    #[test]
-    fn a_store_of_a_later_version_is_refused() {
-        assert!(matches!(decode::<Reign>(&[9, b'{']), Err(StoreError::Format { found: 9 })));
-        assert!(matches!(decode::<Reign>(&[]), Err(StoreError::Empty)));
+    /// As builds wrote it that had one file.
+    fn write_old(directory: &Path, records: &[Record]) -> Reign {
+        let reign = Reign { cell: CellId::generate(), epoch: Epoch(7) };
+        let database = open_file(&directory.join(STATE_FILE), CACHE_BYTES).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut meta = transaction.open_table(META).unwrap();
+            meta.insert(REIGN, encode(&reign).as_slice()).unwrap();
+            let mut journal = transaction.open_table(JOURNAL).unwrap();
+            for (at, record) in (100..).zip(records) {
+                journal.insert(at, encode(record).as_slice()).unwrap();
+            }
+            transaction.open_table(STATE).unwrap();
+        }
+        transaction.commit().unwrap();
+        reign
     }
 
     #[test]
-    fn keys_of_different_tasks_differ() {
-        let key = |job: &str, node: &str| {
-            let task = TaskName::new(job, node);
-            key_of(&Record::Task { task, record: TaskRecord::default() })
+    fn a_store_of_one_file_becomes_one_of_two_and_is_then_refused_by_who_knows_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let old = write_old(directory.path(), &[task("a", 1), task("b", 1), task("a", 2)]);
+        let opened = Store::open(directory.path()).unwrap();
+        assert_eq!((opened.cell, opened.epoch), (old.cell, Epoch(8)));
+        let found = finished(&opened.store.snapshot().unwrap());
+        assert_eq!(found, [task("a", 2), task("b", 1)]);
+        let transaction = opened.store.state.begin_read().unwrap();
+        let meta = transaction.open_table(META).unwrap();
+        let reign = meta.get(REIGN).unwrap().unwrap();
+        let read = decode::<Reign>(reign.value());
+        assert!(matches!(read, Err(StoreError::Format { found: TWO_FILES })), "{read:?}");
+        drop((meta, transaction, reign));
+        drop(opened);
+        // A journal that is left where an old file was put back says nothing of that.
+        let mut store = Store::open(directory.path()).unwrap().store;
+        store.append([task("c", 1)].iter()).unwrap();
+        drop(store);
+        std::fs::remove_file(directory.path().join(STATE_FILE)).unwrap();
+        write_old(directory.path(), &[task("a", 9)]);
+        let store = Store::open(directory.path()).unwrap().store;
+        assert_eq!(finished(&store.snapshot().unwrap()), [task("a", 9)]);
+    }
+
+    #[test]
+    fn the_two_files_belong_together() {
+        let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        for directory in [&one, &other] {
+            let mut store = Store::open(directory.path()).unwrap().store;
+            store.append([task("a", 1)].iter()).unwrap();
+        }
+        let journal = |directory: &tempfile::TempDir| directory.path().join(JOURNAL_FILE);
+        let open = |directory: &tempfile::TempDir| Store::open(directory.path()).map(|_| ());
+        let kept = other.path().join("kept");
+        std::fs::copy(journal(&one), &kept).unwrap();
+        std::fs::copy(journal(&other), journal(&one)).unwrap();
+        assert!(matches!(open(&one), Err(StoreError::OtherJournal { .. })));
+        std::fs::remove_file(journal(&one)).unwrap();
+        assert!(matches!(open(&one), Err(StoreError::NoJournal { .. })));
+        // Rows without the store that they change.
+        std::fs::remove_file(other.path().join(STATE_FILE)).unwrap();
+        assert!(matches!(open(&other), Err(StoreError::OtherJournal { .. })));
+        std::fs::copy(&kept, journal(&one)).unwrap();
+        open(&one).unwrap();
+        // What it has told is not in the journal of before.
+        let mut store = Store::open(one.path()).unwrap().store;
+        store.append([task("a", 2)].iter()).unwrap();
+        drop(store);
+        open(&one).unwrap();
+        std::fs::copy(&kept, journal(&one)).unwrap();
+        assert!(matches!(open(&one), Err(StoreError::OtherJournal { .. })));
+    }
+
+    /// Where a process may be killed while it folds: before the rows are in the table, after that,
+    /// and after they are forgotten.
+    #[test]
+    fn rows_are_folded_once_wherever_that_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path()).unwrap().store;
+        store.append([task("a", 1), task("b", 1)].iter()).unwrap();
+        store.append([task("a", 2)].iter()).unwrap();
+        let save = |what: &str| {
+            let from = directory.path().join(what);
+            std::fs::copy(from, copy.path().join(what)).unwrap();
         };
-        assert_ne!(key("a", "bc"), key("ab", "c"));
-        assert_ne!(key("1:a", "b"), key("1", ":ab"));
+        let found = || {
+            let store = Store::open(copy.path()).unwrap().store;
+            finished(&store.snapshot().unwrap())
+        };
+        let expected = [task("a", 2), task("b", 1)];
+        [STATE_FILE, JOURNAL_FILE].into_iter().for_each(save);
+        assert_eq!(found(), expected);
+        [STATE_FILE, JOURNAL_FILE].into_iter().for_each(save);
+        assert!(!store.fold().unwrap());
+        save(STATE_FILE);
+        assert_eq!(found(), expected);
+        store.append([task("c", 1)].iter()).unwrap();
+        [STATE_FILE, JOURNAL_FILE].into_iter().for_each(save);
+        assert_eq!(found()[..2], expected);
+        assert_eq!(found().len(), 3);
     }
 }

@@ -1,0 +1,110 @@
+//! What has been committed and is not in the table yet: a small file beside the large one. An append
+//! changes this one alone, and if the process is killed, only this one is walked through.
+
+use redb::{Database, Durability, ReadableDatabase, ReadableTable};
+use std::path::Path;
+
+use bistro_common::ids::CellId;
+use bistro_core::Record;
+
+use super::format::{decode, encode};
+use super::{JOURNAL, META, StoreError, open_file};
+
+/// redb's default would be a gigabyte.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// In [`META`]: up to which key rows have been forgotten.
+const BEGIN: &str = "begin";
+const CELL: &str = "cell";
+
+pub struct Journal {
+    database: Database,
+    /// Keys of rows grow for as long as there is a store.
+    pub begin: u64,
+    pub end: u64,
+    /// Whose journal it is; `None`: it is new.
+    pub cell: Option<CellId>,
+}
+
+impl Journal {
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = open_file(path, CACHE_BYTES)?;
+        let transaction = database.begin_write()?;
+        let (begin, end, cell) = {
+            let meta = transaction.open_table(META)?;
+            let cell = meta.get(CELL)?.map(|value| decode(value.value())).transpose()?;
+            let begin = meta.get(BEGIN)?.map(|value| decode(value.value())).transpose()?;
+            let begin: u64 = begin.unwrap_or(0);
+            let rows = transaction.open_table(JOURNAL)?;
+            let last = rows.last()?.map(|(key, _)| key.value());
+            (begin, last.map_or(begin, |last| last + 1), cell)
+        };
+        transaction.commit()?;
+        Ok(Self { database, begin, end, cell })
+    }
+
+    pub fn len(&self) -> u64 {
+        self.end - self.begin
+    }
+
+    /// Makes it the journal, without any rows, of a cell.
+    pub fn begin_anew(&mut self, cell: CellId) -> Result<(), StoreError> {
+        let transaction = self.database.begin_write()?;
+        {
+            transaction.delete_table(JOURNAL)?;
+            transaction.open_table(JOURNAL)?;
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(CELL, encode(&cell).as_slice())?;
+            meta.insert(BEGIN, encode(&0u64).as_slice())?;
+        }
+        transaction.commit()?;
+        (self.begin, self.end, self.cell) = (0, 0, Some(cell));
+        Ok(())
+    }
+
+    /// Commits records with one fsync.
+    pub fn append<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a Record>,
+    ) -> Result<(), StoreError> {
+        let transaction = self.database.begin_write()?;
+        let mut end = self.end;
+        {
+            let mut rows = transaction.open_table(JOURNAL)?;
+            for record in records {
+                rows.insert(end, encode(record).as_slice())?;
+                end += 1;
+            }
+        }
+        if end == self.end {
+            return Ok(transaction.abort()?);
+        }
+        transaction.commit()?;
+        self.end = end;
+        Ok(())
+    }
+
+    /// The oldest rows.
+    pub fn oldest(&self, count: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let transaction = self.database.begin_read()?;
+        let rows = transaction.open_table(JOURNAL)?;
+        let oldest = rows.iter()?.take(count);
+        oldest.map(|row| Ok(row?.1.value().to_vec())).collect()
+    }
+
+    /// Forgets the rows before a key. They are gone for good with the next append only; until then
+    /// a crash brings them back.
+    pub fn forget(&mut self, before: u64) -> Result<(), StoreError> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::None)?;
+        {
+            let mut rows = transaction.open_table(JOURNAL)?;
+            rows.retain_in(..before, |_, _| false)?;
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(BEGIN, encode(&before).as_slice())?;
+        }
+        transaction.commit()?;
+        self.begin = before;
+        Ok(())
+    }
+}
