@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::grid_watch::GridWatch;
+use crate::no_room;
 use bistro_common::Millis;
 use bistro_common::protocol::api::{
     ApiError, ApiReply, CellStatus, ErrorCode, ExplainRequest, GridRequest, JobStatsRequest,
@@ -21,6 +22,8 @@ pub struct Facts<'a> {
     pub started: Millis,
     pub now: Millis,
     pub problems: &'a [ProblemReport],
+    /// Nothing can be written down.
+    pub no_room: bool,
 }
 
 /// The reply to one request.
@@ -32,6 +35,9 @@ pub fn answer(
     payload: &[u8],
     out: &mut Vec<Effect>,
 ) -> Vec<u8> {
+    if facts.no_room && !verb::READS.contains(&verb) {
+        return reply::<()>(Err(no_room::refusal()));
+    }
     match verb {
         verb::STATUS => reply(Ok(status(core, facts))),
         verb::JOBS => reply(parse(payload).and_then(|request| core.job_rows(&request))),

@@ -23,11 +23,12 @@ use bistro_core::{AuditId, Core, Effect, Identity, Input, Plan, Record, Rival, U
 use crate::api::{self, Facts};
 use crate::audit_trail;
 use crate::bus::{self, Delivery};
-use crate::committer::Committer;
+use crate::committer::{CommitError, Committer, News};
 use crate::config_files::Location;
 use crate::event_log::EventLog;
 use crate::grid_watch::GridWatch;
 use crate::http::{self, Asked, HttpError, Question};
+use crate::no_room;
 use crate::original::{self, Context};
 use crate::plan_watch::{self, Loaded};
 use crate::store::{Store, StoreError};
@@ -53,6 +54,8 @@ pub struct Options {
 pub enum SchedulerError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
     #[error("the scheduler cannot listen on NATS: {0}")]
     Subscribe(#[from] async_nats::SubscribeError),
     #[error("the scheduler cannot offer its service on NATS: {0}")]
@@ -86,7 +89,12 @@ struct Driver {
     audits: mpsc::Sender<(AuditId, Event)>,
     events: EventLog,
     compiled: mpsc::Sender<Result<Box<Plan>, JoinError>>,
+    /// Of the config and the node sources.
     problems: Vec<ProblemReport>,
+    /// The disk has no room for what happens.
+    no_room: Option<ProblemReport>,
+    /// What leaves although it has none.
+    leaving: Vec<Effect>,
     grid_watch: GridWatch,
     next_token: u64,
     /// Where to answer heartbeats.
@@ -142,7 +150,7 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
     tasks.spawn(bus::consume(bus.clone(), options.cell.clone(), done_out));
     let mut connections = bus.connections();
     let mut driver = Driver {
-        committer: Committer::start(opened.store),
+        committer: Committer::start(opened.store, options.data_dir.clone(), identity),
         options,
         bus,
         clock,
@@ -155,6 +163,8 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
         events,
         compiled: compiled_out,
         problems: Vec::new(),
+        no_room: None,
+        leaving: Vec::new(),
         grid_watch: GridWatch::default(),
         next_token: 0,
         replies: HashMap::new(),
@@ -168,22 +178,26 @@ pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
         // is judged by the config, once there is one.
         let whole = !driver.core.is_entering();
         let judge = whole && driver.core.is_planned();
+        // What could not be written down is better not begun.
+        let room = driver.no_room.is_none();
         let wake = driver.core.next_wake().map(|at| driver.clock.instant(at).into());
         let flush = driver.grid_watch.look(&driver.core);
         tokio::select! {
             Some(message) = heartbeats.next() => driver.on_heartbeat(message).await?,
             Some(message) = beacons.next() => driver.on_beacon(message).await?,
             Some(result) = driver.committer.result() => {
-                result?;
-                driver.release().await;
+                match result? {
+                    News::Committed => driver.on_committed().await,
+                    News::NoRoom(error) => driver.on_no_room(&error),
+                }
             }
             Some(request) = requests.next(), if whole => driver.on_request(request).await,
             Some(asked) = questions.recv(), if whole => driver.on_question(asked).await,
-            Some(delivery) = dones.recv(), if judge => driver.on_delivery(delivery),
+            Some(delivery) = dones.recv(), if judge && room => driver.on_delivery(delivery),
             Some(input) = incoming.recv(), if judge => driver.step(input),
             Some(ids) = told.recv() => driver.step(Input::AuditsTold(ids)),
             Some(plan) = compiled.recv() => driver.step(Input::Compiled(plan?)),
-            Some(loaded) = plans.recv(), if whole => driver.on_loaded(loaded).await,
+            Some(loaded) = plans.recv(), if whole && room => driver.on_loaded(loaded).await,
             Ok(()) = connections.changed() => driver.announce().await,
             () = sleep_until(wake) => driver.step(Input::Tick),
             () = sleep_until(flush) => driver.publish_grid().await,
@@ -197,6 +211,9 @@ impl Driver {
     fn step(&mut self, input: Input) {
         let mut out = Vec::new();
         self.core.step(self.clock.now(), input, &mut out);
+        if self.no_room.is_some() {
+            self.leaving.append(&mut no_room::take_replies(&mut out));
+        }
         self.barrier.push(&mut out);
     }
 
@@ -243,12 +260,14 @@ impl Driver {
     }
 
     fn answer(&mut self, verb: &str, payload: &[u8], out: &mut Vec<Effect>) -> Vec<u8> {
+        let problems = self.all_problems();
         let facts = Facts {
             cell: self.options.cell.name(),
             identity: self.identity,
             started: self.started,
             now: self.clock.now(),
-            problems: &self.problems,
+            problems: &problems,
+            no_room: self.no_room.is_some(),
         };
         api::answer(&mut self.core, &mut self.grid_watch, &facts, verb, payload, out)
     }
@@ -263,7 +282,8 @@ impl Driver {
         let answer = match asked.question {
             Question::Verb { verb, payload } => self.answer(&verb, &payload, &mut out),
             Question::Queries { queries, actor } => {
-                let context = Context::new(now, &self.problems, &actor);
+                let problems = self.all_problems();
+                let context = Context::new(now, &problems, &actor, self.no_room.is_some());
                 let answers = original::answer(&mut self.core, &context, queries, &mut out);
                 encode(&answers)
             }
@@ -315,8 +335,8 @@ impl Driver {
 
     async fn on_loaded(&mut self, loaded: Loaded) {
         for problem in loaded.problems.iter().filter(|p| !self.problems.contains(p)) {
-            let event = self.event("config.problem", problem.to_string());
             tracing::warn!("{problem}");
+            let event = self.event("config.problem", problem.to_string());
             self.events.tell(event);
         }
         self.problems = loaded.problems;
@@ -325,8 +345,36 @@ impl Driver {
         }
     }
 
+    fn event(&self, kind: &'static str, text: String) -> Event {
+        let (time_ms, epoch) = (self.clock.now(), self.identity.epoch);
+        Event { v: VERSION, time_ms, epoch, kind: kind.into(), text, ..Event::default() }
+    }
+
+    fn all_problems(&self) -> Vec<ProblemReport> {
+        self.no_room.iter().chain(&self.problems).cloned().collect()
+    }
+
+    fn on_no_room(&mut self, error: &CommitError) {
+        let problem = no_room::problem(&self.options.data_dir, error);
+        tracing::error!("{problem}");
+        self.events.tell(self.event("store.full", problem.to_string()));
+        self.no_room = Some(problem);
+    }
+
+    async fn on_committed(&mut self) {
+        if self.no_room.take().is_some() {
+            tracing::info!("the disk has room again");
+            let text = "the disk has room again, and everything goes on".to_owned();
+            self.events.tell(self.event("store.writable", text));
+        }
+        self.release().await;
+    }
+
     /// Starts the next commit, or releases at once what needs none.
     async fn begin_commit(&mut self) {
+        for effect in std::mem::take(&mut self.leaving) {
+            self.perform(effect).await;
+        }
         let Some(effects) = self.barrier.begin() else {
             return;
         };

@@ -14,6 +14,7 @@ mod event_log;
 pub mod grid_watch;
 pub mod http;
 pub mod large_pages;
+mod no_room;
 pub mod nodes;
 pub mod original;
 mod plan_watch;

@@ -37,13 +37,15 @@ pub struct Context<'a> {
     pub problems: &'a [ProblemReport],
     /// Who asks, for the audit.
     pub actor: &'a str,
+    /// Nothing can be written down.
+    pub no_room: bool,
     /// What this request has looked at so far.
     looked_at: Cell<u64>,
 }
 
 impl<'a> Context<'a> {
-    pub fn new(now: Millis, problems: &'a [ProblemReport], actor: &'a str) -> Self {
-        Self { now, problems, actor, looked_at: Cell::new(0) }
+    pub fn new(now: Millis, problems: &'a [ProblemReport], actor: &'a str, no_room: bool) -> Self {
+        Self { now, problems, actor, no_room, looked_at: Cell::new(0) }
     }
 
     /// Before so many things are looked at.

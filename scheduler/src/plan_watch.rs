@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use bistro_common::config::{Config, NodeSource, Settings};
 use bistro_common::cron;
 use bistro_common::nats::Bus;
-use bistro_common::protocol::api::{ProblemReport, Severity};
+use bistro_common::protocol::api::{ProblemKind, ProblemReport, Severity};
 use bistro_core::Forest;
 use jiff::Timestamp;
 
@@ -165,6 +165,7 @@ impl Watch {
 
     fn problem(&self, key_path: &str, message: String) -> ProblemReport {
         ProblemReport {
+            kind: ProblemKind::Config,
             severity: Severity::Error,
             file: self.location.to_string(),
             line: 0,

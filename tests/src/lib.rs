@@ -11,4 +11,4 @@ pub mod waiting;
 pub use cell::{Cell, Worker, bistro};
 pub use nats_server::{NatsServer, copy_directory};
 pub use packages::packages;
-pub use process::{Process, children_of, is_running, wait_until};
+pub use process::{Process, children_of, is_running, set_disk_full, wait_until, without_xfsz};

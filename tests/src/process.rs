@@ -50,6 +50,24 @@ impl Drop for Process {
     }
 }
 
+/// The same command, started so that a limit on the size of its files is an error and not its end.
+pub fn without_xfsz(command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"trap "" XFSZ; exec "$@""#, "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+}
+
+/// To a process that was started [`without_xfsz`] its disk is full from now on, or not any more. What
+/// it has started is not concerned.
+pub fn set_disk_full(pid: i32, full: bool) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let limit = Rlimit { current: full.then_some(0), maximum: None };
+    // One that has ended writes nothing.
+    let _ = Pid::from_raw(pid).map(|pid| prlimit(Some(pid), Resource::Fsize, limit));
+}
+
 /// A process that has ended and was not reaped does not run.
 pub fn is_running(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -21,7 +21,7 @@ use bistro_common::protocol::heartbeat::HeartbeatAnswer;
 use bistro_common::protocol::task::Kill;
 use bistro_common::protocol::{VERSION, decode, encode};
 use bistro_common::subject::Cell;
-use bistro_worker_core::{Input, LedgerRecord, WorkerCore, lost, records};
+use bistro_worker_core::{Effect, Input, LedgerRecord, WorkerCore, lost, records};
 
 use crate::exec::Surroundings;
 use crate::guard::{Guard, GuardCommand, GuardError};
@@ -37,6 +37,8 @@ const NEWS_MAX: usize = 1_024;
 const GROUP_MAX: usize = 512;
 /// So many assignments may wait for a heartbeat's answer; more are refused, and come again.
 const HELD_MAX: usize = 64;
+/// Between two looks whether a full disk has room again.
+const ROOM_PERIOD: Duration = Duration::from_secs(1);
 /// How long a worker that stops tries to hand its results over.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -100,6 +102,10 @@ struct Driver {
     running: HashMap<AttemptId, mpsc::Sender<Kill>>,
     stopping: Arc<AtomicBool>,
     heartbeat_at: Instant,
+    /// What waits for room in the ledger.
+    held_back: Vec<Effect>,
+    /// When to see whether there is some.
+    look_for_room: Option<Instant>,
 }
 
 /// Runs a worker until `stop` says true; then it ends its tasks and says goodbye.
@@ -109,7 +115,7 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), WorkerError> {
     let clock = Clock::start();
-    let opened = Ledger::open(&options.data_dir)?;
+    let mut opened = Ledger::open(&options.data_dir)?;
     let left = processes::end_leftovers(opened.id);
     if !left.is_empty() {
         return Err(WorkerError::Leftovers(left));
@@ -168,11 +174,14 @@ pub async fn run(
         running: HashMap::new(),
         stopping: Arc::new(AtomicBool::new(false)),
         heartbeat_at: Instant::now(),
+        held_back: Vec::new(),
+        look_for_room: None,
     };
     let mut stop_by: Option<Instant> = None;
     loop {
         let wake = driver.core.next_wake().map(|at| driver.clock.instant(at).into());
-        let next = [wake, Some(driver.heartbeat_at), stop_by].into_iter().flatten().min();
+        let timers = [wake, Some(driver.heartbeat_at), driver.look_for_room, stop_by];
+        let next = timers.into_iter().flatten().min();
         let tick = tokio::time::sleep_until(next.unwrap_or(driver.heartbeat_at));
         let (mut group, mut heard) = (Vec::new(), Vec::new());
         tokio::select! {
@@ -274,13 +283,56 @@ impl Driver {
             }
             self.core.step(self.clock.now(), input, &mut effects);
         }
-        let records = records(&effects);
-        if !records.is_empty() {
-            self.ledger.append(&records)?;
-        }
-        for effect in effects {
+        for effect in self.record(effects)? {
             self.perform(effect).await?;
         }
         Ok(())
+    }
+
+    /// Brings the records among the effects to the disk. Returns what may happen now.
+    fn record(&mut self, mut effects: Vec<Effect>) -> Result<Vec<Effect>, WorkerError> {
+        if self.core.has_no_room() {
+            let mut now = self.core.without_ledger(&mut effects);
+            self.held_back.append(&mut effects);
+            if self.look_for_room.is_none_or(|at| Instant::now() >= at) {
+                now.append(&mut self.try_again()?);
+            }
+            return Ok(now);
+        }
+        let records = records(&effects);
+        if records.is_empty() {
+            return Ok(effects);
+        }
+        match self.ledger.append(&records) {
+            Ok(()) => Ok(effects),
+            Err(error) if error.is_full() => {
+                let directory = self.options.data_dir.display();
+                tracing::error!(%directory, "the disk is full: nothing is started until it has room");
+                let now = self.core.without_ledger(&mut effects);
+                self.held_back = effects;
+                self.look_for_room = Some(Instant::now() + ROOM_PERIOD);
+                self.heartbeat_at = Instant::now();
+                Ok(now)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes what was held back. Returns it if there was room.
+    fn try_again(&mut self) -> Result<Vec<Effect>, WorkerError> {
+        match self.ledger.append(&records(&self.held_back)) {
+            Ok(()) => {
+                tracing::info!("the disk has room again");
+                self.core.ledger_has_room();
+                self.look_for_room = None;
+                self.heartbeat_at = Instant::now();
+                Ok(std::mem::take(&mut self.held_back))
+            }
+            Err(error) if error.is_full() => {
+                self.look_for_room = Some(Instant::now() + ROOM_PERIOD);
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }

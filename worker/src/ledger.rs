@@ -18,6 +18,8 @@ pub enum LedgerError {
         "the ledger {path} is in use: another worker runs on this data directory; give this one another --data-dir"
     )]
     InUse { path: PathBuf },
+    #[error("the ledger in {directory} is not the one that this worker has written any more")]
+    Replaced { directory: PathBuf },
     #[error("the ledger failed")]
     Database(#[source] Box<redb::Error>),
     #[error("an entry of the ledger cannot be read")]
@@ -32,8 +34,22 @@ impl<E: Into<redb::Error>> From<E> for LedgerError {
     }
 }
 
+impl LedgerError {
+    /// Is it only that there is no room?
+    pub fn is_full(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        let redb::Error::Io(error) = &**error else { return false };
+        // The disk, somebody's share of it, or what a file may have.
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+    }
+}
+
 pub struct Ledger {
-    database: Database,
+    directory: PathBuf,
+    id: LedgerId,
+    /// None: it failed, and is closed.
+    database: Option<Database>,
 }
 
 pub struct Opened {
@@ -79,32 +95,52 @@ impl Ledger {
         }
         drop(meta);
         drop(transaction);
-        Ok(Opened { ledger: Self { database }, id, cell, open, finished })
+        let ledger = Self { directory: directory.to_owned(), id, database: Some(database) };
+        Ok(Opened { ledger, id, cell, open, finished })
     }
 
-    /// Commits all records with one fsync.
-    pub fn append(&self, records: &[LedgerRecord]) -> Result<(), LedgerError> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut entries = transaction.open_table(ENTRIES)?;
-            let mut meta = transaction.open_table(META)?;
-            for record in records {
-                let attempt = match record {
-                    LedgerRecord::Starting { attempt } => attempt.attempt,
-                    LedgerRecord::Finished { result } => result.attempt,
-                    LedgerRecord::Settled { attempt } => {
-                        entries.remove(attempt.0.as_u128())?;
-                        continue;
-                    }
-                    LedgerRecord::Joined { cell } => {
-                        meta.insert("cell", cell.to_string().as_str())?;
-                        continue;
-                    }
-                };
-                let json = serde_json::to_vec(record).map_err(LedgerError::Entry)?;
-                entries.insert(attempt.0.as_u128(), json.as_slice())?;
-            }
-        }
-        Ok(transaction.commit()?)
+    /// Commits all records with one fsync. On an error it is not known what is on disk; records may
+    /// be committed again.
+    pub fn append(&mut self, records: &[LedgerRecord]) -> Result<(), LedgerError> {
+        // The database takes nothing after a failed write: it is opened again, as by a restart.
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => self.reopen()?,
+        };
+        write(&database, records)?;
+        self.database = Some(database);
+        Ok(())
     }
+
+    fn reopen(&self) -> Result<Database, LedgerError> {
+        let opened = Self::open(&self.directory)?;
+        let replaced = || LedgerError::Replaced { directory: self.directory.clone() };
+        let ours = (opened.id == self.id).then_some(opened.ledger.database).flatten();
+        ours.ok_or_else(replaced)
+    }
+}
+
+fn write(database: &Database, records: &[LedgerRecord]) -> Result<(), LedgerError> {
+    let transaction = database.begin_write()?;
+    {
+        let mut entries = transaction.open_table(ENTRIES)?;
+        let mut meta = transaction.open_table(META)?;
+        for record in records {
+            let attempt = match record {
+                LedgerRecord::Starting { attempt } => attempt.attempt,
+                LedgerRecord::Finished { result } => result.attempt,
+                LedgerRecord::Settled { attempt } => {
+                    entries.remove(attempt.0.as_u128())?;
+                    continue;
+                }
+                LedgerRecord::Joined { cell } => {
+                    meta.insert("cell", cell.to_string().as_str())?;
+                    continue;
+                }
+            };
+            let json = serde_json::to_vec(record).map_err(LedgerError::Entry)?;
+            entries.insert(attempt.0.as_u128(), json.as_slice())?;
+        }
+    }
+    Ok(transaction.commit()?)
 }

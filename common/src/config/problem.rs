@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::protocol::api::{ProblemReport, Severity};
+use crate::protocol::api::{ProblemKind, ProblemReport, Severity};
 
 /// One problem, placed by byte range and by key path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,7 @@ impl Source<'_> {
             None => (0, 0),
         };
         ProblemReport {
+            kind: ProblemKind::Config,
             severity: problem.severity,
             file: self.file.to_owned(),
             line,

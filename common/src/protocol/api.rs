@@ -229,15 +229,19 @@ pub struct CellStatus {
     /// Why a cell that still has tasks to do is finished.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stuck: Vec<String>,
-    /// What is wrong with the config and the node sources. The last good ones stay in force.
+    /// What is wrong with the config and the node sources, of which the last good ones stay in
+    /// force; and with the scheduler's disk.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ProblemReport>,
 }
 
-/// A problem of the config or a node source, placed for people.
+/// A problem of the config, a node source or the disk, placed for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProblemReport {
+    #[serde(default, skip_serializing_if = "ProblemKind::is_of_config")]
+    pub kind: ProblemKind,
     pub severity: Severity,
+    /// Or a directory, where that has no room.
     pub file: String,
     /// From 1; 0 where the problem has no place in the file.
     pub line: u32,
@@ -247,6 +251,22 @@ pub struct ProblemReport {
     pub message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// Of the config or a node source.
+    #[default]
+    Config,
+    /// Nothing can be written down, and so nothing is started.
+    DiskFull,
+}
+
+impl ProblemKind {
+    fn is_of_config(&self) -> bool {
+        *self == Self::Config
+    }
 }
 
 impl std::fmt::Display for ProblemReport {

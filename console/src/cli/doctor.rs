@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bistro_common::nats::Patience;
-use bistro_common::protocol::api::{CellStatus, Severity, verb};
+use bistro_common::protocol::api::{CellStatus, ProblemKind, Severity, verb};
 use bistro_common::subject::Cell;
 
 use super::print::say;
@@ -126,6 +126,9 @@ fn cell_findings(status: &CellStatus) -> Vec<Finding> {
     }
     for problem in &status.problems {
         findings.push(match problem.severity {
+            _ if problem.kind == ProblemKind::DiskFull => {
+                Finding::Bad(problem.to_string(), "make room; nothing needs a restart")
+            }
             Severity::Error => {
                 Finding::Bad(problem.to_string(), "mend it; the last good config is in force")
             }

@@ -105,7 +105,7 @@ impl Said {
         let problems: Vec<String> = problems.map(ToString::to_string).collect();
         lines.extend(problems.iter().filter(|p| !self.problems.contains(p)).cloned());
         if problems.is_empty() && !self.problems.is_empty() {
-            lines.push("the config is sound again".to_owned());
+            lines.push("no problem is left".to_owned());
         }
         self.problems = problems;
         lines

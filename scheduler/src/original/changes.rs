@@ -7,6 +7,7 @@ use bistro_common::protocol::job::{Audit, JobDeleteRequest, JobPutRequest, PutMo
 use bistro_core::{Core, Effect};
 
 use super::{Context, text, texts};
+use crate::no_room;
 
 const REASON: &str = "by the HTTP API of the original";
 
@@ -17,8 +18,12 @@ pub fn answer(
     query: &Value,
     out: &mut Vec<Effect>,
 ) -> Option<Result<Value, String>> {
+    let handler = query["handler"].as_str()?;
     let mut change = Change { core, context, query, out };
-    Some(match query["handler"].as_str()? {
+    Some(match handler {
+        "save_job" | "delete_job" | "forgive_jobs" | "kill_task" if context.no_room => {
+            Err(refused(no_room::refusal()))
+        }
         "save_job" => change.save(),
         "delete_job" => change.delete(),
         "forgive_jobs" => change.forgive(),

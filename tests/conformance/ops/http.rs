@@ -20,7 +20,7 @@ pub fn encode_bits(given: &Value) -> Answer {
 /// The answer to one request, as it would go into the body.
 fn ask(cell: &mut Cell, request: &Value) -> Result<Map<String, Value>, String> {
     let queries = original::parse(request.to_string().as_bytes())?;
-    let context = Context::new(NOW, &[], "conformance");
+    let context = Context::new(NOW, &[], "conformance", false);
     let mut out: Vec<Effect> = Vec::new();
     Ok(original::answer(&mut cell.core, &context, queries, &mut out))
 }

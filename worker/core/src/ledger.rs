@@ -109,7 +109,7 @@ impl WorkerCore {
             Some(RejectedReason::BelowFloor)
         } else if self.live.contains_key(&assignment.open.task) {
             Some(RejectedReason::TaskLive)
-        } else if self.draining || self.stopping || self.fenced {
+        } else if self.draining || self.stopping || self.fenced || self.no_room {
             Some(RejectedReason::Closed)
         } else if !lease_left {
             Some(RejectedReason::LeaseShort)
@@ -125,6 +125,16 @@ impl WorkerCore {
         self.live.insert(attempt.task.clone(), attempt.attempt);
         let state = LedgerState::Open { attempt: attempt.clone(), killed: false };
         self.entries.insert(attempt.attempt, Entry { state });
+    }
+
+    /// It was not started after all.
+    pub(crate) fn unopen(&mut self, id: AttemptId) {
+        let Some(Entry { state: LedgerState::Open { attempt, .. } }) = self.entries.remove(&id)
+        else {
+            return;
+        };
+        self.digest.remove(id);
+        self.live.remove(&attempt.task);
     }
 
     pub(crate) fn on_ended(&mut self, result: TaskResult, out: &mut Vec<Effect>) {

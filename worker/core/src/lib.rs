@@ -8,6 +8,7 @@ mod control;
 mod heartbeat;
 mod lease;
 mod ledger;
+mod no_room;
 mod outbox;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,6 +126,8 @@ pub struct WorkerCore {
     settle_at: usize,
     draining: bool,
     stopping: bool,
+    /// The ledger cannot be written.
+    no_room: bool,
     fenced: bool,
     /// When this incarnation began.
     born: Millis,
@@ -165,6 +168,7 @@ impl WorkerCore {
             settle_at: UNSETTLED_MAX,
             draining: false,
             stopping: false,
+            no_room: false,
             fenced: false,
             born: 0,
             lapse: lease::Lapse::None,
@@ -230,6 +234,9 @@ impl WorkerCore {
     pub(crate) fn closed(&self) -> Option<ClosedReason> {
         if self.stopping && self.live.is_empty() {
             return Some(ClosedReason::Stopped);
+        }
+        if self.no_room && !self.stopping {
+            return Some(ClosedReason::DiskFull);
         }
         (self.draining || self.stopping).then_some(ClosedReason::Draining)
     }

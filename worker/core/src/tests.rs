@@ -255,4 +255,39 @@ fn a_fenced_worker_ends_its_tasks_and_goes_on_as_another_process() {
     );
 }
 
+#[test]
+fn without_room_in_the_ledger_nothing_is_started_and_results_wait() {
+    let mut worker = Worker::new();
+    let (runs, late) = (assignment(1), assignment(2));
+    worker.assign(worker.fence(), runs.clone());
+    let mut held = worker.assign(worker.fence(), late.clone());
+    held.extend(worker.step(Input::Ended { result: ended(&runs) }));
+    let now = worker.core.without_ledger(&mut held);
+    let [Effect::AssignReply { reply, .. }] = &now[..] else { panic!("{now:?}") };
+    assert_eq!(reply.results[0].answer, rejected(RejectedReason::Closed));
+    let settled = LedgerRecord::Settled { attempt: late.open.attempt };
+    assert_eq!(records(&held), [settled, LedgerRecord::Finished { result: ended(&runs) }]);
+    assert!(matches!(held.last(), Some(Effect::Publish(results)) if results.len() == 1));
+    assert_eq!((worker.core.running(), worker.core.digest), (0, OpenDigest::default()));
+    assert_eq!(worker.core.closed(), Some(ClosedReason::DiskFull));
+    assert_eq!(worker.answer(worker.fence(), assignment(3)), rejected(RejectedReason::Closed));
+    worker.core.ledger_has_room();
+    assert_eq!(worker.core.closed(), None);
+    assert_eq!(worker.answer(worker.fence(), late), AssignAnswer::Accepted);
+}
+
+#[test]
+fn without_room_in_the_ledger_leases_and_kills_go_on() {
+    let mut worker = Worker::new();
+    worker.assign(worker.fence(), assignment(1));
+    worker.core.without_ledger(&mut Vec::new());
+    let mut renewed = worker.lease(2_000, Vec::new());
+    let now = worker.core.without_ledger(&mut renewed);
+    assert!(matches!(now[..], [Effect::Deadline(_)]), "{now:?}");
+    worker.now = 1_000_000;
+    let mut lapsed = worker.step(Input::Tick);
+    let now = worker.core.without_ledger(&mut lapsed);
+    assert!(matches!(now[..], [Effect::Kill { .. }]), "{now:?}");
+}
+
 mod loyalty;

@@ -14,7 +14,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use bistro_common::protocol::api::{Counts, Severity, TaskState};
+use bistro_common::protocol::api::{Counts, ProblemKind, ProblemReport, Severity, TaskState};
 
 use unicode_width::UnicodeWidthStr;
 
@@ -166,17 +166,24 @@ fn counts_spans(state: &State, counts: &Counts, narrow: bool) -> Vec<Span<'stati
     spans
 }
 
+/// What somebody must see to, and where it says more.
+fn alarm(problems: &[ProblemReport]) -> Option<String> {
+    if problems.iter().any(|problem| problem.kind == ProblemKind::DiskFull) {
+        return Some(" DISK FULL: 8 ".to_owned());
+    }
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let plural = if errors == 1 { "" } else { "s" };
+    (errors > 0).then(|| format!(" {errors} config error{plural}: 8 "))
+}
+
 fn tab_line(state: &State, width: u16) -> Line<'static> {
     let last = match state.view {
         View::Job => Some(format!(" Job {} ", safe(&state.job.job))),
         View::Task => Some(" Task ".to_owned()),
         _ => None,
     };
-    let errors = state.status.as_ref().map_or(0, |status| {
-        status.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
-    });
-    let plural = if errors == 1 { "" } else { "s" };
-    let alarm = (errors > 0).then(|| format!(" {errors} config error{plural}: 8 "));
+    let problems = state.status.as_ref().map_or(&[][..], |status| &status.problems);
+    let alarm = alarm(problems);
     let more = last.iter().chain(&alarm).map(String::len).sum::<usize>();
     let narrow = usize::from(width) < usize::from(NARROW) + more;
     let mut spans = Vec::new();
