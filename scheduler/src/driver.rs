@@ -345,11 +345,6 @@ impl Driver {
         }
     }
 
-    fn event(&self, kind: &'static str, text: String) -> Event {
-        let (time_ms, epoch) = (self.clock.now(), self.identity.epoch);
-        Event { v: VERSION, time_ms, epoch, kind: kind.into(), text, ..Event::default() }
-    }
-
     fn all_problems(&self) -> Vec<ProblemReport> {
         self.no_room.iter().chain(&self.problems).cloned().collect()
     }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Tasks below a host that may run at once.
 pub const HOST_LIMIT: usize = 2;
@@ -63,6 +64,17 @@ impl Evidence {
     pub fn reported_done(&self, job: &str, node: &str) {
         let marker = self.directory.join("done").join(format!("{job}-{node}"));
         std::fs::write(marker, "").expect("a file can be written");
+    }
+
+    /// What the scheduler said may be on no disk any more: then it may do it again.
+    pub fn forget(&self, is_lost: impl Fn(SystemTime) -> bool) {
+        let markers = std::fs::read_dir(self.directory.join("done")).expect("it was made");
+        for marker in markers.flatten() {
+            let reported = marker.metadata().and_then(|about| about.modified());
+            if reported.is_ok_and(&is_lost) {
+                std::fs::remove_file(marker.path()).expect("a file can be removed");
+            }
+        }
     }
 
     pub fn findings(&self) -> Findings {

@@ -3,13 +3,14 @@
 
 mod evidence;
 mod parts;
+mod wire;
 
 use clap::Parser;
 use fastrand::Rng;
 use futures_util::StreamExt;
 use serde_json::json;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bistro_common::nats::{Address, Bus, Patience};
 use bistro_common::protocol::api::{ApiReply, CellStatus, TaskState, verb};
@@ -24,6 +25,10 @@ const HOSTS: u64 = 6;
 /// Tasks per second of chaos: what a cell that nobody disturbs gets done.
 const TASKS_PER_S: u64 = 10;
 const JOBS: u64 = 3;
+/// An event is received so long after what it tells of, at most.
+const ON_ITS_WAY: Duration = Duration::from_secs(15);
+/// Until the one fault that is wanted has come up.
+const DRAWS_MAX: usize = 10_000;
 const ALL_DONE_WITHIN: Duration = Duration::from_secs(180);
 
 #[derive(Parser)]
@@ -33,6 +38,13 @@ struct Args {
     seconds: u64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Only this fault, by its name: for those who look for its reasons.
+    #[arg(long)]
+    only: Option<String>,
+    /// Now and then the scheduler also loses what it wrote last, as by a disk that lies. It cannot
+    /// know what runs then before it has heard from the workers, and may start too much.
+    #[arg(long)]
+    lose_writes: bool,
 }
 
 #[tokio::main]
@@ -47,6 +59,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     let bus =
         Bus::connect(&Address::parse(&parts.url())?, &cell, "chaos", Patience::KeepTrying).await?;
     let mut done = bus.client().subscribe(cell.event("task.done")).await?;
+    if !parts.have_wires() {
+        println!("no network namespaces here: nothing is unplugged");
+    }
     let mut rng = Rng::with_seed(args.seed);
     let end = Instant::now() + Duration::from_secs(args.seconds);
     let mut next = Instant::now() + Duration::from_secs(2);
@@ -56,17 +71,21 @@ async fn main() -> anyhow::Result<ExitCode> {
         tokio::select! {
             Some(message) = done.next() => {
                 let event: Event = decode(&message.payload)?;
-                if let (Some(job), Some(node)) = (&event.job, &event.node) {
+                let at = SystemTime::UNIX_EPOCH + Duration::from_millis(event.time_ms);
+                let lost = parts.is_lost(at, ON_ITS_WAY);
+                if let (false, Some(job), Some(node)) = (lost, &event.job, &event.node) {
                     evidence.reported_done(job, node);
                 }
                 continue;
             }
             () = tokio::time::sleep(Duration::from_millis(50)) => {}
         }
-        parts.attend();
+        if parts.attend() {
+            evidence.forget(|at| parts.is_lost(at, Duration::ZERO));
+        }
         if Instant::now() < end {
             if Instant::now() >= next {
-                inflict(&mut parts, &mut rng);
+                inflict(&mut parts, &mut rng, &args);
                 faults += 1;
                 next = Instant::now() + Duration::from_millis(rng.u64(200..1_500));
             }
@@ -82,7 +101,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
-    drop(parts);
+    let broken_stores = parts.end()?;
+    broken_stores.iter().for_each(|store| println!("BROKEN: {}", store.display()));
     let found = evidence.findings();
     let lost = found.lost_results as u64 + left;
     println!("seed {}: {tasks} tasks, {} starts, {faults} faults", args.seed, found.starts);
@@ -90,7 +110,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         "{} double starts, {} overlaps, {lost} lost results, {} over limit",
         found.double_starts, found.overlaps, found.over_limit
     );
-    let broken = found.double_starts + found.overlaps + found.over_limit;
+    let broken = found.double_starts + found.overlaps + found.over_limit + broken_stores.len();
     Ok(if broken == 0 && lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -123,9 +143,10 @@ fn write_config(path: &std::path::Path, seconds: u64) -> anyhow::Result<u64> {
     Ok(HOSTS * per_host * JOBS)
 }
 
-fn inflict(parts: &mut Parts, rng: &mut Rng) {
+/// Which part something happens to, and what.
+fn draw(rng: &mut Rng) -> (usize, Fault) {
     let on = rng.usize(0..=WORKERS);
-    let fault = match rng.u8(0..10) {
+    let fault = match rng.u8(0..16) {
         0 | 1 => Fault::Kill,
         2 if on > 0 => Fault::KillWithGuard,
         3 if on > 0 => Fault::KillGuard,
@@ -133,9 +154,29 @@ fn inflict(parts: &mut Parts, rng: &mut Rng) {
         5 => Fault::Cut { out: true, into: false },
         6 => Fault::Cut { out: false, into: true },
         7 => Fault::Cut { out: true, into: true },
-        8 => Fault::Delay,
-        _ => Fault::KillNats,
+        8 => Fault::Delay { out: true, into: false },
+        9 => Fault::Delay { out: false, into: true },
+        10 => Fault::Delay { out: true, into: true },
+        11 => Fault::KillNats,
+        12 => Fault::StopNats,
+        13 | 14 => Fault::DiskFull,
+        _ => Fault::Unplug,
     };
+    // A store of before is only the scheduler's to have.
+    match rng.u8(0..20) {
+        0 => (0, Fault::LoseWrites),
+        _ => (on, fault),
+    }
+}
+
+fn inflict(parts: &mut Parts, rng: &mut Rng, args: &Args) {
+    let is_wanted = |fault: &Fault| match &args.only {
+        Some(name) => format!("{fault:?}").starts_with(name),
+        None => args.lose_writes || !matches!(fault, Fault::LoseWrites),
+    };
+    let mut draws = (0..DRAWS_MAX).map(|_| draw(rng));
+    let Some((on, fault)) = draws.find(|(_, fault)| is_wanted(fault)) else { return };
+    drop(draws);
     // Short ones are blinks, long ones outlast a lease.
     let lasts = match rng.u8(0..3) {
         0 => rng.u64(10..300),

@@ -2,33 +2,46 @@
 //! them.
 
 use nix::sys::signal::Signal;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-use bistro_tests::{NatsServer, Process, bistro, children_of};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
 
 use bistro_tests::proxy::{self, Proxy};
+use bistro_tests::{NatsServer, Process, bistro, children_of, set_disk_full, without_xfsz};
+
+use crate::wire::Wire;
 
 pub const WORKERS: usize = 3;
 /// So that it ends, and something follows, within a short run.
 pub const LEASE_SEC: u64 = 5;
+/// The server is not gone for long, or nothing else happens.
+const NATS_LASTS: Duration = Duration::from_secs(3);
 
 /// A process that is to run, and may not at the moment.
 struct Part {
     args: Vec<String>,
+    data: PathBuf,
     proxy: Proxy,
+    wire: Option<Wire>,
     process: Option<Process>,
-    /// When it is started, continued, or connected again.
+    /// When it is started, continued, connected again, or has room on its disk.
     start_at: Option<Instant>,
     continue_at: Option<Instant>,
     heal_at: Option<Instant>,
+    room_at: Option<Instant>,
+    /// A copy of its store, and when it takes that one's place.
+    older: Option<(SystemTime, Instant)>,
 }
 
 pub struct Parts {
     nats: NatsServer,
     nats_at: Option<Instant>,
+    nats_continue_at: Option<Instant>,
     /// The scheduler first.
     parts: Vec<Part>,
+    /// What the scheduler has written between these times is lost.
+    lost: Vec<(SystemTime, SystemTime)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,13 +50,25 @@ pub enum Fault {
     KillWithGuard,
     KillGuard,
     Stop,
-    Cut { out: bool, into: bool },
-    Delay,
+    Cut {
+        out: bool,
+        into: bool,
+    },
+    Delay {
+        out: bool,
+        into: bool,
+    },
+    /// Packets are lost.
+    Unplug,
+    DiskFull,
+    /// The scheduler is killed, and has its store of a moment before.
+    LoseWrites,
     KillNats,
+    StopNats,
 }
 
 impl Parts {
-    pub async fn start(directory: &std::path::Path, config: PathBuf, task: String) -> Self {
+    pub async fn start(directory: &Path, config: PathBuf, task: String) -> Self {
         let nats = NatsServer::start();
         let server = nats.url().trim_start_matches("nats://").to_owned();
         let mut parts = Vec::new();
@@ -63,11 +88,24 @@ impl Parts {
             };
             let every = ["--cell", "chaos", "--data-dir"].map(str::to_owned);
             let args = own.into_iter().chain(every).chain([text(&data)]).collect();
-            let proxy = Proxy::start(server.clone()).await;
-            let (start_at, continue_at, heal_at) = (Some(Instant::now()), None, None);
-            parts.push(Part { args, proxy, process: None, start_at, continue_at, heal_at });
+            let wire = Wire::new(part);
+            let address = wire.as_ref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), Wire::address);
+            let proxy = Proxy::start_on(address, server.clone()).await;
+            parts.push(Part {
+                args,
+                data,
+                proxy,
+                wire,
+                process: None,
+                start_at: Some(Instant::now()),
+                continue_at: None,
+                heal_at: None,
+                room_at: None,
+                older: None,
+            });
         }
-        let mut parts = Self { nats, nats_at: None, parts };
+        let (nats_at, nats_continue_at, lost) = (None, None, Vec::new());
+        let mut parts = Self { nats, nats_at, nats_continue_at, parts, lost };
         parts.attend();
         parts
     }
@@ -76,36 +114,63 @@ impl Parts {
         self.nats.url()
     }
 
-    /// Does what is due: starts, continues, connects.
-    pub fn attend(&mut self) {
+    /// Has every part a network of its own?
+    pub fn have_wires(&self) -> bool {
+        self.parts.iter().all(|part| part.wire.is_some())
+    }
+
+    /// Whether what the scheduler did then, or so long after, may be on no disk.
+    pub fn is_lost(&self, at: SystemTime, later: Duration) -> bool {
+        self.lost.iter().any(|(from, to)| *from <= at + later && at <= *to)
+    }
+
+    /// Does what is due: starts, continues, connects. Returns whether writes were lost.
+    pub fn attend(&mut self) -> bool {
+        let lost = self.lost.len();
         let now = Instant::now();
-        if self.nats_at.take_if(|at| *at <= now).is_some() {
+        let is_due = |at: &mut Instant| *at <= now;
+        if self.nats_at.take_if(is_due).is_some() {
             self.nats.restart();
         }
+        if self.nats_continue_at.take_if(is_due).is_some() {
+            self.nats.signal(Signal::SIGCONT);
+        }
         for part in &mut self.parts {
-            if part.start_at.take_if(|at| *at <= now).is_some() && part.process.is_none() {
-                let args: Vec<&str> = part.args.iter().map(String::as_str).collect();
-                part.process = Some(Process::start(&bistro(), &args, &part.proxy.url()));
-            }
-            if part.continue_at.take_if(|at| *at <= now).is_some()
+            if part.continue_at.take_if(is_due).is_some()
                 && let Some(process) = &part.process
             {
                 process.signal(Signal::SIGCONT);
             }
-            if part.heal_at.take_if(|at| *at <= now).is_some() {
-                part.proxy.set(proxy::Fault::default());
+            if let Some((copied, _)) = part.older.take_if(|(_, at)| *at <= now) {
+                part.go_back();
+                self.lost.push((copied, SystemTime::now()));
+            }
+            if part.start_at.take_if(is_due).is_some() && part.process.is_none() {
+                part.process = Some(Process::spawn(part.command()));
+            }
+            if part.heal_at.take_if(is_due).is_some() {
+                part.heal();
+            }
+            if part.room_at.take_if(is_due).is_some() {
+                part.fill_disk(false);
             }
         }
+        self.lost.len() > lost
     }
 
     /// Everything that is wrong is over now.
     pub fn mend(&mut self) {
         let now = Instant::now();
-        self.nats_at = self.nats_at.map(|_| now);
+        for at in [&mut self.nats_at, &mut self.nats_continue_at] {
+            *at = at.map(|_| now);
+        }
         for part in &mut self.parts {
-            for at in [&mut part.start_at, &mut part.continue_at, &mut part.heal_at] {
+            let timers =
+                [&mut part.start_at, &mut part.continue_at, &mut part.heal_at, &mut part.room_at];
+            for at in timers {
                 *at = at.map(|_| now);
             }
+            part.older = None;
         }
         self.attend();
     }
@@ -113,46 +178,134 @@ impl Parts {
     /// Part 0 is the scheduler.
     pub fn inflict(&mut self, fault: Fault, on: usize, lasts: Duration) {
         let until = Instant::now() + lasts;
-        if let Fault::KillNats = fault {
-            if self.nats_at.is_none() {
+        let nats_until = until.min(Instant::now() + NATS_LASTS);
+        match fault {
+            Fault::KillNats | Fault::StopNats
+                if self.nats_at.is_some() || self.nats_continue_at.is_some() => {}
+            Fault::KillNats => {
                 self.nats.kill();
-                self.nats_at = Some(until.min(Instant::now() + Duration::from_secs(3)));
+                self.nats_at = Some(nats_until);
             }
-            return;
+            Fault::StopNats => {
+                self.nats.signal(Signal::SIGSTOP);
+                self.nats_continue_at = Some(until);
+            }
+            fault => self.parts[on].suffer(fault, until),
         }
-        let part = &mut self.parts[on];
-        let Some(process) = &part.process else { return };
+    }
+
+    /// When nothing runs any more: the stores whose contents are not what was once written.
+    pub fn end(self) -> anyhow::Result<Vec<PathBuf>> {
+        let stores: Vec<PathBuf> = self.parts.iter().map(Part::store).collect();
+        drop(self);
+        let mut broken = Vec::new();
+        for store in stores.into_iter().filter(|store| store.exists()) {
+            if !redb::Database::open(&store)?.check_integrity()? {
+                broken.push(store);
+            }
+        }
+        Ok(broken)
+    }
+}
+
+impl Part {
+    fn command(&self) -> Command {
+        let mut command = match &self.wire {
+            Some(wire) => wire.command(&bistro()),
+            None => Command::new(bistro()),
+        };
+        command.args(&self.args).env("BISTRO_NATS_URL", self.proxy.url());
+        without_xfsz(&command)
+    }
+
+    fn store(&self) -> PathBuf {
+        let is_scheduler = self.args[0] == "scheduler";
+        self.data.join(if is_scheduler { "scheduler.redb" } else { "ledger.redb" })
+    }
+
+    fn suffer(&mut self, fault: Fault, until: Instant) {
+        let Some(process) = &self.process else { return };
         match fault {
             Fault::Kill | Fault::KillWithGuard => {
-                let guards = match fault {
-                    Fault::KillWithGuard => children_of(process.pid(), "guard"),
-                    _ => Vec::new(),
+                let with_guard = matches!(fault, Fault::KillWithGuard);
+                let guards = match with_guard {
+                    true => children_of(process.pid(), "guard"),
+                    false => Vec::new(),
                 };
                 guards.into_iter().for_each(kill);
-                part.process.take().into_iter().for_each(Process::kill);
-                part.continue_at = None;
                 // Without its guard, tasks are ended by whoever starts the worker again: soon.
                 let soon = Instant::now() + Duration::from_secs(1);
-                part.start_at = Some(match fault {
-                    Fault::KillWithGuard => until.min(soon),
-                    _ => until,
-                });
+                self.kill(if with_guard { until.min(soon) } else { until });
             }
+            // Its successor would inherit a disk that is full for good.
+            Fault::KillGuard if self.room_at.is_some() => {}
             Fault::KillGuard => children_of(process.pid(), "guard").into_iter().for_each(kill),
             Fault::Stop => {
                 process.signal(Signal::SIGSTOP);
-                part.continue_at = Some(until);
+                self.continue_at = Some(until);
             }
             Fault::Cut { out, into } => {
-                part.proxy.set(proxy::Fault { out_cut: out, in_cut: into, ..Default::default() });
-                part.heal_at = Some(until);
+                self.proxy.set(proxy::Fault { out_cut: out, in_cut: into, ..Default::default() });
+                self.heal_at = Some(until);
             }
-            Fault::Delay => {
-                part.proxy.set(proxy::Fault { delay: lasts / 8, ..Default::default() });
-                part.heal_at = Some(until);
+            Fault::Delay { out, into } => {
+                let delay = (until - Instant::now()) / 8;
+                let of = |direction| if direction { delay } else { Duration::ZERO };
+                let (out_delay, in_delay) = (of(out), of(into));
+                self.proxy.set(proxy::Fault { out_delay, in_delay, ..Default::default() });
+                self.heal_at = Some(until);
             }
-            Fault::KillNats => unreachable!("that was looked at before"),
+            Fault::Unplug => {
+                if let Some(wire) = &self.wire {
+                    wire.plug(false);
+                    self.heal_at = Some(until);
+                }
+            }
+            Fault::DiskFull => {
+                self.fill_disk(true);
+                self.room_at = Some(until);
+            }
+            Fault::LoseWrites => self.remember(until),
+            Fault::KillNats | Fault::StopNats => unreachable!("they are no part's"),
         }
+    }
+
+    fn kill(&mut self, start_at: Instant) {
+        self.process.take().into_iter().for_each(Process::kill);
+        (self.continue_at, self.room_at, self.older) = (None, None, None);
+        self.start_at = Some(start_at);
+    }
+
+    fn heal(&self) {
+        self.proxy.set(proxy::Fault::default());
+        self.wire.iter().for_each(|wire| wire.plug(true));
+    }
+
+    fn fill_disk(&self, full: bool) {
+        self.process.iter().for_each(|process| set_disk_full(process.pid(), full));
+    }
+
+    /// Copies the store as a crash would leave it now. Nothing else must be wrong, or what it wrote
+    /// long ago might not be in it.
+    fn remember(&mut self, until: Instant) {
+        let is_well = self.continue_at.is_none() && self.room_at.is_none() && self.older.is_none();
+        if let Some(process) = self.process.as_ref().filter(|_| is_well) {
+            // Clocks of file systems are coarse.
+            let before = SystemTime::now() - Duration::from_secs(1);
+            process.signal(Signal::SIGSTOP);
+            let copied = std::fs::copy(self.store(), self.older_store()).is_ok();
+            process.signal(Signal::SIGCONT);
+            self.older = copied.then_some((before, until));
+        }
+    }
+
+    fn older_store(&self) -> PathBuf {
+        self.data.join("older.redb")
+    }
+
+    fn go_back(&mut self) {
+        self.kill(Instant::now());
+        std::fs::rename(self.older_store(), self.store()).expect("a file can be renamed");
     }
 }
 

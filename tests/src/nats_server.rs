@@ -2,6 +2,7 @@
 //!
 //! A missing binary fails the test and says how to get one; it never skips quietly.
 
+use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -42,12 +43,6 @@ impl NatsServer {
         self.wait_for_port();
     }
 
-    /// Stops or continues it, like any process.
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = nix::unistd::Pid::from_raw(self.process.id() as i32);
-        nix::sys::signal::kill(pid, signal).expect("the server runs");
-    }
-
     /// Copies what JetStream has on the disk. Only while the server is down.
     pub fn save(&self) -> tempfile::TempDir {
         let copy = tempfile::tempdir().expect("a temporary directory can be made");
@@ -73,10 +68,15 @@ impl NatsServer {
 
     /// Ends the server at once, as a crash would.
     pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        let _ = self.process.wait();
+    }
+
+    /// Stops or continues it, like any process.
+    pub fn signal(&self, signal: Signal) {
         let pid = nix::unistd::Pid::from_raw(self.process.id() as i32);
         // It may have died by itself: then there is nothing left to do.
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-        let _ = self.process.wait();
+        let _ = nix::sys::signal::kill(pid, signal);
     }
 
     /// The server writes its real port to a file once it listens.

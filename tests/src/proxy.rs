@@ -1,7 +1,7 @@
 //! A TCP proxy before NATS: it counts, and can hold back what goes in either direction, or all of it
 //! a while, or hang up.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,9 +16,22 @@ pub struct Fault {
     /// Nothing reaches the server, or nothing comes from it. What was sent waits.
     pub out_cut: bool,
     pub in_cut: bool,
-    pub delay: Duration,
+    /// How long it is held back, in either direction.
+    pub out_delay: Duration,
+    pub in_delay: Duration,
     /// As if there were no server: connections are closed, and new ones, too.
     pub down: bool,
+}
+
+impl Fault {
+    /// What is sent to the server: is it cut off, and how long does it take?
+    fn out(&self) -> (bool, Duration) {
+        (self.out_cut, self.out_delay)
+    }
+
+    fn into(&self) -> (bool, Duration) {
+        (self.in_cut, self.in_delay)
+    }
 }
 
 pub struct Proxy {
@@ -30,7 +43,12 @@ pub struct Proxy {
 
 impl Proxy {
     pub async fn start(server: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), server).await
+    }
+
+    /// The same on an address of this host.
+    pub async fn start_on(address: IpAddr, server: String) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let fault = Arc::new(watch::Sender::new(Fault::default()));
         let received = Arc::new(AtomicU64::new(0));
@@ -74,8 +92,8 @@ async fn join(
     let (server_in, server_out) = server.into_split();
     let sent = AtomicU64::new(0);
     tokio::select! {
-        () = pass(client_in, server_out, fault.subscribe(), |fault| fault.out_cut, &sent) => {}
-        () = pass(server_in, client_out, fault.subscribe(), |fault| fault.in_cut, &received) => {}
+        () = pass(client_in, server_out, fault.subscribe(), Fault::out, &sent) => {}
+        () = pass(server_in, client_out, fault.subscribe(), Fault::into, &received) => {}
         _ = hung_up.wait_for(|fault| fault.down) => {}
     }
 }
@@ -84,16 +102,16 @@ async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut fault: watch::Receiver<Fault>,
-    is_cut: fn(&Fault) -> bool,
+    of: fn(&Fault) -> (bool, Duration),
     passed: &AtomicU64,
 ) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
         passed.fetch_add(count as u64, Ordering::Relaxed);
-        let delay = fault.borrow().delay;
+        let (_, delay) = of(&fault.borrow());
         tokio::time::sleep(delay).await;
-        if fault.wait_for(|fault| !is_cut(fault)).await.is_err()
+        if fault.wait_for(|fault| !of(fault).0).await.is_err()
             || to.write_all(&buffer[..count]).await.is_err()
         {
             return;
