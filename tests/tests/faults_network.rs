@@ -5,6 +5,7 @@ use futures_util::StreamExt;
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bistro_common::ids::{AttemptId, WorkerName};
 use bistro_common::lease::LeaseTerms;
@@ -17,8 +18,13 @@ use bistro_tests::proxy::{Fault, Proxy};
 use bistro_tests::waiting::{Log, all_done_once, waiting_cell};
 use bistro_tests::{Cell, Process, is_running, wait_until};
 
-const CUT: Fault =
-    Fault { out_cut: true, in_cut: true, delay: std::time::Duration::ZERO, down: false };
+const CUT: Fault = Fault {
+    out_cut: true,
+    in_cut: true,
+    out_delay: Duration::ZERO,
+    in_delay: Duration::ZERO,
+    down: false,
+};
 
 /// A worker behind a proxy.
 async fn behind_proxy(cell: &Cell, name: &str, script: &str) -> (Process, Proxy) {
@@ -177,6 +183,14 @@ async fn g1_g3_messages_that_come_twice_change_nothing() {
     assert_eq!(ends.load(Ordering::Relaxed), 50, "each result was applied once");
 }
 
+/// The scheduler may just be about to make it.
+async fn delete_stream(context: &jetstream::Context, name: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = context.delete_stream(name).await {
+        assert!(Instant::now() < deadline, "there is no stream {name}: {error}");
+    }
+}
+
 async fn has_stream(context: &jetstream::Context, name: &str) -> bool {
     context.get_stream(name).await.is_ok()
 }
@@ -189,7 +203,7 @@ async fn streams_that_are_deleted_are_made_again_and_no_result_is_lost() {
     wait_until("three starts", || log.starts().len() == 3).await;
     let context = jetstream::new(cell.connect("operator").await.client().clone());
     for stream in [cell.name().done_stream(), cell.name().events_stream()] {
-        context.delete_stream(&stream).await.expect("there is one");
+        delete_stream(&context, &stream).await;
     }
     all_done_once(&cell, &log).await;
     assert_eq!(log.starts().len(), 4, "each task was started once");
@@ -204,12 +218,12 @@ async fn an_event_stream_that_is_deleted_is_made_again_by_the_next_events() {
     let _worker = cell.spawn_worker("w1", &log.0);
     wait_until("three starts", || log.starts().len() == 3).await;
     let context = jetstream::new(cell.connect("operator").await.client().clone());
-    context.delete_stream(cell.name().events_stream()).await.expect("there is one");
+    delete_stream(&context, &cell.name().events_stream()).await;
     all_done_once(&cell, &log).await;
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !has_stream(&context, &cell.name().events_stream()).await {
-        assert!(std::time::Instant::now() < deadline, "it is not made again");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(Instant::now() < deadline, "it is not made again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -257,7 +271,7 @@ async fn what_cannot_be_read_is_refused_and_harms_nobody() {
     wait_until("three starts", || log.starts().len() == 3).await;
     let bus = cell.connect("stranger").await;
     let ask = async |subject: String, text: String| {
-        let answer = bus.request(subject, text.into_bytes(), std::time::Duration::from_secs(10));
+        let answer = bus.request(subject, text.into_bytes(), Duration::from_secs(10));
         answer.await.expect("it is answered")
     };
     let (name, worker) = (cell.name(), WorkerName::new("w1").expect("a valid name"));
