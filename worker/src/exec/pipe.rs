@@ -21,10 +21,12 @@ impl Pipe {
         Ok((Self::Unwatched(reader.into()), writer.into()))
     }
 
+    /// Of one that is watched, or closed, nothing changes.
     pub fn watch(&mut self) -> std::io::Result<()> {
-        if let Self::Unwatched(reader) = std::mem::replace(self, Self::Closed) {
-            *self = Self::Watched(pipe::Receiver::from_owned_fd(reader)?);
-        }
+        *self = match std::mem::replace(self, Self::Closed) {
+            Self::Unwatched(reader) => Self::Watched(pipe::Receiver::from_owned_fd(reader)?),
+            as_it_was => as_it_was,
+        };
         Ok(())
     }
 
@@ -62,5 +64,28 @@ impl Pipe {
                 false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[tokio::test]
+    async fn a_pipe_that_is_watched_twice_keeps_what_is_in_it() {
+        let (mut pipe, writer) = Pipe::new().unwrap();
+        assert!(!pipe.read(|_| panic!("there is nothing in it")) && pipe.is_open());
+        std::io::PipeWriter::from(writer).write_all(b"done").unwrap();
+        pipe.watch().unwrap();
+        pipe.watch().unwrap();
+        let mut all = Vec::new();
+        while pipe.is_open() {
+            pipe.readable().await;
+            pipe.read(|bytes| all.extend_from_slice(bytes));
+        }
+        assert_eq!(all, b"done");
+        pipe.watch().unwrap();
+        assert!(!pipe.is_open());
     }
 }
