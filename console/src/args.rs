@@ -311,6 +311,10 @@ pub struct WorkerHere {
     /// How long to keep task logs
     #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     pub log_days: u64,
+    /// How long tasks may go on after SIGTERM, before they are ended; a second SIGTERM ends them at
+    /// once
+    #[arg(long, value_name = "SEC", default_value_t = 0)]
+    pub finish_sec: u64,
     /// Variables of the worker's environment that tasks get, too; by itself they get HOME, LANG,
     /// LC_*, LOGNAME, PATH, SHELL, TMPDIR, TZ and USER
     #[arg(long, value_name = "NAME", value_delimiter = ',')]

@@ -231,13 +231,15 @@ async fn run_worker(url: Option<&str>, cell: Cell, args: WorkerHere) -> anyhow::
             bytes: args.log_mb.saturating_mul(1 << 20),
             age: Duration::from_secs(args.log_days.saturating_mul(86_400)),
         },
+        finish: Duration::from_secs(args.finish_sec),
     };
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(async move {
-        ended_by_signal().await;
-        // A worker that has ended by itself needs no signal.
-        let _ = stop.send(true);
-        std::future::pending::<()>().await;
+        loop {
+            ended_by_signal().await;
+            // A worker that has ended by itself needs no signal.
+            let _ = stop.send(true);
+        }
     });
     bistro_worker::run(options, bus, stopped).await?;
     Ok(ExitCode::SUCCESS)

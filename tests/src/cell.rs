@@ -123,6 +123,7 @@ impl Cell {
                 pass_env: vec!["BISTRO_TEST_PASSED".to_owned()],
             },
             log_budget: Budget { bytes: 1 << 30, age: Duration::from_secs(86_400) },
+            finish: Duration::ZERO,
         };
         let bus = self.connect(name).await;
         let (stop, stopped) = watch::channel(false);

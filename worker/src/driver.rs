@@ -54,6 +54,8 @@ pub struct Options {
     pub guard: GuardCommand,
     /// What task logs may take on the disk.
     pub log_budget: Budget,
+    /// How long tasks may go on when the worker is to end, before they are ended.
+    pub finish: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +110,8 @@ struct Driver {
     look_for_room: Option<Instant>,
 }
 
-/// Runs a worker until `stop` says true; then it ends its tasks and says goodbye.
+/// Runs a worker until `stop` says something; then its tasks may finish or are ended, and it says
+/// goodbye. If `stop` says something again, they are ended at once.
 pub async fn run(
     options: Options,
     bus: Bus,
@@ -177,10 +180,11 @@ pub async fn run(
         held_back: Vec::new(),
         look_for_room: None,
     };
-    let mut stop_by: Option<Instant> = None;
+    // When tasks may not finish any more, and when it ends in any case.
+    let (mut finish_by, mut stop_by): (Option<Instant>, Option<Instant>) = (None, None);
     loop {
         let wake = driver.core.next_wake().map(|at| driver.clock.instant(at).into());
-        let timers = [wake, Some(driver.heartbeat_at), driver.look_for_room, stop_by];
+        let timers = [wake, Some(driver.heartbeat_at), driver.look_for_room, finish_by, stop_by];
         let next = timers.into_iter().flatten().min();
         let tick = tokio::time::sleep_until(next.unwrap_or(driver.heartbeat_at));
         let (mut group, mut heard) = (Vec::new(), Vec::new());
@@ -191,13 +195,24 @@ pub async fn run(
             Some(_) = beacons.next() => driver.heartbeat_at = Instant::now(),
             Ok(()) = connections.changed() => driver.heartbeat_at = Instant::now(),
             Ok(()) = stop.changed(), if stop_by.is_none() => {
-                driver.stopping.store(true, Ordering::Relaxed);
-                stop_by = Some(Instant::now() + STOP_TIMEOUT);
-                group.push(Input::Stop);
+                match finish_by {
+                    None if !driver.options.finish.is_zero() => {
+                        finish_by = Some(Instant::now() + driver.options.finish);
+                        group.push(Input::Retire);
+                    }
+                    // Asked once more: at once.
+                    _ => finish_by = Some(Instant::now()),
+                }
             }
             () = tick => group.push(Input::Tick),
         }
         heard.into_iter().for_each(|news| driver.on_news(news, &mut group));
+        let over = |by: Instant| driver.core.running() == 0 || Instant::now() >= by;
+        if finish_by.take_if(|by| over(*by)).is_some() {
+            driver.stopping.store(true, Ordering::Relaxed);
+            stop_by = Some(Instant::now() + STOP_TIMEOUT);
+            group.push(Input::Stop);
+        }
         driver.step(group).await?;
         // Without NATS, results that are on the disk can only be handed over by a successor.
         let alone =

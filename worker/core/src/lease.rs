@@ -5,7 +5,7 @@ use bistro_common::ids::{CellId, Epoch, SchedulerId};
 use bistro_common::protocol::heartbeat::{HeartbeatAnswer, RefusedReason, Reign};
 use bistro_common::protocol::task::{Kill, KillMethod};
 
-use crate::{Effect, LedgerRecord, Master, WorkerCore};
+use crate::{Effect, LedgerRecord, LedgerState, Master, WorkerCore};
 
 /// How far the end of the lease has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,13 +168,22 @@ impl WorkerCore {
         [lease, publish].into_iter().flatten().min()
     }
 
+    /// Tasks are ended as their jobs want it, and in the end in any case.
     pub(crate) fn on_stop(&mut self, out: &mut Vec<Effect>) {
         if self.stopping {
             return;
         }
         self.stopping = true;
-        let wait_ms = self.master.map_or(3_000, |master| master.terms.kill_grace_ms);
-        self.kill_all(Kill { method: KillMethod::TermWaitKill, wait_ms }, out);
+        let grace_ms = self.master.map_or(3_000, |master| master.terms.kill_grace_ms);
+        let kill_of = |kill: Kill| match kill.method {
+            KillMethod::Term => Kill { method: KillMethod::TermWaitKill, wait_ms: grace_ms },
+            KillMethod::Kill | KillMethod::TermWaitKill => kill,
+        };
+        let open = self.entries.iter().filter_map(|(&attempt, entry)| match entry.state {
+            LedgerState::Open { kill, .. } => Some(Effect::Kill { attempt, kill: kill_of(kill) }),
+            LedgerState::Finished { .. } => None,
+        });
+        out.extend(open);
         out.push(Effect::HeartbeatNow);
     }
 }

@@ -8,7 +8,7 @@ use bistro_common::protocol::VERSION;
 use bistro_common::protocol::assign::{
     Assign, AssignAnswer, AssignReply, AssignResult, Assignment, RejectedReason,
 };
-use bistro_common::protocol::task::{OpenAttempt, Outcome, TaskResult};
+use bistro_common::protocol::task::{Kill, OpenAttempt, Outcome, TaskResult};
 
 use crate::{Effect, OPEN_MAX, WorkerCore};
 
@@ -35,7 +35,8 @@ pub enum LedgerRecord {
 #[derive(Clone, Debug, PartialEq)]
 pub enum LedgerState {
     /// On disk as starting; a process may exist.
-    Open { attempt: OpenAttempt, killed: bool },
+    /// `kill`: how its job wants it to be ended.
+    Open { attempt: OpenAttempt, kill: Kill, killed: bool },
     /// Over. `published_ms`: when the stream took the result.
     Finished { result: TaskResult, published_ms: Option<Millis> },
 }
@@ -87,7 +88,7 @@ impl WorkerCore {
                 Some(reason) => AssignAnswer::Rejected { reason },
                 None => {
                     let open = open_attempt(&assignment, self.now);
-                    self.open(open.clone());
+                    self.open(open.clone(), assignment.spec.kill);
                     out.push(Effect::Persist(LedgerRecord::Starting { attempt: open }));
                     spawns.push(Effect::Spawn(assignment));
                     AssignAnswer::Accepted
@@ -109,7 +110,7 @@ impl WorkerCore {
             Some(RejectedReason::BelowFloor)
         } else if self.live.contains_key(&assignment.open.task) {
             Some(RejectedReason::TaskLive)
-        } else if self.draining || self.stopping || self.fenced || self.no_room {
+        } else if self.draining || self.retiring || self.stopping || self.fenced || self.no_room {
             Some(RejectedReason::Closed)
         } else if !lease_left {
             Some(RejectedReason::LeaseShort)
@@ -120,10 +121,10 @@ impl WorkerCore {
         }
     }
 
-    fn open(&mut self, attempt: OpenAttempt) {
+    fn open(&mut self, attempt: OpenAttempt, kill: Kill) {
         self.digest.add(attempt.attempt);
         self.live.insert(attempt.task.clone(), attempt.attempt);
-        let state = LedgerState::Open { attempt: attempt.clone(), killed: false };
+        let state = LedgerState::Open { attempt: attempt.clone(), kill, killed: false };
         self.entries.insert(attempt.attempt, Entry { state });
     }
 

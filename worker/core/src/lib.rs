@@ -56,6 +56,8 @@ pub enum Input {
         attempts: Vec<AttemptId>,
         stored: bool,
     },
+    /// Take no more work; what runs may finish.
+    Retire,
     /// End everything and say goodbye.
     Stop,
     Tick,
@@ -125,6 +127,7 @@ pub struct WorkerCore {
     /// With so many of them a heartbeat is sent at once.
     settle_at: usize,
     draining: bool,
+    retiring: bool,
     stopping: bool,
     /// The ledger cannot be written.
     no_room: bool,
@@ -167,6 +170,7 @@ impl WorkerCore {
             published: 0,
             settle_at: UNSETTLED_MAX,
             draining: false,
+            retiring: false,
             stopping: false,
             no_room: false,
             fenced: false,
@@ -186,6 +190,10 @@ impl WorkerCore {
             Input::Heartbeat { sent, answer } => self.on_heartbeat(sent, answer, out),
             Input::Ended { result } => self.on_ended(result, out),
             Input::Published { attempts, stored } => self.on_published(attempts, stored, out),
+            Input::Retire => {
+                self.retiring = true;
+                out.push(Effect::HeartbeatNow);
+            }
             Input::Stop => self.on_stop(out),
             Input::Tick => {}
         }
@@ -238,7 +246,8 @@ impl WorkerCore {
         if self.no_room && !self.stopping {
             return Some(ClosedReason::DiskFull);
         }
-        (self.draining || self.stopping).then_some(ClosedReason::Draining)
+        let draining = self.draining || self.retiring || self.stopping;
+        draining.then_some(ClosedReason::Draining)
     }
 }
 

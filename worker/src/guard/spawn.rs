@@ -214,6 +214,8 @@ unsafe fn become_or_return(becoming: &Becoming) {
     unsafe {
         // What was ignored stays so otherwise, and a Rust program ignores this one.
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        // A guard that is killed with its worker cannot end it any more.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         if libc::setpgid(0, 0) != 0 || libc::chdir(becoming.directory) != 0 {
             return;
         }

@@ -1,0 +1,109 @@
+//! How tasks and workers come to their end when nothing has gone wrong.
+
+use nix::sys::signal::Signal;
+
+use bistro_common::protocol::api::{ListRequest, Listing, TaskState, WorkerRow, verb};
+use bistro_common::protocol::heartbeat::Isolation;
+use bistro_tests::waiting::{CONFIG, Log, waiting_cell};
+use bistro_tests::{Cell, Process, is_running, wait_until};
+
+/// A worker that gives its tasks ten minutes to finish, and three tasks that it runs.
+async fn patient_worker(cell: &Cell, log: &Log) -> Process {
+    let mut command = cell.worker_command("w1", &log.0);
+    command.args(["--finish-sec", "600"]);
+    let worker = Process::spawn(command);
+    wait_until("three starts", || log.starts().len() == 3).await;
+    worker
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_to_end_lets_its_tasks_finish_and_takes_no_more() {
+    let (cell, log) = waiting_cell().await;
+    let _scheduler = cell.spawn_scheduler();
+    let worker = patient_worker(&cell, &log).await;
+    worker.signal(Signal::SIGTERM);
+    cell.wait_for_count(TaskState::Running, 3).await;
+    for (node, _) in log.starts() {
+        std::fs::write(format!("{}.go-{node}", log.0), "").expect("a file can be written");
+    }
+    cell.wait_for_count(TaskState::Done, 3).await;
+    wait_until("the worker to end", || !is_running(worker.pid())).await;
+    assert_eq!((log.starts().len(), log.ends()), (3, 3), "{:?}", log.lines());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_told_twice_ends_its_tasks_at_once() {
+    let (cell, log) = waiting_cell().await;
+    let _scheduler = cell.spawn_scheduler();
+    let worker = patient_worker(&cell, &log).await;
+    worker.signal(Signal::SIGTERM);
+    let draining = || async {
+        let rows: Listing<WorkerRow> =
+            cell.ask(verb::WORKERS, &ListRequest::default()).await.expect("the workers");
+        rows.items.iter().any(|row| row.closed.is_some())
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !draining().await {
+        assert!(std::time::Instant::now() < deadline, "it takes work still");
+    }
+    assert_eq!(log.running(), 3, "they may finish");
+    worker.signal(Signal::SIGTERM);
+    wait_until("the worker to end", || !is_running(worker.pid())).await;
+    assert_eq!((log.running(), log.ends()), (0, 0), "{:?}", log.lines());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_has_closed_everything_is_its_tasks_where_there_are_cgroups() {
+    let cell = Cell::new().await;
+    cell.write_config(CONFIG);
+    let log = Log(cell.script(
+        "task",
+        r#"env -i "$(command -v python3)" -c 'import os, sys, time
+os.setsid(); os.closerange(0, 4096)
+file = os.open(sys.argv[1] + ".log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+os.write(file, b"start %s %d\n" % (sys.argv[2].encode(), os.getpid())); os.close(file)
+time.sleep(600)' "$0" "$1" &
+        echo done > "$2""#,
+    ));
+    let _scheduler = cell.spawn_scheduler();
+    let _worker = cell.spawn_worker("w1", &log.0);
+    wait_until("three starts", || log.starts().len() >= 3).await;
+    let rows: Listing<WorkerRow> =
+        cell.ask(verb::WORKERS, &ListRequest::default()).await.expect("the workers");
+    let isolation = rows.items[0].capacity.isolation;
+    if isolation == Some(Isolation::ProcessGroup) {
+        // Nobody can know of it, and that is what is reported.
+        cell.wait_for_count(TaskState::Done, 4).await;
+        log.starts().iter().for_each(|&(_, pid)| kill(pid));
+        return;
+    }
+    let status = cell.wait_for_count(TaskState::Running, 3).await;
+    assert_eq!(status.counts.get(&TaskState::Done), None, "they have left something");
+    log.starts().iter().for_each(|&(_, pid)| kill(pid));
+    wait_until("the last start", || log.starts().len() == 4).await;
+    log.starts().iter().for_each(|&(_, pid)| kill(pid));
+    cell.wait_for_count(TaskState::Done, 4).await;
+}
+
+fn kill(pid: i32) {
+    // It may have ended.
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_does_not_say_for_whom_is_the_shells_and_a_program_that_is_not_there_is_said()
+{
+    let cell = Cell::new().await;
+    cell.write_config(CONFIG);
+    let script = cell.script("task", "");
+    std::fs::write(&script, "echo done > \"$2\"\n").expect("the script can be written");
+    let _scheduler = cell.spawn_scheduler();
+    let worker = cell.spawn_worker("w1", &script);
+    cell.wait_for_count(TaskState::Done, 4).await;
+    worker.kill();
+    cell.write_config(&CONFIG.replace("bistro_job->job", "bistro_job->other"));
+    let _worker = cell.spawn_worker("w1", "/is/not/there");
+    cell.wait_for_count(TaskState::Backoff, 4).await;
+    let tasks = cell.cli(&["tasks", "--filter", "job=other", "-o", "json"]).await.expect("tasks");
+    assert!(tasks.concat().contains("No such file or directory"), "{tasks:?}");
+}
