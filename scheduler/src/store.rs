@@ -22,7 +22,6 @@ mod read;
 
 use format::{FORMAT, decode, encode, key_of, row_of};
 use journal::Journal;
-use read::Reader;
 
 const STATE_FILE: &str = "scheduler.redb";
 const JOURNAL_FILE: &str = "journal.redb";
@@ -275,16 +274,9 @@ impl Store {
         Ok(reign)
     }
 
-    /// What was known when the store was opened: nothing has been appended since. Reads everything.
+    /// What was known when the store was opened: nothing has been appended since.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let transaction = self.state.begin_read()?;
-        let state = transaction.open_table(STATE)?;
-        let mut reader = Reader::default();
-        for row in state.iter()? {
-            let (key, value) = row?;
-            reader.read(key.value(), value.value())?;
-        }
-        Ok(reader.finish())
+        read::snapshot(&self.state)
     }
 }
 
@@ -348,6 +340,29 @@ mod tests {
         drop(store);
         let opened = Store::open(directory.path()).unwrap();
         assert_eq!(finished(&opened.store.snapshot().unwrap()), records);
+    }
+
+    #[test]
+    fn all_is_read_whatever_jobs_are_called() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path()).unwrap().store;
+        let jobs = ["", "a", "ab", "b", "0123456789", "é", "\u{d7ff}", "a\u{10ffff}", "\u{10ffff}"];
+        let nodes = ["", "1", "n", "\u{10ffff}"];
+        let names = jobs.iter().flat_map(|&job| nodes.map(|node| TaskName::new(job, node)));
+        let phase = Phase::Done;
+        let record = TaskRecord { phase, ..TaskRecord::default() };
+        let mut all: Vec<Record> =
+            names.map(|task| Record::Task { task, record: record.clone() }).collect();
+        store.append(all.iter()).unwrap();
+        let fenced = [Incarnation::generate()];
+        store.append([Record::Fenced { incarnation: fenced[0] }].iter()).unwrap();
+        store.append([Record::DeletedVersion { version_id: 7 }].iter()).unwrap();
+        drop(store);
+        let snapshot = Store::open(directory.path()).unwrap().store.snapshot().unwrap();
+        let mut found = finished(&snapshot);
+        [&mut all, &mut found].into_iter().for_each(|all| all.sort_by_key(key_of));
+        assert_eq!(found, all);
+        assert_eq!((snapshot.fenced, snapshot.deleted_version), (fenced.to_vec(), 7));
     }
 
     #[test]

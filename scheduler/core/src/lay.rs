@@ -21,26 +21,25 @@ struct Found {
     nodes: Vec<u32>,
 }
 
-impl Found {
-    /// Nodes are found by the hashes of their names, which lie anywhere; most jobs have rows of the
-    /// same nodes, and go along with one that has found them.
-    fn new(forest: &Forest, level: LevelIx, rows: Arc<Rows>, like: Option<&Self>) -> Self {
-        let like = like.filter(|like| rows.len() * FEWER >= like.rows.len());
-        let mut known = like.into_iter().flat_map(|like| like.rows.iter().zip(&like.nodes));
-        let mut next = known.next();
-        let find = |name: &str| {
-            while let Some(((known_name, _), node)) = next
-                && known_name <= name
-            {
-                next = known.next();
-                if known_name == name {
-                    return *node;
-                }
+/// Finds the nodes of rows, in their order. By the hashes of their names that takes memory from
+/// anywhere; most jobs have rows of the same nodes, and go along with one that has found them.
+fn finder<'f>(
+    forest: &'f Forest,
+    level: LevelIx,
+    like: Option<&'f Found>,
+) -> impl FnMut(&str) -> u32 {
+    let mut known = like.into_iter().flat_map(|like| like.rows.iter().zip(&like.nodes));
+    let mut next = known.next();
+    move |name| {
+        while let Some(((known_name, _), node)) = next
+            && known_name <= name
+        {
+            next = known.next();
+            if known_name == name {
+                return *node;
             }
-            forest.find(level, name).map_or(NOWHERE, |node| node.0)
-        };
-        let nodes = rows.iter().map(|(name, _)| name).map(find).collect();
-        Self { rows, nodes }
+        }
+        forest.find(level, name).map_or(NOWHERE, |node| node.0)
     }
 }
 
@@ -53,12 +52,13 @@ impl Plan {
         let mut largest: FxHashMap<LevelIx, Found> = FxHashMap::default();
         for (job, rows) in finished {
             let level = self.jobs[job.index()].level();
-            let found = Found::new(&self.forest, level, rows, largest.get(&level));
-            self.lay_job(job, &found);
-            let nodes = self.forest.level(level);
-            self.places.insert(job, Places::new(found.rows.clone(), &found.nodes, nodes));
-            if largest.get(&level).is_none_or(|of| of.rows.len() < found.rows.len()) {
-                largest.insert(level, found);
+            let like = largest.get(&level);
+            let nodes = self.lay_job(job, &rows, like);
+            let is_largest = like.is_none_or(|like| like.rows.len() < rows.len());
+            let places = Places::new(rows.clone(), &nodes, self.forest.level(level));
+            self.places.insert(job, places);
+            if is_largest {
+                largest.insert(level, Found { rows, nodes });
             }
         }
         for job in (0..self.jobs.len()).map(|job| JobIx(job as u32)) {
@@ -70,16 +70,25 @@ impl Plan {
         }
     }
 
-    fn lay_job(&mut self, job: JobIx, found: &Found) {
-        for ((_, row), &node) in found.rows.iter().zip(&found.nodes) {
+    /// Returns the node of each row.
+    fn lay_job(&mut self, job: JobIx, rows: &Rows, like: Option<&Found>) -> Vec<u32> {
+        let (forest, level) = (self.forest.clone(), self.jobs[job.index()].level());
+        let like = like.filter(|like| rows.len() * FEWER >= like.rows.len());
+        let mut find = finder(&forest, level, like);
+        let mut lay = |(name, row): (&str, &[u8])| {
+            let node = find(name);
             if node != NOWHERE
                 && let Some(phase) = task_row::phase(row)
             {
                 let task = TaskIx { job, node: NodeIx(node) };
                 let cell = self.cell(task).with_phase(phase);
-                self.tasks.set_cell(&self.forest, task, cell);
+                self.tasks.set_cell(&forest, task, cell);
             }
-        }
+            node
+        };
+        let mut nodes = Vec::with_capacity(rows.len());
+        rows.iter().for_each(|row| nodes.push(lay(row)));
+        nodes
     }
 
     fn lay_gates(&mut self, job: JobIx) {

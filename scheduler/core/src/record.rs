@@ -119,6 +119,28 @@ impl Snapshot {
         }
         self.tasks.push((task, record));
     }
+
+    /// Adds what was read of other jobs, and of other things.
+    pub fn append(&mut self, other: Self) {
+        let Self {
+            tasks,
+            finished,
+            attempts,
+            workers,
+            fenced,
+            definitions,
+            deleted_version,
+            audits,
+        } = other;
+        self.tasks.extend(tasks);
+        self.finished.extend(finished);
+        self.attempts.extend(attempts);
+        self.workers.extend(workers);
+        self.fenced.extend(fenced);
+        self.definitions.extend(definitions);
+        self.deleted_version = self.deleted_version.max(deleted_version);
+        self.audits.extend(audits);
+    }
 }
 
 /// Records as a store keeps them: each replaces what was kept under its key.

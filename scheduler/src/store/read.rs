@@ -1,17 +1,83 @@
-//! Reading the whole store.
+//! Reading the whole store, part by part, on as many threads as there are cores.
 
+use redb::{Database, ReadOnlyTable, ReadableDatabase};
 use serde::Deserialize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use bistro_common::ids::TaskName;
 use bistro_core::{Record, Rows, Snapshot, TaskRecord, task_row};
 
-use super::StoreError;
 use super::format::{TASK, TASK_ROW, decode};
+use super::{STATE, StoreError};
+
+/// More threads than these would wait for each other.
+const THREADS_MAX: usize = 4;
+
+type State = ReadOnlyTable<&'static str, &'static [u8]>;
+
+pub fn snapshot(database: &Database) -> Result<Snapshot, StoreError> {
+    let state = || Ok::<_, StoreError>(database.begin_read()?.open_table(STATE)?);
+    let begins = begins(&state()?)?;
+    let next = AtomicUsize::new(0);
+    let read_some = || {
+        let (state, mut reader) = (state()?, Reader::default());
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            let Some(begin) = begins.get(part) else { break };
+            let rows = match begins.get(part + 1) {
+                Some(end) => state.range(begin.as_str()..end.as_str())?,
+                None => state.range(begin.as_str()..)?,
+            };
+            for row in rows {
+                let (key, value) = row?;
+                reader.read(key.value(), value.value())?;
+            }
+        }
+        Ok::<_, StoreError>(reader.finish())
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let mut snapshot = Snapshot::default();
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..threads).map(|_| scope.spawn(read_some)).collect();
+        for reader in readers {
+            snapshot.append(reader.join().expect("a reader does not panic")?);
+        }
+        Ok(snapshot)
+    })
+}
+
+/// Where the parts begin: what is before the tasks, those of each job, and what is behind them.
+fn begins(state: &State) -> Result<Vec<String>, StoreError> {
+    let mut begins = vec![String::new(), TASK.to_string()];
+    let mut begin = TASK.to_string();
+    loop {
+        let Some(row) = state.range(begin.as_str()..)?.next() else { break };
+        let (key, _) = row?;
+        let Some(name) = key.value().strip_prefix(TASK).map(str::to_owned) else { break };
+        let (prefix, _) = job_of(&name).ok_or_else(|| no_row(&name))?;
+        begin = behind(&format!("{TASK}{prefix}"));
+        begins.push(begin.clone());
+    }
+    Ok(begins)
+}
+
+/// The least text that is greater than all that begin so.
+fn behind(prefix: &str) -> String {
+    let mut prefix = prefix.to_owned();
+    while let Some(last) = prefix.pop() {
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            prefix.push(next);
+            break;
+        }
+    }
+    prefix
+}
 
 /// Makes a snapshot of rows as they lie in the store: those of tasks job by job.
 #[derive(Default)]
-pub struct Reader {
+struct Reader {
     snapshot: Snapshot,
     /// The job of the last task, as keys begin that have it, and what is finished of it.
     prefix: String,
@@ -20,7 +86,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn read(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+    fn read(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
         if let Some(name) = key.strip_prefix(TASK) {
             return self.read_task(name, value);
         }
@@ -42,9 +108,8 @@ impl Reader {
 
     /// A task whose key goes on with `name`.
     fn read_task(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        let no_row = || StoreError::TaskRow { key: name.to_owned() };
         if self.prefix.is_empty() || !name.starts_with(&self.prefix) {
-            let (prefix, job) = job_of(name).ok_or_else(no_row)?;
+            let (prefix, job) = job_of(name).ok_or_else(|| no_row(name))?;
             self.end_job();
             (self.prefix, self.job) = (prefix.to_owned(), job.into());
         }
@@ -57,10 +122,10 @@ impl Reader {
                 &encoded
             }
         };
-        let phase = task_row::check(row).ok_or_else(no_row)?;
+        let phase = task_row::check(row).ok_or_else(|| no_row(name))?;
         if !(phase.is_over() && self.rows.push(node, row)) {
             let task = TaskName { job: self.job.clone(), node: node.into() };
-            self.snapshot.tasks.push((task, task_row::decode(row).ok_or_else(no_row)?));
+            self.snapshot.tasks.push((task, task_row::decode(row).ok_or_else(|| no_row(name))?));
         }
         Ok(())
     }
@@ -73,10 +138,14 @@ impl Reader {
         }
     }
 
-    pub fn finish(mut self) -> Snapshot {
+    fn finish(mut self) -> Snapshot {
         self.end_job();
         self.snapshot
     }
+}
+
+fn no_row(name: &str) -> StoreError {
+    StoreError::TaskRow { key: name.to_owned() }
 }
 
 /// What a [`Record::Task`] holds, as it was kept before there were other rows.
