@@ -59,9 +59,10 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .init();
     let mut builder = match args.command {
-        Command::Up(_) | Command::Scheduler(_) => tokio::runtime::Builder::new_multi_thread(),
-        // Who asks or watches has one thing to do at a time. A worker has many that are small: on
-        // threads of their own they would wake each other up more than they work.
+        Command::Up(_) | Command::Scheduler(_) | Command::Worker(_) => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
+        // Who asks or watches has one thing to do at a time.
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = match builder.enable_all().build() {
