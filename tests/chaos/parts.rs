@@ -196,10 +196,10 @@ impl Parts {
 
     /// When nothing runs any more: the stores whose contents are not what was once written.
     pub fn end(self) -> anyhow::Result<Vec<PathBuf>> {
-        let stores: Vec<PathBuf> = self.parts.iter().map(Part::store).collect();
+        let directories: Vec<PathBuf> = self.parts.iter().map(|part| part.data.clone()).collect();
         drop(self);
         let mut broken = Vec::new();
-        for store in stores.into_iter().filter(|store| store.exists()) {
+        for store in directories.iter().flat_map(|directory| stores(directory)) {
             if !redb::Database::open(&store)?.check_integrity()? {
                 broken.push(store);
             }
@@ -216,11 +216,6 @@ impl Part {
         };
         command.args(&self.args).env("BISTRO_NATS_URL", self.proxy.url());
         without_xfsz(&command)
-    }
-
-    fn store(&self) -> PathBuf {
-        let is_scheduler = self.args[0] == "scheduler";
-        self.data.join(if is_scheduler { "scheduler.redb" } else { "ledger.redb" })
     }
 
     fn suffer(&mut self, fault: Fault, until: Instant) {
@@ -293,19 +288,37 @@ impl Part {
             // Clocks of file systems are coarse.
             let before = SystemTime::now() - Duration::from_secs(1);
             process.signal(Signal::SIGSTOP);
-            let copied = std::fs::copy(self.store(), self.older_store()).is_ok();
+            copy_stores(&self.data, &self.copies());
             process.signal(Signal::SIGCONT);
-            self.older = copied.then_some((before, until));
+            self.older = Some((before, until));
         }
     }
 
-    fn older_store(&self) -> PathBuf {
-        self.data.join("older.redb")
+    fn copies(&self) -> PathBuf {
+        self.data.join("older")
     }
 
     fn go_back(&mut self) {
         self.kill(Instant::now());
-        std::fs::rename(self.older_store(), self.store()).expect("a file can be renamed");
+        copy_stores(&self.copies(), &self.data);
+    }
+}
+
+/// The files of the databases there.
+fn stores(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path());
+    files.filter(|path| path.extension().is_some_and(|name| name == "redb")).collect()
+}
+
+/// All of them, and nothing else is left there: they belong together.
+fn copy_stores(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory can be made");
+    let remove = |store: PathBuf| std::fs::remove_file(store).expect("a file can be removed");
+    stores(to).into_iter().for_each(remove);
+    for store in stores(from) {
+        let name = store.file_name().expect("it has an extension");
+        std::fs::copy(&store, to.join(name)).expect("a file can be copied");
     }
 }
 

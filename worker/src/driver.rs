@@ -23,6 +23,7 @@ use bistro_common::protocol::{VERSION, decode, encode};
 use bistro_common::subject::Cell;
 use bistro_worker_core::{Effect, Input, LedgerRecord, WorkerCore, lost, records};
 
+use crate::capacity::Machine;
 use crate::exec::Surroundings;
 use crate::guard::{Guard, GuardCommand, GuardError};
 use crate::ledger::{Ledger, LedgerError};
@@ -93,6 +94,7 @@ struct Driver {
     ledger: Ledger,
     here: Surroundings,
     boot: String,
+    machine: Machine,
     started: u64,
     news: mpsc::Sender<News>,
     /// Heartbeats that have not been answered yet.
@@ -135,6 +137,9 @@ pub async fn run(
         opened.cell,
         unsettled,
     );
+    let data_dir = options.data_dir.clone();
+    let looked_at = tokio::task::spawn_blocking(move || Machine::look(&data_dir)).await;
+    let machine = looked_at.unwrap_or_default();
     let guard = Guard::start(options.guard.clone(), opened.id)?;
     raise_descriptor_limit();
     let logs = Logs::open(options.data_dir.join("logs"), options.log_budget)?;
@@ -168,6 +173,7 @@ pub async fn run(
         core,
         ledger: opened.ledger,
         boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
+        machine,
         started: clock.now(),
         news,
         asking: 0,

@@ -21,6 +21,7 @@ pub enum PhysicalKind {
     RamMb,
     CpuCore,
     GpuCard,
+    DiskMb,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -77,13 +78,14 @@ impl Physical {
 }
 
 impl PhysicalKind {
-    const NAMES: [&str; 3] = ["ram_mb", "cpu_core", "gpu_card"];
+    pub(super) const NAMES: [&str; 4] = ["ram_mb", "cpu_core", "gpu_card", "disk_mb"];
 
     fn named(name: &str) -> Option<Self> {
         match name {
             "ram_mb" => Some(Self::RamMb),
             "cpu_core" => Some(Self::CpuCore),
             "gpu_card" => Some(Self::GpuCard),
+            "disk_mb" => Some(Self::DiskMb),
             _ => None,
         }
     }
@@ -92,7 +94,7 @@ impl PhysicalKind {
         match self {
             Self::RamMb => &[("none", Enforcement::None), ("hard", Enforcement::Hard)],
             Self::CpuCore => &[("none", Enforcement::None), ("soft", Enforcement::Soft)],
-            Self::GpuCard => &[("none", Enforcement::None)],
+            Self::GpuCard | Self::DiskMb => &[("none", Enforcement::None)],
         }
     }
 }
@@ -227,6 +229,7 @@ impl Settings {
             PhysicalKind::RamMb => capacity.ram_mb as f64,
             PhysicalKind::CpuCore => f64::from(capacity.cpu_cores),
             PhysicalKind::GpuCard => capacity.gpus.len() as f64,
+            PhysicalKind::DiskMb => capacity.disk_mb as f64,
         })
     }
 

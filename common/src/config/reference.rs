@@ -104,7 +104,7 @@ pub const KEYS: &[Key] = &[
         "physical_resources",
         "object",
         "none",
-        "By `ram_mb`, `cpu_core` or `gpu_card`: which slots of a worker come from what it measures.",
+        "By `ram_mb`, `cpu_core`, `gpu_card` or `disk_mb` (free in its data directory when it started): which slots of a worker come from what it measures.",
     ),
     key(
         SETTINGS,

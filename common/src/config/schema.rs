@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::physical::PhysicalKind;
 use super::reference::{self as r, KEYS, Key};
 
 /// The document, for `bistro schema`.
@@ -58,7 +59,7 @@ fn value_of(key: &Key) -> Value {
         (r::SETTINGS, "resources") => by_name(by_name(object(r::RESOURCE))),
         (r::SETTINGS, "worker_resources_override") => by_name(by_name(int())),
         (r::SETTINGS, "physical_resources") => {
-            let kinds = ["ram_mb", "cpu_core", "gpu_card"].map(|kind| (kind, object(r::PHYSICAL)));
+            let kinds = PhysicalKind::NAMES.map(|kind| (kind, object(r::PHYSICAL)));
             let kinds = kinds.into_iter().map(|(kind, of)| (kind.to_owned(), of));
             let kinds: Map<String, Value> = kinds.collect();
             json!({"type": "object", "properties": kinds, "additionalProperties": false})

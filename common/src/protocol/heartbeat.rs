@@ -98,11 +98,18 @@ pub struct Capacity {
     /// The models of its GPUs, one entry per card.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<String>,
+    /// Free on the disk of its data directory when it started. 0: unknown.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub disk_mb: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
     /// Nothing: `enforcement` of physical resources has no effect there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<Limited>,
+}
+
+fn is_zero(amount: &u64) -> bool {
+    *amount == 0
 }
 
 /// The attempts a worker holds, in a few bytes: equal sets have equal digests.

@@ -112,6 +112,8 @@ pub struct WorkerGroup {
     pub ram_mb: u64,
     #[serde(default)]
     pub gpus: Vec<String>,
+    #[serde(default)]
+    pub disk_mb: u64,
 }
 
 fn one() -> u32 {
@@ -124,13 +126,13 @@ fn worker() -> String {
 
 impl WorkerGroup {
     pub fn alike(count: u32) -> Self {
-        let (cpu_cores, ram_mb) = (0, 0);
-        Self { count, host: None, name: worker(), cpu_cores, ram_mb, gpus: Vec::new() }
+        let (cpu_cores, ram_mb, disk_mb) = (0, 0, 0);
+        Self { count, host: None, name: worker(), cpu_cores, ram_mb, gpus: Vec::new(), disk_mb }
     }
 
     pub fn capacity(&self) -> Capacity {
-        let (cpu_cores, ram_mb) = (self.cpu_cores, self.ram_mb);
-        Capacity { cpu_cores, ram_mb, gpus: self.gpus.clone(), ..Capacity::default() }
+        let Self { cpu_cores, ram_mb, disk_mb, .. } = *self;
+        Capacity { cpu_cores, ram_mb, gpus: self.gpus.clone(), disk_mb, ..Capacity::default() }
     }
 }
 

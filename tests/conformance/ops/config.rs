@@ -202,8 +202,7 @@ pub fn worker_capacity(given: &Value) -> Answer {
         cpu_cores: worker["cpu_cores"].as_u64().unwrap_or(0) as u32,
         ram_mb: worker["memory_mb"].as_u64().unwrap_or(0),
         gpus: field(worker, "gpus").unwrap_or_default(),
-        isolation: None,
-        limits: Vec::new(),
+        ..Capacity::default()
     };
     let text = |key: &str| worker[key].as_str().unwrap_or_default().to_owned();
     let (host, shard) = (text("hostname"), text("shard"));

@@ -13,7 +13,7 @@ use bistro_common::protocol::{MESSAGE_BYTES_MAX, VERSION, encode};
 use bistro_worker_core::{Effect, Facts, Input};
 
 use super::{Driver, News, WorkerError};
-use crate::{bus, capacity, exec};
+use crate::{bus, exec};
 
 /// Orders to end one attempt; more than these change nothing.
 const KILLS_MAX: usize = 16;
@@ -100,7 +100,7 @@ impl Driver {
     fn capacity(&self) -> Capacity {
         let hold = self.here.guard.hold();
         let (isolation, limits) = hold.map(|hold| (hold.isolation, hold.limits)).unzip();
-        Capacity { isolation, limits: limits.unwrap_or_default(), ..capacity::read() }
+        Capacity { isolation, limits: limits.unwrap_or_default(), ..self.machine.capacity() }
     }
 
     pub(super) fn send_heartbeat(&mut self) {
