@@ -54,7 +54,7 @@ struct OfTask {
 impl Cgroups {
     /// Moves this process into a new cgroup for a worker, and the worker with the given pid, too, if
     /// limits need it. `None`: the host has no cgroup v2, or does not let us.
-    pub fn open(ledger: LedgerId, worker: i32) -> Option<Self> {
+    pub fn open(ledger: LedgerId, worker: Option<i32>) -> Option<Self> {
         let origin = origin(ledger)?;
         let home = origin.join(directory(ledger));
         make(&home).and_then(|()| make(&home.join(GUARD))).ok()?;
@@ -77,12 +77,13 @@ impl Cgroups {
     }
 
     /// Hands a controller down to the cgroups of tasks.
-    fn delegate(&self, controller: &str, worker: i32) -> std::io::Result<()> {
+    fn delegate(&self, controller: &str, worker: Option<i32>) -> std::io::Result<()> {
         if !words(&self.origin.join("cgroup.controllers")).any(|word| word == controller) {
             return Err(ErrorKind::NotFound.into());
         }
         if enable(&self.origin, controller).is_err() {
             // A cgroup that hands controllers down has no processes of its own.
+            let worker = worker.ok_or(ErrorKind::NotFound)?;
             make(&self.home.join(WORKER))?;
             put(&self.home.join(WORKER), worker)?;
             if let Err(error) = enable(&self.origin, controller) {

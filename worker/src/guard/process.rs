@@ -90,7 +90,7 @@ fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
     set_child_subreaper(Some(getpid()))?;
     let mut exits = watch_signals()?;
     let mut spawner = Spawner::new()?;
-    let worker = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    let worker = worker(socket)?;
     let cgroups = ledger().and_then(|ledger| Cgroups::open(ledger, worker));
     let cgroups = cgroups.and_then(|cgroups| {
         let guards = cgroups.guards().is_ok_and(|guards| spawner.works_in(guards.as_fd()));
@@ -136,6 +136,15 @@ fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Our parent, unless it is not the worker any more.
+fn worker(socket: BorrowedFd<'_>) -> std::io::Result<Option<i32>> {
+    let parent = rustix::process::getppid();
+    // It closes the socket before its children get another parent.
+    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+    let gone = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0;
+    Ok(parent.filter(|_| !gone).map(|pid| pid.as_raw_nonzero().get()))
 }
 
 /// A pipe that becomes readable when a child has ended. Signals that would end the guard are

@@ -19,8 +19,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Of which the child needs a few hundred bytes.
+/// Of which the child needs a few hundred bytes. In units that are aligned as a stack must be.
 const STACK_BYTES: usize = 64 << 10;
+type StackUnit = u128;
 
 const SHELL: &CStr = c"/bin/sh";
 
@@ -92,7 +93,7 @@ struct Becoming {
 }
 
 pub struct Spawner {
-    stack: Vec<u8>,
+    stack: Vec<StackUnit>,
     env: Vec<CString>,
     nothing: OwnedFd,
 }
@@ -100,7 +101,7 @@ pub struct Spawner {
 impl Spawner {
     pub fn new() -> Result<Self> {
         Ok(Self {
-            stack: vec![0; STACK_BYTES],
+            stack: vec![0; STACK_BYTES / size_of::<StackUnit>()],
             env: std::env::vars_os()
                 .map(|(name, value)| variable(name, value))
                 .collect::<Result<_>>()?,
