@@ -71,6 +71,7 @@ impl Parts {
     pub async fn start(directory: &Path, config: PathBuf, task: String) -> Self {
         let nats = NatsServer::start();
         let server = nats.url().trim_start_matches("nats://").to_owned();
+        Wire::clear();
         let mut parts = Vec::new();
         for part in 0..=WORKERS {
             let data = directory.join(format!("data-{part}"));

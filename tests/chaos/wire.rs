@@ -5,28 +5,45 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+const PREFIX: &str = "bistro-chaos-";
+
 /// A namespace with one interface, whose other end is ours. Gone with the value.
 pub struct Wire {
     namespace: String,
     /// Our end.
     interface: String,
-    number: usize,
+    /// Of two addresses. Runs beside each other have different ones, as a rule.
+    network: [u8; 4],
 }
 
 impl Wire {
+    /// Removes what runs have left that were killed.
+    pub fn clear() {
+        let Ok(list) = Command::new("ip").args(["netns", "list"]).output() else { return };
+        let list = String::from_utf8_lossy(&list.stdout).into_owned();
+        for namespace in list.split_whitespace().filter(|word| word.starts_with(PREFIX)) {
+            let process = namespace[PREFIX.len()..].split('-').next().unwrap_or_default();
+            if !Path::new("/proc").join(process).exists() {
+                ip(&["netns", "del", namespace]);
+            }
+        }
+    }
+
     /// `None`: it cannot be done here.
     pub fn new(number: usize) -> Option<Self> {
         let process = std::process::id();
-        let namespace = format!("bistro-chaos-{process}-{number}");
+        let [.., high, low] = process.to_be_bytes();
+        let network = [10, 128 | high, low, number as u8 * 4];
+        let namespace = format!("{PREFIX}{process}-{number}");
         // An interface's name has 15 characters at most.
         let interface = format!("bc{process:x}-{number}");
-        let wire = Self { namespace, interface, number };
+        let wire = Self { namespace, interface, network };
         wire.lay().then_some(wire)
     }
 
     fn lay(&self) -> bool {
         let (namespace, ours) = (self.namespace.as_str(), self.interface.as_str());
-        let [here, there] = [1, 2].map(|end| format!("10.213.{}.{end}/30", self.number));
+        let [here, there] = [1, 2].map(|end| format!("{}/30", self.end(end)));
         let steps: [&[&str]; 6] = [
             &["netns", "add", namespace],
             &["link", "add", ours, "type", "veth", "peer", "name", "eth0", "netns", namespace],
@@ -40,7 +57,12 @@ impl Wire {
 
     /// Where the part reaches us.
     pub fn address(&self) -> IpAddr {
-        IpAddr::from([10, 213, self.number as u8, 1])
+        self.end(1)
+    }
+
+    fn end(&self, end: u8) -> IpAddr {
+        let [a, b, c, d] = self.network;
+        IpAddr::from([a, b, c, d + end])
     }
 
     pub fn plug(&self, in_it: bool) {

@@ -85,6 +85,21 @@ time.sleep(600)' "$0" "$1" &
     cell.wait_for_count(TaskState::Done, 4).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_opens_files_by_numbers_keeps_its_status() {
+    let cell = Cell::new().await;
+    cell.write_config(CONFIG);
+    // As for flock(1). The numbers that a script uses itself are what it must not be told by.
+    let task = cell.script(
+        "task",
+        r#"exec 3>>"$0.lock" 4>>"$0.lock" 5>>"$0.lock" 6>>"$0.lock" 7>>"$0.lock" 8>>"$0.lock" 9>>"$0.lock"
+        echo done > "$2""#,
+    );
+    let _scheduler = cell.spawn_scheduler();
+    let _worker = cell.spawn_worker("w1", &task);
+    cell.wait_for_count(TaskState::Done, 4).await;
+}
+
 fn kill(pid: i32) {
     // It may have ended.
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);

@@ -38,6 +38,10 @@ const LEFT_MS: Millis = 200;
 /// So many orders are taken between two looks at what has ended: its cgroups are used again then.
 const ORDERS_MAX: usize = 4;
 
+/// The lowest number that a task's own pipes have in it. Scripts number files themselves: up to 9, 100,
+/// 200; and shells give away 10 to 63 and 255. What they open there would take the status's place.
+const INHERITED_FROM: i32 = 130;
+
 /// What is added to how a task has ended.
 const OVER_MEMORY: &str = ", over its limit of memory";
 
@@ -243,9 +247,9 @@ impl Guard<'_> {
         let [stdout, stderr, inherited @ ..] = descriptors.as_slice() else {
             return Err(std::io::Error::other("the order came without its pipes"));
         };
-        let Some(status) = inherited.first() else {
+        if inherited.is_empty() {
             return Err(std::io::Error::other("the order came without a pipe for the status"));
-        };
+        }
         self.watch_deadline();
         if self.sweep_all || self.expired {
             return Err(std::io::Error::other("the worker's lease is over"));
@@ -257,11 +261,9 @@ impl Guard<'_> {
         let confined = confine::command(&start.confinement)?;
         let mut argv = confined.iter().chain(&start.before);
         let program = argv.next().expect("there is a program");
-        let status_path = format!("/dev/fd/{}", status.as_raw_fd());
         // There is one thread, so nothing else can inherit them meanwhile.
-        for inherited in inherited {
-            rustix::io::fcntl_setfd(inherited, rustix::io::FdFlags::empty())?;
-        }
+        let inherited: Vec<OwnedFd> = inherited.iter().map(to_inherit).collect::<Result<_, _>>()?;
+        let status_path = format!("/dev/fd/{}", inherited[0].as_raw_fd());
         let status_path_argument = start.status_argument.then_some(status_path.as_str());
         let argv: Vec<&str> = std::iter::once(program)
             .chain(argv)
@@ -419,4 +421,11 @@ fn describe(status: WaitStatus) -> String {
         (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => format!("ended with {status:?}"),
     }
+}
+
+/// The same pipe, open in every program that is started while this lives.
+fn to_inherit(pipe: &OwnedFd) -> std::io::Result<OwnedFd> {
+    let inherited = rustix::io::fcntl_dupfd_cloexec(pipe, INHERITED_FROM)?;
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())?;
+    Ok(inherited)
 }
