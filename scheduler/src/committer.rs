@@ -19,6 +19,13 @@ const BATCHES: usize = 1;
 /// Between two tries to write what the disk had no room for.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// With so many rows in the journal, it is worth folding.
+const FOLD_AT: usize = 10_000;
+
+/// So many at a time, since commits wait meanwhile: as many as they bring at the most, or the
+/// journal would grow under load.
+const FOLD_ROWS: usize = 2_000;
+
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     #[error(transparent)]
@@ -72,10 +79,18 @@ impl Committer {
                 if outgoing.blocking_send(result).is_err() || failed {
                     return;
                 }
-                if let Err(error) = writer.fold_some() {
-                    // It is heard in place of the next commit's result. Nobody listens at the end.
-                    let _ = outgoing.blocking_send(Err(error));
-                    return;
+                loop {
+                    match writer.fold_some() {
+                        // What is to be committed does not wait for all of it.
+                        Ok(more) if more && incoming.is_empty() => {}
+                        Ok(_) => break,
+                        Err(error) => {
+                            // It is heard in place of the next commit's result. Nobody listens at
+                            // the end.
+                            let _ = outgoing.blocking_send(Err(error));
+                            return;
+                        }
+                    }
                 }
             }
         });
@@ -107,7 +122,7 @@ impl Writer {
             Some(store) => store,
             None => self.reopen()?,
         };
-        store.append(records.iter())?;
+        store.append(records)?;
         self.store = Some(store);
         Ok(())
     }
@@ -120,14 +135,20 @@ impl Writer {
         ours.then_some(opened.store).ok_or_else(replaced)
     }
 
-    fn fold_some(&mut self) -> Result<(), CommitError> {
-        let due = self.store.as_mut().filter(|store| store.wants_fold());
-        match due.map_or(Ok(false), Store::fold).map_err(CommitError::from) {
+    /// Returns whether there is more to do.
+    fn fold_some(&mut self) -> Result<bool, CommitError> {
+        let Some(store) = self.store.as_mut().filter(|store| store.unfolded() >= FOLD_AT) else {
+            return Ok(false);
+        };
+        match store.fold(FOLD_ROWS).map_err(CommitError::from) {
+            Ok(()) => Ok(true),
             // The next commit opens it anew, and says it if there is no room still.
-            Err(error) if is_full(&error) => self.store = None,
-            folded => drop(folded?),
+            Err(error) if is_full(&error) => {
+                self.store = None;
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 }
 

@@ -394,9 +394,12 @@ impl Driver {
         }
     }
 
+    /// What it takes to ask a worker.
+    fn line(&self) -> (Bus, Cell, mpsc::Sender<Input>) {
+        (self.bus.clone(), self.options.cell.clone(), self.inputs.clone())
+    }
+
     async fn perform(&mut self, effect: Effect) {
-        let (bus, cell, inputs) =
-            (self.bus.clone(), self.options.cell.clone(), self.inputs.clone());
         match effect {
             Effect::Persist(_) => {}
             Effect::Reply { token, reply } => {
@@ -405,9 +408,11 @@ impl Driver {
                 }
             }
             Effect::Assign { worker, assign } => {
+                let (bus, cell, inputs) = self.line();
                 tokio::spawn(bus::assign(bus, cell, worker, assign, inputs));
             }
             Effect::Control { worker, control } => {
+                let (bus, cell, inputs) = self.line();
                 tokio::spawn(bus::control(bus, cell, worker, control, inputs));
             }
             Effect::Answer { token, answer } => {

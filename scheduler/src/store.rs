@@ -6,11 +6,8 @@
 //! and whoever changes it says in the same commit what redb would otherwise walk all of it for after a crash.
 //! One process at a time: redb locks the files.
 
-use redb::{
-    Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
-};
+use redb::{Builder, Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bistro_common::ids::{CellId, Epoch};
@@ -19,15 +16,17 @@ use bistro_core::{Record, Snapshot};
 mod format;
 mod journal;
 mod read;
+mod unfolded;
 
-use format::{FORMAT, decode, encode, key_of, row_of};
-use journal::Journal;
+use format::{FORMAT, decode, encode};
+use journal::{Journal, read_rows};
+use unfolded::Unfolded;
 
 const STATE_FILE: &str = "scheduler.redb";
 const JOURNAL_FILE: &str = "journal.redb";
 
 const JOURNAL: TableDefinition<u64, &[u8]> = TableDefinition::new("journal");
-/// Keyed by [`key_of`]; a value is the last record of its key.
+/// Keyed by [`format::key_of`]; a value is the last record of its key.
 const STATE: TableDefinition<&str, &[u8]> = TableDefinition::new("state");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
@@ -41,13 +40,6 @@ const TWO_FILES: u8 = 3;
 
 /// redb's default would be a gigabyte.
 const CACHE_BYTES: usize = 64 << 20;
-
-/// With so many rows in the journal, it is worth folding.
-const FOLD_AT: u64 = 10_000;
-
-/// So many at a time, since commits wait meanwhile: as many as they bring at the most, or the
-/// journal would grow under load.
-const FOLD_ROWS: usize = 2_000;
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +88,8 @@ struct Reign {
 pub struct Store {
     state: Database,
     journal: Journal,
+    /// The journal's rows.
+    unfolded: Unfolded,
 }
 
 /// What a new scheduler process begins with.
@@ -139,26 +133,6 @@ fn write_reign(reign: &Reign) -> Vec<u8> {
     bytes
 }
 
-/// Puts rows of the journal into the table, in their order.
-fn fold_rows<'r>(
-    state: &mut Table<'_, &'static str, &'static [u8]>,
-    rows: impl Iterator<Item = &'r [u8]>,
-) -> Result<(), StoreError> {
-    // What is replaced soon is not written first.
-    let mut last = HashMap::new();
-    for bytes in rows {
-        let record: Record = decode(bytes)?;
-        last.insert(key_of(&record), row_of(&record, bytes));
-    }
-    for (key, kept) in &last {
-        match kept {
-            Some(bytes) => drop(state.insert(key.as_str(), bytes.as_slice())?),
-            None => drop(state.remove(key.as_str())?),
-        }
-    }
-    Ok(())
-}
-
 impl Store {
     /// Opens or creates `scheduler.redb` and `journal.redb` in a directory that exists, and begins a
     /// new epoch.
@@ -195,8 +169,9 @@ impl Store {
         if journal.begin < folded {
             journal.forget(folded)?;
         }
-        let mut store = Self { state, journal };
-        while store.fold()? {}
+        let unfolded = journal.read()?;
+        let mut store = Self { state, journal, unfolded };
+        store.fold(usize::MAX)?;
         let Reign { cell, epoch } = store.begin_reign(reign)?;
         Ok(Opened { store, cell, epoch })
     }
@@ -219,11 +194,8 @@ impl Store {
         {
             let mut meta = transaction.open_table(META)?;
             meta.insert(REIGN, write_reign(reign).as_slice())?;
-            let journal = transaction.open_table(JOURNAL)?;
-            let rows = journal.iter()?.map(|row| Ok(row?.1.value().to_vec()));
-            let rows: Vec<Vec<u8>> = rows.collect::<Result<_, StoreError>>()?;
-            let mut table = transaction.open_table(STATE)?;
-            fold_rows(&mut table, rows.iter().map(Vec::as_slice))?;
+            let mut rows = read_rows(&transaction.open_table(JOURNAL)?)?;
+            rows.fold(usize::MAX, &mut transaction.open_table(STATE)?)?;
         }
         transaction.delete_table(JOURNAL)?;
         Ok(transaction.commit()?)
@@ -231,35 +203,34 @@ impl Store {
 
     /// Commits records with one fsync. On an error the process must stop: what is on disk is not
     /// known then.
-    pub fn append<'a>(
-        &mut self,
-        records: impl Iterator<Item = &'a Record>,
-    ) -> Result<(), StoreError> {
-        self.journal.append(records)
+    pub fn append(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        let rows: Vec<Vec<u8>> = records.iter().map(encode).collect();
+        self.journal.append(&rows)?;
+        records.iter().zip(rows).for_each(|(record, row)| self.unfolded.push(record, row));
+        Ok(())
     }
 
-    /// Whether [`Store::fold`] is due.
-    pub fn wants_fold(&self) -> bool {
-        self.journal.len() >= FOLD_AT
+    /// So many rows of the journal are not in the keyed table.
+    pub fn unfolded(&self) -> usize {
+        self.unfolded.len()
     }
 
-    /// Moves the oldest rows of the journal into the keyed table. Returns whether there are more.
-    pub fn fold(&mut self) -> Result<bool, StoreError> {
-        let rows = self.journal.oldest(FOLD_ROWS)?;
-        if rows.is_empty() {
-            return Ok(false);
+    /// Moves the oldest of them there, so many at the most. After an error the store must be opened
+    /// again.
+    pub fn fold(&mut self, rows: usize) -> Result<(), StoreError> {
+        let rows = rows.min(self.unfolded.len());
+        if rows == 0 {
+            return Ok(());
         }
-        let folded = self.journal.begin + rows.len() as u64;
+        let folded = self.journal.begin + rows as u64;
         let transaction = change(&self.state)?;
         {
-            let mut state = transaction.open_table(STATE)?;
-            fold_rows(&mut state, rows.iter().map(Vec::as_slice))?;
+            self.unfolded.fold(rows, &mut transaction.open_table(STATE)?)?;
             let mut meta = transaction.open_table(META)?;
             meta.insert(FOLDED, encode(&folded).as_slice())?;
         }
         transaction.commit()?;
-        self.journal.forget(folded)?;
-        Ok(self.journal.len() > 0)
+        self.journal.forget(folded)
     }
 
     fn begin_reign(&self, last: Reign) -> Result<Reign, StoreError> {

@@ -126,7 +126,7 @@ fn fill(directory: &Path, store_bytes: u64) -> anyhow::Result<Filled> {
                 }
             }
             for (printer, _) in printers.drain(..) {
-                printer.end().await;
+                printer.end(time(filled.lines), Lines::default()).await;
             }
             if filled.bytes >= SEARCHED && filled.searched == 0 {
                 filled.searched = filled.bytes;

@@ -83,7 +83,7 @@ fn fill(directory: &std::path::Path, nodes: usize, open: usize) -> anyhow::Resul
         host: "gone".to_owned(),
         drained: false,
     };
-    store.append([Record::Worker { worker: gone }].iter())?;
+    store.append(&[Record::Worker { worker: gone }])?;
     let done = (0..JOBS * nodes).map(|number| Record::Task {
         task: TaskName::new(format!("done-{}", number / nodes), format!("n{}", number % nodes + 1)),
         record: TaskRecord {
@@ -114,8 +114,8 @@ fn fill(directory: &std::path::Path, nodes: usize, open: usize) -> anyhow::Resul
     let mut all = done.chain(opened).peekable();
     while all.peek().is_some() {
         let rows: Vec<Record> = all.by_ref().take(ROWS).collect();
-        store.append(rows.iter())?;
-        while store.fold()? {}
+        store.append(&rows)?;
+        store.fold(ROWS)?;
     }
     Ok(())
 }

@@ -92,7 +92,7 @@ struct Driver {
     clock: Clock,
     core: WorkerCore,
     ledger: Ledger,
-    here: Surroundings,
+    here: Arc<Surroundings>,
     boot: String,
     machine: Machine,
     started: u64,
@@ -154,7 +154,7 @@ pub async fn run(
     let mut connections = bus.connections();
     let (news, mut incoming) = mpsc::channel(NEWS_MAX);
     let mut driver = Driver {
-        here: Surroundings {
+        here: Arc::new(Surroundings {
             data_dir: options.data_dir.clone(),
             worker: options.name.to_string(),
             host: options.host.clone(),
@@ -165,7 +165,7 @@ pub async fn run(
             usages: Usages::start(),
             logs,
             voice: Voice { bus: bus.clone(), cell: options.cell.clone() },
-        },
+        }),
         context: async_nats::jetstream::new(client),
         options,
         bus,

@@ -4,6 +4,7 @@ mod pipe;
 
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -33,7 +34,6 @@ const STATUS_BYTES_MAX: usize = 64 << 10;
 const UNWATCHED: Duration = Duration::from_millis(10);
 
 /// What all attempts of a worker have in common.
-#[derive(Clone)]
 pub struct Surroundings {
     pub data_dir: PathBuf,
     pub worker: String,
@@ -51,7 +51,7 @@ pub struct Surroundings {
 /// Runs an attempt: until its first process has ended, every holder of its pipes is gone and its
 /// cgroup, where it has one, is empty; or until its responder has answered.
 pub async fn run(
-    here: Surroundings,
+    here: Arc<Surroundings>,
     assignment: Assignment,
     mut kills: mpsc::Receiver<Kill>,
     interrupted: impl Fn() -> bool,
@@ -69,6 +69,7 @@ pub async fn run(
         source: source.clone(),
         printer: here.logs.begin(source).await,
         raw_status: None,
+        lines: Lines::default(),
     };
     let ended = match &assignment.spec.responder {
         Some(responder) => {
@@ -92,14 +93,14 @@ pub async fn run(
         }
         How::Status(status) => Outcome::Reported { status },
         How::NotStarted(status) => {
-            journal.event("task_failed_to_start", &[("status", json!(status))]).await;
+            journal.event("task_failed_to_start", &[("status", json!(status))]);
             Outcome::Reported { status }
         }
     };
     if let Outcome::Reported { status } = &outcome {
-        journal.event("got_status", &[("status", json!(status))]).await;
+        journal.event("got_status", &[("status", json!(status))]);
     }
-    journal.printer.end().await;
+    journal.end().await;
     TaskResult {
         attempt: assignment.open.attempt,
         task: assignment.open.task.clone(),
@@ -263,6 +264,7 @@ impl Running {
         let (mut exit, mut reporting) = (None, true);
         let (mut watched, mut usage) = (None, None);
         while reporting || self.pipes_are_open() {
+            journal.print().await;
             let open = self.quota.is_open(self.started.elapsed());
             tokio::select! {
                 report = self.reports.recv(), if reporting => match report {
@@ -270,16 +272,16 @@ impl Running {
                     Some(Report::Started { status_path, pid, .. }) => {
                         watched = Some(self.usages.watch(pid));
                         self.watch_at = Some(Instant::now() + UNWATCHED);
-                        self.tell_start(status_path, journal).await;
+                        self.tell_start(status_path, journal);
                     }
                     Some(Report::Exited { exit: message, cpu_ms, left, .. }) => {
                         reporting = left;
                         let memory_peak_kb = watched.take().and_then(|w| w.memory_peak_kb());
                         usage = Some(Usage { cpu_ms, memory_peak_kb });
-                        journal.event("process_exited", &[("message", json!(message))]).await;
+                        journal.event("process_exited", &[("message", json!(message))]);
                         exit = Some(message);
                         match left {
-                            true => journal.event("processes_left", &[]).await,
+                            true => journal.event("processes_left", &[]),
                             false => self.read_to_the_end(journal).await,
                         }
                     }
@@ -308,10 +310,8 @@ impl Running {
                 }
             }
         }
-        let mut lines = Lines::default();
-        self.capture.finish(&mut lines);
-        journal.print(lines).await;
-        journal.event("task_pipes_closed", &[]).await;
+        self.capture.finish(&mut journal.lines);
+        journal.event("task_pipes_closed", &[]);
         let how = match self.last.line() {
             Some(line) => How::Status(TaskStatus::of_attempt(Some(&line), self.signalled)),
             None if exit.is_none() => {
@@ -325,7 +325,7 @@ impl Running {
         Ended { how, exit, usage }
     }
 
-    async fn tell_start(&self, status_path: String, journal: &Journal) {
+    fn tell_start(&self, status_path: String, journal: &mut Journal) {
         let mut argv = self.command.clone();
         if !self.assignment.spec.plain_command {
             argv.extend([status_path, self.argument.clone()]);
@@ -333,7 +333,7 @@ impl Running {
         let limits = &self.assignment.spec.limits;
         let limits = (!limits.is_empty()).then(|| ("limits", json!(limits)));
         let facts: Vec<_> = [("command", json!(argv))].into_iter().chain(limits).collect();
-        journal.event("running", &facts).await;
+        journal.event("running", &facts);
     }
 
     fn watch_pipes(&mut self) {
@@ -357,15 +357,15 @@ impl Running {
     }
 
     /// Returns whether there may be more right now; so does the next.
-    async fn read_lines(&mut self, stream: Stream, journal: &Journal) -> bool {
+    async fn read_lines(&mut self, stream: Stream, journal: &mut Journal) -> bool {
         let room = journal.printer.room().await;
         let pipe = match stream {
             Stream::Stderr => &mut self.stderr,
             Stream::Stdout | Stream::Statuses => &mut self.stdout,
         };
-        let mut lines = Lines::default();
-        let more = pipe.read(|bytes| self.quota.take(self.capture.push(stream, bytes, &mut lines)));
-        room.print(journal.clock.now(), lines);
+        let lines = &mut journal.lines;
+        let more = pipe.read(|bytes| self.quota.take(self.capture.push(stream, bytes, lines)));
+        room.print(journal.clock.now(), std::mem::take(lines));
         more
     }
 

@@ -1,6 +1,7 @@
 //! What is written into an attempt's logs.
 
-use serde_json::{Value, json};
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::Value;
 
 use bistro_common::clock::Clock;
 use bistro_common::protocol::log::Stream;
@@ -16,29 +17,48 @@ pub struct Journal {
     pub printer: Printer,
     /// The last status line so far.
     pub raw_status: Option<String>,
+    /// To be printed before anything is waited for.
+    pub lines: Lines,
 }
 
 impl Journal {
-    pub async fn event(&self, event: &str, more: &[(&str, Value)]) {
-        let mut object = json!({
-            "event": event,
-            "attempt": self.source.attempt,
-            "invocation_start_time": self.started_ms / 1_000,
-            "invocation_rand": (self.source.attempt.0.as_u128() as u64) >> 1,
-            "worker_host": self.host,
-        });
-        for (key, value) in more {
-            object[*key] = value.clone();
-        }
-        if let Some(raw) = &self.raw_status {
-            object["raw_status"] = json!(raw);
-        }
-        let mut lines = Lines::default();
-        lines.push(Stream::Statuses, object.to_string().as_bytes(), false, 0);
-        self.print(lines).await;
+    pub fn event(&mut self, event: &str, more: &[(&str, Value)]) {
+        let mut text = Vec::with_capacity(256);
+        self.write_event(event, more, &mut serde_json::Serializer::new(&mut text))
+            .expect("all keys are strings, and a vector takes every write");
+        self.lines.push(Stream::Statuses, &text, false, 0);
     }
 
-    pub async fn print(&self, lines: Lines) {
-        self.printer.print(self.clock.now(), lines).await;
+    fn write_event<S: Serializer>(
+        &self,
+        event: &str,
+        more: &[(&str, Value)],
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut object = out.serialize_map(None)?;
+        object.serialize_entry("event", event)?;
+        object.serialize_entry("attempt", &self.source.attempt)?;
+        object.serialize_entry("invocation_start_time", &(self.started_ms / 1_000))?;
+        let rand = (self.source.attempt.0.as_u128() as u64) >> 1;
+        object.serialize_entry("invocation_rand", &rand)?;
+        object.serialize_entry("worker_host", &self.host)?;
+        for (key, value) in more {
+            object.serialize_entry(key, value)?;
+        }
+        if let Some(raw) = &self.raw_status {
+            object.serialize_entry("raw_status", raw)?;
+        }
+        object.end()
+    }
+
+    pub async fn print(&mut self) {
+        if !self.lines.is_empty() {
+            self.printer.print(self.clock.now(), std::mem::take(&mut self.lines)).await;
+        }
+    }
+
+    /// Returns when everything can be read.
+    pub async fn end(self) {
+        self.printer.end(self.clock.now(), self.lines).await;
     }
 }

@@ -25,7 +25,7 @@ use bistro_common::subject::Cell;
 
 use crate::exec::{Ended, How, LastLine, Surroundings, argument};
 use crate::journal::Journal;
-use crate::logs::{Capture, Lines};
+use crate::logs::Capture;
 
 /// What a worker talks to responders with.
 #[derive(Clone)]
@@ -71,7 +71,8 @@ pub async fn ask(
     let request = Request::new().payload(request.into()).timeout(Some(REQUEST_MAX));
     let answer = bus.client().send_request(responder.subject.clone(), request);
     tokio::pin!(answer);
-    journal.event("running", &[("subject", json!(responder.subject))]).await;
+    journal.event("running", &[("subject", json!(responder.subject))]);
+    journal.print().await;
     let silence = Duration::from_millis(responder.silence_ms);
     let mut silent_at = Instant::now() + silence;
     let (mut capture, mut give_up_at, mut signalled) = (Capture::default(), None, false);
@@ -113,9 +114,7 @@ pub async fn ask(
     while let Some(Some(message)) = said.next().now_or_never() {
         print(&mut capture, &message, journal).await;
     }
-    let mut lines = Lines::default();
-    capture.finish(&mut lines);
-    journal.print(lines).await;
+    capture.finish(&mut journal.lines);
     Ended { how, exit: None, usage: None }
 }
 
@@ -147,12 +146,12 @@ fn heard(
 }
 
 /// Each message is a line, or several.
-async fn print(capture: &mut Capture, message: &Message, journal: &Journal) {
-    let mut lines = Lines::default();
+async fn print(capture: &mut Capture, message: &Message, journal: &mut Journal) {
+    let lines = &mut journal.lines;
     let text = &message.payload[..message.payload.len().min(PROGRESS_BYTES_MAX)];
-    capture.push(Stream::Stdout, text, &mut lines);
+    capture.push(Stream::Stdout, text, lines);
     if !text.ends_with(b"\n") {
-        capture.push(Stream::Stdout, b"\n", &mut lines);
+        capture.push(Stream::Stdout, b"\n", lines);
     }
-    journal.print(lines).await;
+    journal.print().await;
 }

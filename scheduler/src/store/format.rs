@@ -13,14 +13,14 @@ pub const FORMAT: u8 = 1;
 pub const TASK_ROW: u8 = 2;
 
 /// What is kept of a record that was encoded so; nothing of one that takes another away.
-pub fn row_of(record: &Record, encoded: &[u8]) -> Option<Vec<u8>> {
+pub fn row_of(record: &Record, encoded: Vec<u8>) -> Option<Vec<u8>> {
     match record {
         Record::Task { record, .. } => {
             let mut row = vec![TASK_ROW];
             task_row::encode(record, &mut row);
             Some(row)
         }
-        record => (!is_removal(record)).then(|| encoded.to_vec()),
+        record => (!is_removal(record)).then_some(encoded),
     }
 }
 

@@ -8,6 +8,7 @@ use bistro_common::ids::CellId;
 use bistro_core::Record;
 
 use super::format::{decode, encode};
+use super::unfolded::Unfolded;
 use super::{JOURNAL, META, StoreError, open_file};
 
 /// redb's default would be a gigabyte.
@@ -16,6 +17,17 @@ const CACHE_BYTES: usize = 8 << 20;
 /// In [`META`]: up to which key rows have been forgotten.
 const BEGIN: &str = "begin";
 const CELL: &str = "cell";
+
+/// What is in the rows of a journal.
+pub fn read_rows(rows: &impl ReadableTable<u64, &'static [u8]>) -> Result<Unfolded, StoreError> {
+    let mut unfolded = Unfolded::default();
+    for row in rows.iter()? {
+        let (_, row) = row?;
+        let record: Record = decode(row.value())?;
+        unfolded.push(&record, row.value().to_vec());
+    }
+    Ok(unfolded)
+}
 
 pub struct Journal {
     database: Database,
@@ -62,34 +74,26 @@ impl Journal {
         Ok(())
     }
 
-    /// Commits records with one fsync.
-    pub fn append<'a>(
-        &mut self,
-        records: impl Iterator<Item = &'a Record>,
-    ) -> Result<(), StoreError> {
+    /// Commits rows with one fsync.
+    pub fn append(&mut self, rows: &[Vec<u8>]) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         let transaction = self.database.begin_write()?;
-        let mut end = self.end;
         {
-            let mut rows = transaction.open_table(JOURNAL)?;
-            for record in records {
-                rows.insert(end, encode(record).as_slice())?;
-                end += 1;
+            let mut journal = transaction.open_table(JOURNAL)?;
+            for (key, row) in (self.end..).zip(rows) {
+                journal.insert(key, row.as_slice())?;
             }
         }
-        if end == self.end {
-            return Ok(transaction.abort()?);
-        }
         transaction.commit()?;
-        self.end = end;
+        self.end += rows.len() as u64;
         Ok(())
     }
 
-    /// The oldest rows.
-    pub fn oldest(&self, count: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        let transaction = self.database.begin_read()?;
-        let rows = transaction.open_table(JOURNAL)?;
-        let oldest = rows.iter()?.take(count);
-        oldest.map(|row| Ok(row?.1.value().to_vec())).collect()
+    /// All of its rows, the oldest first.
+    pub fn read(&self) -> Result<Unfolded, StoreError> {
+        read_rows(&self.database.begin_read()?.open_table(JOURNAL)?)
     }
 
     /// Forgets the rows before a key. They are gone for good with the next append only; until then

@@ -1,8 +1,11 @@
 //! What is on disk after whatever has happened to the process and its files.
 
+use super::format::key_of;
 use super::*;
 use bistro_common::ids::{Incarnation, TaskName};
-use bistro_core::{Phase, Rows, TaskRecord, task_row};
+use bistro_core::{AttemptRecord, Kept, Phase, Rows, TaskRecord, task_row};
+use proptest::prelude::*;
+use redb::ReadableTable;
 use std::sync::Arc;
 
 /// All tasks of a snapshot that are finished, by job and node.
@@ -31,8 +34,8 @@ fn what_was_committed_is_there_after_a_restart_in_its_last_version() {
     let mut store = first.store;
     assert_eq!((first.epoch, store.snapshot().unwrap()), (Epoch(1), Snapshot::default()));
     let incarnation = Incarnation::generate();
-    store.append([task("a", 1), task("b", 1)].iter()).unwrap();
-    store.append([task("a", 2), Record::Fenced { incarnation }].iter()).unwrap();
+    store.append(&[task("a", 1), task("b", 1)]).unwrap();
+    store.append(&[task("a", 2), Record::Fenced { incarnation }]).unwrap();
     drop(store);
     let second = Store::open(directory.path()).unwrap();
     assert_eq!(second.epoch, Epoch(2), "every process reigns in an epoch of its own");
@@ -71,10 +74,10 @@ fn all_is_read_whatever_jobs_are_called() {
     let record = TaskRecord { phase, ..TaskRecord::default() };
     let mut all: Vec<Record> =
         names.map(|task| Record::Task { task, record: record.clone() }).collect();
-    store.append(all.iter()).unwrap();
+    store.append(&all).unwrap();
     let fenced = [Incarnation::generate()];
-    store.append([Record::Fenced { incarnation: fenced[0] }].iter()).unwrap();
-    store.append([Record::DeletedVersion { version_id: 7 }].iter()).unwrap();
+    store.append(&[Record::Fenced { incarnation: fenced[0] }]).unwrap();
+    store.append(&[Record::DeletedVersion { version_id: 7 }]).unwrap();
     drop(store);
     let snapshot = Store::open(directory.path()).unwrap().store.snapshot().unwrap();
     let mut found = finished(&snapshot);
@@ -126,7 +129,7 @@ fn a_store_of_one_file_becomes_one_of_two_and_is_then_refused_by_who_knows_one()
     drop(opened);
     // A journal that is left where an old file was put back says nothing of that.
     let mut store = Store::open(directory.path()).unwrap().store;
-    store.append([task("c", 1)].iter()).unwrap();
+    store.append(&[task("c", 1)]).unwrap();
     drop(store);
     std::fs::remove_file(directory.path().join(STATE_FILE)).unwrap();
     write_old(directory.path(), &[task("a", 9)]);
@@ -139,7 +142,7 @@ fn the_two_files_belong_together() {
     let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     for directory in [&one, &other] {
         let mut store = Store::open(directory.path()).unwrap().store;
-        store.append([task("a", 1)].iter()).unwrap();
+        store.append(&[task("a", 1)]).unwrap();
     }
     let journal = |directory: &tempfile::TempDir| directory.path().join(JOURNAL_FILE);
     let open = |directory: &tempfile::TempDir| Store::open(directory.path()).map(|_| ());
@@ -156,7 +159,7 @@ fn the_two_files_belong_together() {
     open(&one).unwrap();
     // What it has told is not in the journal of before.
     let mut store = Store::open(one.path()).unwrap().store;
-    store.append([task("a", 2)].iter()).unwrap();
+    store.append(&[task("a", 2)]).unwrap();
     drop(store);
     open(&one).unwrap();
     std::fs::copy(&kept, journal(&one)).unwrap();
@@ -170,8 +173,8 @@ fn rows_are_folded_once_wherever_that_ends() {
     let directory = tempfile::tempdir().unwrap();
     let copy = tempfile::tempdir().unwrap();
     let mut store = Store::open(directory.path()).unwrap().store;
-    store.append([task("a", 1), task("b", 1)].iter()).unwrap();
-    store.append([task("a", 2)].iter()).unwrap();
+    store.append(&[task("a", 1), task("b", 1)]).unwrap();
+    store.append(&[task("a", 2)]).unwrap();
     let save = |what: &str| {
         let from = directory.path().join(what);
         std::fs::copy(from, copy.path().join(what)).unwrap();
@@ -184,11 +187,96 @@ fn rows_are_folded_once_wherever_that_ends() {
     [STATE_FILE, JOURNAL_FILE].into_iter().for_each(save);
     assert_eq!(found(), expected);
     [STATE_FILE, JOURNAL_FILE].into_iter().for_each(save);
-    assert!(!store.fold().unwrap());
+    store.fold(3).unwrap();
     save(STATE_FILE);
     assert_eq!(found(), expected);
-    store.append([task("c", 1)].iter()).unwrap();
+    store.append(&[task("c", 1)]).unwrap();
     [STATE_FILE, JOURNAL_FILE].into_iter().for_each(save);
     assert_eq!(found()[..2], expected);
     assert_eq!(found().len(), 3);
+}
+
+fn opened(number: u128) -> Record {
+    let text = format!(
+        r#"{{"open": {{"attempt": "{id}", "task": {{"job": "j", "node": "n"}}, "attempt_no": 1,
+            "path": [], "worker_slots": {{}}}},
+            "worker": "w", "incarnation": "{id}", "seq": 1}}"#,
+        id = attempt_id(number)
+    );
+    let attempt: AttemptRecord = serde_json::from_str(&text).unwrap();
+    Record::AttemptOpened { attempt }
+}
+
+fn attempt_id(number: u128) -> String {
+    format!("00000000-0000-7000-8000-{number:012}")
+}
+
+fn closed(number: u128) -> Record {
+    Record::AttemptClosed { attempt: attempt_id(number).parse().unwrap() }
+}
+
+#[test]
+fn an_attempt_that_is_over_soon_is_never_in_the_table() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(directory.path()).unwrap().store;
+    store.append(&[opened(1), opened(2), closed(1)]).unwrap();
+    store.fold(2).unwrap();
+    let rows = |store: &Store| {
+        let state = store.state.begin_read().unwrap().open_table(STATE).unwrap();
+        state.iter().unwrap().map(|row| row.unwrap().0.value().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(&store), [format!("a{}", attempt_id(2))]);
+    store.append(&[closed(2)]).unwrap();
+    store.fold(2).unwrap();
+    assert_eq!((rows(&store), store.unfolded()), (vec![], 0));
+}
+
+/// What may happen to a store.
+#[derive(Clone, Debug)]
+enum Step {
+    Append(Vec<Record>),
+    Fold(usize),
+    Reopen,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let record = prop_oneof![
+        (0..4u8, 1..9u32).prop_map(|(node, attempt_no)| task(&node.to_string(), attempt_no)),
+        (0..4u128).prop_map(opened),
+        (0..4u128).prop_map(closed),
+    ];
+    prop_oneof![
+        6 => proptest::collection::vec(record, 0..6).prop_map(Step::Append),
+        3 => (0..9usize).prop_map(Step::Fold),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn the_last_record_of_each_kind_is_kept_wherever_it_lies(
+        steps in proptest::collection::vec(any_step(), 1..20)
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path()).unwrap().store;
+        let mut kept = Kept::default();
+        for step in steps {
+            match step {
+                Step::Append(records) => {
+                    store.append(&records).unwrap();
+                    records.into_iter().for_each(|record| kept.keep(record));
+                }
+                Step::Fold(rows) => store.fold(rows).unwrap(),
+                Step::Reopen => {
+                    drop(store);
+                    store = Store::open(directory.path()).unwrap().store;
+                }
+            }
+        }
+        drop(store);
+        let store = Store::open(directory.path()).unwrap().store;
+        prop_assert_eq!(store.snapshot().unwrap(), kept.snapshot());
+    }
 }

@@ -91,7 +91,7 @@ fn read_page(given: &Value, stored: Vec<(u64, String)>) -> Answer {
             lines.push(Stream::Stdout, text.as_bytes(), false, 0);
             printer.print(id * 1_000, lines).await;
         }
-        printer.end().await;
+        printer.end(0, Lines::default()).await;
     });
     let ascending: bool = field(given, "ascending")?;
     let from: i64 = field(given, "line_id")?;

@@ -3,7 +3,7 @@
 use bistro_common::ids::AttemptId;
 use bistro_common::protocol::done::BATCH_MAX;
 use bistro_common::protocol::heartbeat::UNSETTLED_MAX;
-use bistro_common::protocol::{MESSAGE_BYTES_MAX, encode};
+use bistro_common::protocol::{MESSAGE_BYTES_MAX, encoded_len};
 
 use crate::{Effect, LedgerRecord, LedgerState, WorkerCore};
 
@@ -24,7 +24,7 @@ pub(crate) fn fitting<T, R: serde::Serialize>(
 ) -> impl Iterator<Item = T> {
     let mut bytes = 0;
     items.enumerate().map_while(move |(number, item)| {
-        bytes += encode(part(&item)).len() + 1;
+        bytes += encoded_len(part(&item)) + 1;
         (number == 0 || bytes <= RESULTS_BYTES_MAX).then_some(item)
     })
 }
@@ -117,6 +117,7 @@ impl WorkerCore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bistro_common::protocol::encode;
 
     #[test]
     fn results_go_in_messages_that_fit_and_one_goes_whatever_its_size() {
@@ -124,6 +125,7 @@ mod tests {
         let batch: Vec<_> = fitting(large.iter(), |text| *text).collect();
         assert!(batch.len() > 1 && batch.len() < large.len());
         assert!(encode(&batch).len() <= MESSAGE_BYTES_MAX);
+        assert_eq!(encoded_len(&batch), encode(&batch).len());
         let huge = ["x".repeat(2 * MESSAGE_BYTES_MAX)];
         assert_eq!(fitting(huge.iter(), |text| *text).count(), 1);
     }

@@ -9,7 +9,7 @@ use bistro_common::clock::boot_ms;
 use bistro_common::ids::Incarnation;
 use bistro_common::protocol::done::Done;
 use bistro_common::protocol::heartbeat::{Capacity, Heartbeat};
-use bistro_common::protocol::{MESSAGE_BYTES_MAX, VERSION, encode};
+use bistro_common::protocol::{MESSAGE_BYTES_MAX, VERSION, encode, encoded_len};
 use bistro_worker_core::{Effect, Facts, Input};
 
 use super::{Driver, News, WorkerError};
@@ -106,7 +106,7 @@ impl Driver {
     pub(super) fn send_heartbeat(&mut self) {
         self.heartbeat_at = Instant::now() + Duration::from_millis(self.core.heartbeat_ms());
         let mut heartbeat = self.heartbeat(false);
-        if heartbeat.open_attempts.is_some() && encode(&heartbeat).len() > MESSAGE_BYTES_MAX {
+        if heartbeat.open_attempts.is_some() && encoded_len(&heartbeat) > MESSAGE_BYTES_MAX {
             // The lease matters more; what became of attempts can be asked one by one.
             tracing::warn!("the list of open attempts is too long for a heartbeat");
             heartbeat.open_attempts = None;

@@ -104,9 +104,11 @@ enum Message {
         source: u64,
         about: Arc<Source>,
     },
-    /// Answered when everything before it can be read.
+    /// The last lines; answered when everything up to these can be read.
     End {
         source: u64,
+        time_ms: Millis,
+        lines: Lines,
         visible: oneshot::Sender<()>,
     },
     /// It is this late: what is too old goes.
@@ -208,10 +210,10 @@ impl Printer {
         self.room().await.print(time_ms, lines);
     }
 
-    /// Returns when everything printed can be read.
-    pub async fn end(self) {
+    /// Prints the last lines; returns when everything printed can be read.
+    pub async fn end(self, time_ms: Millis, lines: Lines) {
         let (visible, done) = oneshot::channel();
-        self.logs.send(Message::End { source: self.source, visible }).await;
+        self.logs.send(Message::End { source: self.source, time_ms, lines, visible }).await;
         done.await.expect("the log thread answers");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bistro_common::protocol::log::{
     Direction, LineId, LogLine, LogRead, LogReadReply, PAGE_BYTES_MAX, PAGE_LINES_MAX,
 };
-use bistro_common::protocol::{VERSION, encode};
+use bistro_common::protocol::{VERSION, encoded_len};
 
 use super::block::{Block, Row};
 use super::search::Search;
@@ -285,7 +285,7 @@ impl Page<'_> {
             dropped: row.line.dropped,
         };
         // One control character is six there.
-        let bytes = encode(&line).len() + 1;
+        let bytes = encoded_len(&line) + 1;
         if !self.has_room(bytes) {
             return full;
         }
@@ -327,8 +327,8 @@ mod tests {
         print(&a, 1_000, Stream::Stdout, &["a1", "a2"]).await;
         print(&b, 1_000, Stream::Stderr, &["b1"]).await;
         print(&a, 2_000, Stream::Stderr, &["a3"]).await;
-        a.end().await;
-        b.end().await;
+        a.end(1_000, Lines::default()).await;
+        b.end(1_000, Lines::default()).await;
         logs
     }
 
@@ -376,7 +376,7 @@ mod tests {
         let logs = Logs::open(directory.path().to_owned(), BUDGET).unwrap();
         let printer = logs.begin(source("c", "n")).await;
         print(&printer, 500, Stream::Stdout, &["c1"]).await;
-        printer.end().await;
+        printer.end(1_000, Lines::default()).await;
         let all = logs.read(&LogRead::page(LineId::MIN, Direction::Ascending, 10));
         assert_eq!(texts(&all), ["a1", "a2", "b1", "a3", "c1"]);
         assert!(all.lines.is_sorted_by_key(|line| line.id));
@@ -389,11 +389,11 @@ mod tests {
         let printer = logs.begin(source("a", "n")).await;
         let zeros = "\0".repeat(65_000);
         print(&printer, 1_000, Stream::Stdout, &[&zeros, &zeros, &zeros, &zeros]).await;
-        printer.end().await;
+        printer.end(1_000, Lines::default()).await;
         let (mut from, mut count) = (LineId::MIN, 0);
         while count < 4 {
             let page = logs.read(&LogRead::page(from, Direction::Ascending, 100));
-            assert!(encode(&page).len() <= bistro_common::protocol::MESSAGE_BYTES_MAX);
+            assert!(encoded_len(&page) <= bistro_common::protocol::MESSAGE_BYTES_MAX);
             assert!(!page.lines.is_empty());
             count += page.lines.len();
             from = page.next.unwrap();
@@ -415,7 +415,7 @@ mod tests {
             }
             print(&printer, 1_000, Stream::Stdout, &[&text]).await;
         }
-        printer.end().await;
+        printer.end(1_000, Lines::default()).await;
         let files = std::fs::read_dir(directory.path()).unwrap();
         let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
         assert!(bytes < 32 << 20, "{bytes}");

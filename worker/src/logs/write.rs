@@ -124,7 +124,10 @@ impl Writer {
                         self.sources.insert(source, Printing { about, lost: 0 });
                     }
                     Message::Lines { source, time_ms, lines } => self.add(source, time_ms, &lines),
-                    Message::End { source, visible } => ended.push((source, visible)),
+                    Message::End { source, time_ms, lines, visible } => {
+                        self.add(source, time_ms, &lines);
+                        ended.push((source, visible));
+                    }
                     Message::Tidy { now: late } => now = Some(late),
                 }
                 let full = self.block.bytes() >= WRITE_BYTES;
@@ -152,6 +155,9 @@ impl Writer {
         let Some(printing) = self.sources.get_mut(&source) else {
             return;
         };
+        if lines.is_empty() && printing.lost == 0 {
+            return;
+        }
         let number = self.block.source(&printing.about);
         let (mut id, mut count) = (self.last, 0);
         let mut push = |line: super::Line, text: &[u8]| {
@@ -330,12 +336,12 @@ mod tests {
             }
             printer.print(thousand as u64 * 1_000, lines).await;
         }
-        printer.end().await;
+        printer.end(LINES as u64, Lines::default()).await;
         let other = logs.begin(source("b")).await;
         let mut lines = Lines::default();
         lines.push(Stream::Stdout, b"of b", false, 0);
         other.print(LINES as u64, lines).await;
-        other.end().await;
+        other.end(1_000, Lines::default()).await;
         logs
     }
 
@@ -441,13 +447,13 @@ mod tests {
         let logs = fill(directory.path()).await;
         logs.tidy(LINES as u64 + 1_000_000).await;
         let after = logs.begin(source("c")).await;
-        after.end().await;
+        after.end(1_000, Lines::default()).await;
         // The growing segment was closed first, having grown old too; its last line is in time.
         let page = logs.read(&LogRead::page(LineId::MIN, Direction::Ascending, 1));
         assert!(page.lines[0].text > text(0));
         assert_eq!(page.removed_before, Some(page.lines[0].id));
         logs.tidy(LINES as u64 + 2_000_000).await;
-        logs.begin(source("c")).await.end().await;
+        logs.begin(source("c")).await.end(1_000, Lines::default()).await;
         assert!(all(&logs, Direction::Ascending).is_empty());
         assert!(
             files(directory.path(), "seg").is_empty() && files(directory.path(), "open").is_empty()
