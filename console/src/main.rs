@@ -220,7 +220,8 @@ async fn run_worker(url: Option<&str>, cell: Cell, args: WorkerHere) -> anyhow::
         command: args.worker_command.into_iter().collect(),
         host: host_name(),
         guard: GuardCommand {
-            program: std::env::current_exe().context("cannot find this program's own file")?,
+            // The build that this process is of, also when an upgrade has replaced the file.
+            program: format!("/proc/{}/exe", std::process::id()).into(),
             args: ["guard"]
                 .into_iter()
                 .chain(args.allow_setuid.then_some("--allow-setuid"))

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use bistro_common::protocol::api::{ListRequest, Listing, TaskState, WorkerRow, verb};
 use bistro_common::protocol::heartbeat::Isolation;
 use bistro_tests::waiting::{CONFIG, Log, waiting_cell};
-use bistro_tests::{Cell, Process, is_running, wait_until};
+use bistro_tests::{Cell, Process, bistro, children_of, is_running, wait_until};
 
 /// A worker that gives its tasks ten minutes to finish, and three tasks that it runs.
 async fn patient_worker(cell: &Cell, log: &Log) -> Process {
@@ -98,6 +98,24 @@ async fn a_script_that_opens_files_by_numbers_keeps_its_status() {
     let _scheduler = cell.spawn_scheduler();
     let _worker = cell.spawn_worker("w1", &task);
     cell.wait_for_count(TaskState::Done, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_is_of_its_workers_build_although_the_program_was_replaced() {
+    let (cell, log) = waiting_cell().await;
+    let _scheduler = cell.spawn_scheduler();
+    let other = std::path::PathBuf::from(cell.script("other", "exit 1"));
+    let program = other.with_file_name("bistro");
+    std::fs::copy(bistro(), &program).expect("it can be copied");
+    let command = cell.worker_command("w1", &log.0);
+    let mut copied = std::process::Command::new(&program);
+    copied.args(command.get_args());
+    copied.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let worker = Process::spawn(copied);
+    wait_until("three starts", || log.starts().len() == 3).await;
+    std::fs::rename(&other, &program).expect("it can be replaced");
+    children_of(worker.pid(), "guard").into_iter().for_each(kill);
+    wait_until("the next guard's starts", || log.starts().len() == 6).await;
 }
 
 fn kill(pid: i32) {

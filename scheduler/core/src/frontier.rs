@@ -10,7 +10,6 @@
 use smallvec::SmallVec;
 
 use bistro_common::config::{LevelIx, NodeOrder};
-use bistro_common::protocol::api::TaskState;
 
 use crate::forest::NodeIx;
 use crate::matrix::{self, ColumnBits};
@@ -56,13 +55,6 @@ impl Plan {
             used as u64 ^ self.tasks.fetch(level, node) ^ u64::from(name) ^ children as u64
         };
         path.iter().enumerate().map(at).fold(0, |a, b| a ^ b)
-    }
-
-    /// Tells the policy how many tasks of a job could start, if it wants to know.
-    pub(crate) fn count_left(&mut self, job: JobIx) {
-        if self.policy.counts_what_is_left() {
-            self.policy.set_left(job, self.count(job, TaskState::CanRun));
-        }
     }
 
     /// Takes or gives back slots at a node, and updates every job for which that matters.
@@ -243,7 +235,7 @@ impl Plan {
             return;
         }
         let Some(parent) = self.forest.parent(node) else {
-            self.root_changed(job, open);
+            self.refresh_ready(job);
             return;
         };
         for at in 0..self.forest.more_parents(node).len() {
@@ -259,9 +251,7 @@ impl Plan {
         }
         self.tasks.flip(level, chunk, bits, node, open);
         let Some(parent) = self.forest.parent(node) else {
-            for column in matrix::columns(chunk, bits) {
-                self.root_changed(self.tasks.job(column), open);
-            }
+            self.roots_changed(chunk, bits);
             return;
         };
         for at in 0..self.forest.more_parents(node).len() {
@@ -315,11 +305,6 @@ impl Plan {
         roomy
     }
 
-    fn root_changed(&mut self, job: JobIx, open: bool) {
-        let ready = open && self.may_start(job);
-        self.policy.set_ready(job, ready);
-    }
-
     /// Sets the bits of all columns from scratch, lowest level first.
     pub(crate) fn fill_columns(&mut self) {
         for level in (0..self.classes.len()).rev() {
@@ -345,38 +330,6 @@ impl Plan {
             }
         }
         self.refresh_ready(job);
-    }
-
-    /// A job is ready if its root is open; it starts something if its lane is open, too.
-    pub(crate) fn refresh_ready(&mut self, job: JobIx) {
-        let ready = self.is_root_open(job) && self.may_start(job);
-        self.policy.set_ready(job, ready);
-    }
-
-    /// The forest apart.
-    fn may_start(&self, job: JobIx) -> bool {
-        self.config.settings.enabled
-            && self.jobs[job.index()].can_run()
-            && self.awaited(job).is_none()
-    }
-
-    pub(crate) fn is_root_open(&self, job: JobIx) -> bool {
-        self.tasks.is_open(job, 0, NodeIx::INSTANCE)
-    }
-
-    /// A lane is open if there is room for its demand at the instance node and on some worker.
-    pub(crate) fn refresh_lanes(&mut self) {
-        for lane in self.policy.lanes() {
-            let demand = &self.classes[0].classes[lane.instance.index()].demand;
-            let room = self.resources.has_room(0, NodeIx::INSTANCE, demand);
-            lane.open = room && self.rooms.any(lane.worker);
-        }
-    }
-
-    /// The first job that this one waits for as a whole.
-    pub(crate) fn awaited(&self, job: JobIx) -> Option<usize> {
-        let mut awaited = self.jobs[job.index()].after_all().iter();
-        awaited.position(|awaited| awaited.is_none_or(|awaited| !self.is_complete(awaited)))
     }
 
     /// A way down, from the instance to a node on which the job, whose root is open, can start. In

@@ -181,6 +181,6 @@ impl Core {
             let left = plan.count(job, TaskState::CanRun);
             assert_eq!(plan.policy.left(job), left, "{job:?}");
         }
-        assert_eq!(plan.policy.is_startable(job), startable, "{job:?} is startable");
+        assert_eq!(plan.is_startable(job), startable, "{job:?} is startable");
     }
 }

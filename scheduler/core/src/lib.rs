@@ -28,6 +28,7 @@ mod operator;
 mod parked;
 mod plan;
 mod policy;
+mod ready;
 mod record;
 mod resources;
 mod results;

@@ -16,6 +16,7 @@ use crate::gates;
 use crate::jobs::{JobState, Placed, Routes};
 use crate::matrix;
 use crate::policy::Policy;
+use crate::ready::Untold;
 use crate::resources::{Classes, Resources, Wanted};
 use crate::rows::{Places, Rows};
 use crate::table::TaskTable;
@@ -51,6 +52,7 @@ pub struct Plan {
     pub(crate) classes: Vec<Classes>,
     pub(crate) rooms: Rooms,
     pub(crate) policy: Policy,
+    pub(crate) untold: Untold,
     pub(crate) tasks: TaskTable,
     /// Where to find what was finished when the process began.
     pub(crate) places: FxHashMap<JobIx, Places>,
@@ -89,6 +91,7 @@ impl Draft {
             classes: columns.iter().map(|_| Classes::default()).collect(),
             rooms: Rooms::default(),
             policy: Policy::new(config.settings.policy),
+            untold: Untold::default(),
             tasks: TaskTable::new(&forest, &columns),
             places: FxHashMap::default(),
             placed_jobs: Vec::new(),

@@ -51,8 +51,8 @@ impl Lane {
         })
     }
 
-    fn set(&mut self, seat: Seat, ready: bool) {
-        self.ready[seat.shelf.0 as usize].set(seat.place.1 as usize, ready);
+    fn set(&mut self, seat: Seat, ready: bool) -> bool {
+        self.ready[seat.shelf.0 as usize].set(seat.place.1 as usize, ready)
     }
 
     fn has(&self, seat: Seat) -> bool {
@@ -159,10 +159,11 @@ impl Policy {
     }
 
     /// The job could start something if its lane is open.
-    pub fn set_ready(&mut self, job: JobIx, ready: bool) {
+    /// Returns whether that is a change.
+    pub fn set_ready(&mut self, job: JobIx, ready: bool) -> bool {
         let seat = self.seats[job.index()];
         let lane = &mut self.lanes[seat.lane as usize];
-        lane.set(seat, ready);
+        let changed = lane.set(seat, ready);
         if self.kind == Kind::LongTail {
             let entry = (self.left[job.index()], job);
             match ready {
@@ -170,14 +171,19 @@ impl Policy {
                 false => drop(lane.tail.remove(&entry)),
             }
         }
+        changed
     }
 
-    pub fn is_startable(&self, job: JobIx) -> bool {
+    pub fn is_ready(&self, job: JobIx) -> bool {
         let seat = self.seats[job.index()];
         let lane = &self.lanes[seat.lane as usize];
         let in_tail = lane.tail.contains(&(self.left[job.index()], job));
         debug_assert!(self.kind != Kind::LongTail || in_tail == lane.has(seat));
-        lane.open && lane.has(seat)
+        lane.has(seat)
+    }
+
+    pub fn is_lane_open(&self, job: JobIx) -> bool {
+        self.lanes[self.seats[job.index()].lane as usize].open
     }
 
     fn open_lanes(&self) -> impl Iterator<Item = &Lane> {

@@ -32,12 +32,12 @@ impl Core {
     pub(crate) fn start_tasks(&mut self, out: &mut Vec<Effect>) {
         self.more = false;
         for _ in 0..STARTS_PER_STEP_MAX {
-            let Some(job) = self.plan.policy.next(&mut self.rng) else {
+            let Some(job) = self.plan.next_job(&mut self.rng) else {
                 return;
             };
             self.start_one(job, out);
         }
-        self.more = self.plan.policy.any_startable();
+        self.more = self.plan.any_startable();
     }
 
     fn start_one(&mut self, job: JobIx, out: &mut Vec<Effect>) {

@@ -150,6 +150,7 @@ impl GuardProcess {
             let (ours, theirs) =
                 socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
             let child = Command::new(&command.program)
+                .arg0("bistro")
                 .args(&command.args)
                 .env_clear()
                 .envs(std::env::vars_os().filter(|(name, _)| command.passes(name)))

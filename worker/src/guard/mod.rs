@@ -37,7 +37,7 @@ const PACKET_BYTES_MAX: usize = 192 << 10;
 
 /// From the worker to the guard.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "order", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Order {
     Start(Start),
     Signal {
@@ -92,7 +92,7 @@ pub enum TaskSignal {
 
 /// From the guard to the worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "report", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Report {
     /// The first one.
     Ready(Hold),
