@@ -10,6 +10,8 @@ pub const HOST_LIMIT: usize = 2;
 
 /// `$0` lies beside `log`, `locks/` and `done/`. A tenth of all runs is not done yet.
 const TASK: &str = r#"#!/bin/sh
+# A guard that was started on a full disk hands that on; what is seen must be written all the same.
+ulimit -S -f unlimited
 here=$(dirname "$0"); me="$BISTRO_ATTEMPT_ID $BISTRO_JOB/$1"
 note() { echo "$1 $me" >> "$here/log"; }
 exec 9>>"$here/locks/task-$BISTRO_JOB-$1"
@@ -40,6 +42,8 @@ pub struct Findings {
     /// Tasks that were started again after they had been reported done.
     pub lost_results: usize,
     pub over_limit: usize,
+    /// Tasks that were reported done and have not noted their end: then nothing is known of them.
+    pub untraced: usize,
 }
 
 impl Evidence {
@@ -68,8 +72,7 @@ impl Evidence {
 
     /// What the scheduler said may be on no disk any more: then it may do it again.
     pub fn forget(&self, is_lost: impl Fn(SystemTime) -> bool) {
-        let markers = std::fs::read_dir(self.directory.join("done")).expect("it was made");
-        for marker in markers.flatten() {
+        for marker in self.done() {
             let reported = marker.metadata().and_then(|about| about.modified());
             if reported.is_ok_and(&is_lost) {
                 std::fs::remove_file(marker.path()).expect("a file can be removed");
@@ -80,24 +83,33 @@ impl Evidence {
     pub fn findings(&self) -> Findings {
         let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
         let mut findings = Findings::default();
-        let mut started = HashSet::new();
+        let (mut started, mut ended) = (HashSet::new(), HashSet::new());
         for line in log.lines() {
             let mut words = line.split(' ');
-            let (what, attempt) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+            let mut word = || words.next().unwrap_or("");
+            let (what, attempt, task) = (word(), word(), word());
             match what {
                 "start" => {
                     findings.starts += 1;
                     findings.double_starts += usize::from(!started.insert(attempt));
                 }
+                "end" => drop(ended.insert(task.replacen('/', "-", 1))),
                 "overlap" => findings.overlaps += 1,
                 "again" => findings.lost_results += 1,
                 "over" => findings.over_limit += 1,
                 _ => continue,
             }
-            if !matches!(what, "start") {
+            if !matches!(what, "start" | "end") {
                 println!("BROKEN: {line}");
             }
         }
+        let done = self.done().filter_map(|marker| marker.file_name().into_string().ok());
+        findings.untraced = done.filter(|task| !ended.contains(task)).count();
         findings
+    }
+
+    /// A file for each task that was reported done.
+    fn done(&self) -> impl Iterator<Item = std::fs::DirEntry> {
+        std::fs::read_dir(self.directory.join("done")).expect("it was made").flatten()
     }
 }

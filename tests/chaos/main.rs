@@ -110,11 +110,15 @@ async fn main() -> anyhow::Result<ExitCode> {
     let found = evidence.findings();
     let (seed, starts) = (args.seed, found.starts);
     println!("seed {seed}: {tasks} tasks, {left} not finished, {starts} starts, {faults} faults");
+    if found.untraced > 0 {
+        println!("BROKEN: {} tasks are done and have left no trace of it", found.untraced);
+    }
     println!(
         "{} double starts, {} overlaps, {} lost results, {} over limit",
         found.double_starts, found.overlaps, found.lost_results, found.over_limit
     );
     let broken = found.double_starts + found.overlaps + found.lost_results + found.over_limit;
+    let broken = broken + found.untraced;
     let is_well = broken == 0 && left == 0 && broken_stores.is_empty();
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
