@@ -15,6 +15,8 @@ use crate::wire::Wire;
 pub const WORKERS: usize = 3;
 /// So that it ends, and something follows, within a short run.
 pub const LEASE_SEC: u64 = 5;
+/// After a part has ended by itself.
+const RESTART: Duration = Duration::from_secs(1);
 /// The server is not gone for long, or nothing else happens.
 const NATS_LASTS: Duration = Duration::from_secs(3);
 
@@ -136,7 +138,13 @@ impl Parts {
         if self.nats_continue_at.take_if(is_due).is_some() {
             self.nats.signal(Signal::SIGCONT);
         }
-        for part in &mut self.parts {
+        for (number, part) in self.parts.iter_mut().enumerate() {
+            // As whoever supervises it would. (One that finds its disk full when it starts says so
+            // and ends.)
+            if let Some(status) = part.process.as_mut().and_then(Process::ended) {
+                println!("part {number} has ended: {status}");
+                part.kill(now + RESTART);
+            }
             if part.continue_at.take_if(is_due).is_some()
                 && let Some(process) = &part.process
             {

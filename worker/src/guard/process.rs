@@ -91,6 +91,8 @@ fn restrict(allow_setuid: bool) -> std::io::Result<()> {
 }
 
 fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
+    // It was started by a path that says nothing, and is looked for in lists of processes.
+    rustix::thread::set_name(c"bistro-guard")?;
     set_child_subreaper(Some(getpid()))?;
     let mut exits = watch_signals()?;
     let mut spawner = Spawner::new()?;
