@@ -21,10 +21,11 @@ const PAGE_BYTES: usize = 4 << 10;
 
 pub struct LargePages;
 
-/// Asks for large pages in what was just allocated, where the kernel has a choice.
-fn advise(start: *mut u8, bytes: usize) {
+/// What was just allocated by the system's allocator, for which large pages are asked where the kernel
+/// has a choice.
+fn advised(start: *mut u8, bytes: usize) -> *mut u8 {
     if start.is_null() {
-        return;
+        return start;
     }
     let before = start.align_offset(PAGE_BYTES);
     let within = (bytes - before) / PAGE_BYTES * PAGE_BYTES;
@@ -34,6 +35,7 @@ fn advise(start: *mut u8, bytes: usize) {
         let start = start.add(before).cast();
         rustix::mm::madvise(start, within, rustix::mm::Advice::LinuxHugepage)
     };
+    start
 }
 
 fn is_large(bytes: usize) -> bool {
@@ -46,24 +48,20 @@ unsafe impl GlobalAlloc for LargePages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are those that both ask for; so below.
         unsafe {
-            if !is_large(layout.size()) {
-                return MiMalloc.alloc(layout);
+            match is_large(layout.size()) {
+                true => advised(System.alloc(layout), layout.size()),
+                false => MiMalloc.alloc(layout),
             }
-            let start = System.alloc(layout);
-            advise(start, layout.size());
-            start
         }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
         unsafe {
-            if !is_large(layout.size()) {
-                return MiMalloc.alloc_zeroed(layout);
+            match is_large(layout.size()) {
+                true => advised(System.alloc_zeroed(layout), layout.size()),
+                false => MiMalloc.alloc_zeroed(layout),
             }
-            let start = System.alloc_zeroed(layout);
-            advise(start, layout.size());
-            start
         }
     }
 
@@ -72,11 +70,7 @@ unsafe impl GlobalAlloc for LargePages {
         unsafe {
             match (is_large(layout.size()), is_large(size)) {
                 (false, false) => MiMalloc.realloc(before, layout, size),
-                (true, true) => {
-                    let start = System.realloc(before, layout, size);
-                    advise(start, size);
-                    start
-                }
+                (true, true) => advised(System.realloc(before, layout, size), size),
                 _ => {
                     let start = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
                     if !start.is_null() {

@@ -105,6 +105,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
+    let crashes = parts.crashes;
     let broken_stores = parts.end()?;
     broken_stores.iter().for_each(|store| println!("BROKEN: {}", store.display()));
     let found = evidence.findings();
@@ -117,9 +118,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         "{} double starts, {} overlaps, {} lost results, {} over limit",
         found.double_starts, found.overlaps, found.lost_results, found.over_limit
     );
-    let broken = found.double_starts + found.overlaps + found.lost_results + found.over_limit;
-    let broken = broken + found.untraced;
-    let is_well = broken == 0 && left == 0 && broken_stores.is_empty();
+    let promises = found.double_starts + found.overlaps + found.lost_results + found.over_limit;
+    let broken = promises + found.untraced + crashes + broken_stores.len();
+    let is_well = broken == 0 && left == 0;
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -15,6 +15,8 @@ use crate::wire::Wire;
 pub const WORKERS: usize = 3;
 /// So that it ends, and something follows, within a short run.
 pub const LEASE_SEC: u64 = 5;
+/// The exit status of a Rust program that has panicked.
+const PANICKED: i32 = 101;
 /// After a part has ended by itself.
 const RESTART: Duration = Duration::from_secs(1);
 /// The server is not gone for long, or nothing else happens.
@@ -44,6 +46,8 @@ pub struct Parts {
     parts: Vec<Part>,
     /// What the scheduler has written between these times is lost.
     lost: Vec<(SystemTime, SystemTime)>,
+    /// Parts that have ended by a panic, or a signal that nobody here has sent.
+    pub crashes: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +112,7 @@ impl Parts {
             });
         }
         let (nats_at, nats_continue_at, lost) = (None, None, Vec::new());
-        let mut parts = Self { nats, nats_at, nats_continue_at, parts, lost };
+        let mut parts = Self { nats, nats_at, nats_continue_at, parts, lost, crashes: 0 };
         parts.attend();
         parts
     }
@@ -142,7 +146,9 @@ impl Parts {
             // As whoever supervises it would. (One that finds its disk full when it starts says so
             // and ends.)
             if let Some(status) = part.process.as_mut().and_then(Process::ended) {
-                println!("part {number} has ended: {status}");
+                let crashed = matches!(status.code(), None | Some(PANICKED));
+                self.crashes += usize::from(crashed);
+                println!("{}part {number}: {status}", if crashed { "BROKEN: " } else { "" });
                 part.kill(now + RESTART);
             }
             if part.continue_at.take_if(is_due).is_some()

@@ -158,8 +158,7 @@ impl Policy {
         &mut self.lanes
     }
 
-    /// The job could start something if its lane is open.
-    /// Returns whether that is a change.
+    /// The job could start something if its lane is open. Returns whether that is a change.
     pub fn set_ready(&mut self, job: JobIx, ready: bool) -> bool {
         let seat = self.seats[job.index()];
         let lane = &mut self.lanes[seat.lane as usize];
