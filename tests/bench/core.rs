@@ -195,9 +195,9 @@ pub fn restarts(cell: &mut Cell, count: usize) -> Vec<f64> {
         }
         let at = n.wrapping_mul(STRIDE) % cell.running.len();
         let done = done(cell.running.swap_remove(at));
-        let started = Instant::now();
+        cell.in_steps = Duration::ZERO;
         cell.step(Input::Done { token: 1, done });
-        times.push(started.elapsed().as_secs_f64() * 1e6);
+        times.push(cell.in_steps.as_secs_f64() * 1e6);
         cell.take_assignments();
         cell.settle();
     }
@@ -239,7 +239,10 @@ fn replace(cell: &mut Cell, args: &CoreArgs) -> anyhow::Result<Replacement> {
     Ok(Replacement { compile_s, enter_s: entered.elapsed().as_secs_f64(), step_ms_max })
 }
 
-fn done(started: Started) -> Done {
+/// A result as it comes from the wire: its names are its own, and have just been written.
+fn done(mut started: Started) -> Done {
+    let TaskName { job, node } = &started.task;
+    started.task = TaskName { job: (**job).into(), node: (**node).into() };
     let (worker, incarnation) = (worker(), incarnation());
     Done { v: VERSION, cell: cell_id(), worker, incarnation, results: vec![started.result()] }
 }

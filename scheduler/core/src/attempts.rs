@@ -8,16 +8,19 @@ use bistro_common::config::LevelIx;
 use bistro_common::ids::{AttemptId, Incarnation, Seq, TaskName};
 use bistro_common::protocol::task::{OpenAttempt, PathNode, Slots};
 
+use crate::Core;
 use crate::forest::NodeIx;
 use crate::plan::Plan;
 use crate::record::AttemptRecord;
+use crate::records::RecordIx;
 use crate::resources::{Amounts, ClassIx, Limit, Sign};
 use crate::tasks::{Phase, TaskIx};
 use crate::workers::WorkerIx;
-use crate::{Core, known};
 
+mod of_worker;
 mod slab;
 
+pub use of_worker::OfWorker;
 pub use slab::{AttemptIx, Attempts};
 
 /// How sure we are that an attempt runs.
@@ -40,8 +43,10 @@ pub struct Attempt {
     pub attempt_no: u32,
     pub started_ms: Millis,
     pub worker: WorkerIx,
-    /// Where in its worker's list it is.
+    /// Where among its worker's it is.
     pub place: u32,
+    /// What is known of its task, if that is in the present plan.
+    pub record: Option<RecordIx>,
     pub incarnation: Incarnation,
     pub seq: Seq,
     pub stage: Stage,
@@ -133,10 +138,12 @@ impl Attempt {
         noted.into_iter().flatten().chain(planned.into_iter().flatten())
     }
 
-    pub fn worker_charges(&self, plan: &Plan) -> Amounts {
+    pub fn worker_charges<'a>(&'a self, plan: &'a Plan) -> &'a Amounts {
         match &self.held {
-            Held::Noted(noted) => noted.worker_charges.clone(),
-            Held::Planned { task, .. } => plan.worker_charges(*task),
+            Held::Noted(noted) => &noted.worker_charges,
+            Held::Planned { task, .. } => {
+                plan.rooms.amounts(plan.jobs[task.job.index()].worker_class)
+            }
         }
     }
 }
@@ -165,10 +172,6 @@ impl Plan {
             let amounts = &self.classes[level].classes[class.index()].amounts;
             (!amounts.is_empty()).then(|| Charge { level, node, amounts: amounts.clone() })
         })
-    }
-
-    fn worker_charges(&self, task: TaskIx) -> Amounts {
-        self.rooms.amounts(self.jobs[task.job.index()].worker_class)
     }
 
     fn path_with_slots(&self, task: TaskIx, path: &[NodeIx]) -> Arc<[PathNode]> {
@@ -229,8 +232,7 @@ impl Core {
         let (id, worker, seq) = (attempt.id, attempt.worker, attempt.seq);
         let at = self.attempts.insert(attempt);
         let of_worker = &mut self.workers[worker.index()];
-        self.attempts.at_mut(at).place = of_worker.attempts.len() as u32;
-        of_worker.attempts.push(at);
+        self.attempts.at_mut(at).place = of_worker.attempts.add(at);
         of_worker.digest.add(id);
         of_worker.last_seq = of_worker.last_seq.max(seq);
         self.attach(at);
@@ -252,6 +254,7 @@ impl Core {
             started_ms: open.started_ms,
             worker,
             place: 0,
+            record: None,
             incarnation,
             seq,
             stage,
@@ -275,11 +278,15 @@ impl Core {
         let attempt = self.attempts.at(at);
         let (task, stage, worker) = (attempt.task(), attempt.stage, attempt.worker);
         let attempt_no = attempt.attempt_no;
-        let of_worker = attempt.worker_charges(&self.plan);
         charge(&mut self.plan, &attempt.held, Sign::Take);
-        self.change_worker_slots(worker, &of_worker, Sign::Take);
-        if let Some(task) = task {
-            let known = known(&mut self.records, &self.plan, task);
+        let of_worker = attempt.worker_charges(&self.plan);
+        if self.workers[worker.index()].change_slots(of_worker, Sign::Take) {
+            self.refresh_room(worker);
+        }
+        let known = task.map(|task| self.known(task));
+        self.attempts.at_mut(at).record = known;
+        if let (Some(task), Some(known)) = (task, known) {
+            let known = self.records.at_mut(known);
             known.open = Some(at);
             let record = &mut known.record;
             record.attempt_no = record.attempt_no.max(attempt_no);
@@ -318,34 +325,35 @@ impl Core {
             self.ended_of_before.insert(id);
         }
         charge(&mut self.plan, &attempt.held, Sign::Give);
-        let of_worker = attempt.worker_charges(&self.plan);
-        self.change_worker_slots(attempt.worker, &of_worker, Sign::Give);
         let worker = &mut self.workers[attempt.worker.index()];
         worker.digest.remove(id);
-        worker.attempts.swap_remove(attempt.place as usize);
-        if let Some(&moved) = worker.attempts.get(attempt.place as usize) {
-            self.attempts.at_mut(moved).place = attempt.place;
+        worker.attempts.remove(attempt.place);
+        if worker.change_slots(attempt.worker_charges(&self.plan), Sign::Give) {
+            self.refresh_room(attempt.worker);
         }
-        match attempt.task() {
-            Some(task) => {
-                let known = self.records.get_mut(&task).filter(|known| known.open == at);
-                known.into_iter().for_each(|known| known.open = None);
+        match attempt.record {
+            Some(record) => {
+                let known = self.records.at_mut(record);
+                if known.open == at {
+                    known.open = None;
+                }
             }
             None => self.leave_homeless(&attempt.name(&self.plan).job),
         }
         Some(attempt)
     }
 
-    /// Has at hand what the start or the end of a task is about to look at.
-    pub(crate) fn fetch(&self, task: TaskIx, path: &[NodeIx]) {
-        let record = self.records.get(&task).map_or(0, |known| known.record.attempt_no);
-        std::hint::black_box(self.plan.fetch(path) ^ u64::from(record));
-    }
-
-    /// The same for the end of an attempt.
-    pub(crate) fn fetch_attempt(&self, id: AttemptId) {
-        if let Some(Held::Planned { task, path }) = self.attempts.get(id).map(|a| &a.held) {
-            self.fetch(*task, path);
+    /// Asks for what the end of an attempt is about to look at.
+    pub(crate) fn prefetch(&self, id: AttemptId) {
+        let Some(attempt) = self.attempts.get(id) else {
+            return;
+        };
+        if let Some(record) = attempt.record {
+            self.records.prefetch(record);
+        }
+        self.worker(attempt.worker).attempts.prefetch(attempt.place);
+        if let Held::Planned { path, .. } = &attempt.held {
+            self.plan.prefetch(path);
         }
     }
 
@@ -390,13 +398,13 @@ impl Core {
     /// What a worker may be running, in the order of the ids.
     pub(crate) fn attempts_on(&self, worker: WorkerIx) -> Vec<&Attempt> {
         let of_worker = self.worker(worker).attempts.iter();
-        let mut attempts: Vec<_> = of_worker.map(|&at| self.attempts.at(at)).collect();
+        let mut attempts: Vec<_> = of_worker.map(|at| self.attempts.at(at)).collect();
         attempts.sort_unstable_by_key(|attempt| attempt.id);
         attempts
     }
 
     /// The open attempt of a task.
     pub(crate) fn attempt_of(&self, task: TaskIx) -> Option<&Attempt> {
-        Some(self.attempts.at(self.records.get(&task)?.open?))
+        Some(self.attempts.at(self.records.get(task)?.open?))
     }
 }

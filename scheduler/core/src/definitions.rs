@@ -23,7 +23,7 @@ use crate::forest::NodeIx;
 use crate::io::Effect;
 use crate::parked::OfJob;
 use crate::record::{Definition, Record};
-use crate::tasks::{TaskIx, TaskRecord};
+use crate::tasks::{Known, TaskIx, TaskRecord};
 
 mod given;
 
@@ -307,11 +307,12 @@ impl Core {
         if let Some(ix) = self.plan.job(job) {
             let nodes: Vec<NodeIx> = self.plan.cells(ix).map(|(node, _)| node).collect();
             for task in nodes.into_iter().map(|node| TaskIx { job: ix, node }) {
-                let known = self.records.get(&task).filter(|known| known.open.is_none());
-                let Some(record) = known.map(|known| fresh(&known.record)) else { continue };
+                let Some(known) = self.records.find(task) else { continue };
+                let Known { record, open: None } = self.records.at(known) else { continue };
+                let record = fresh(record);
                 let name = self.plan.task_name(task);
                 out.push(Effect::Persist(Record::Task { task: name, record: record.clone() }));
-                self.settle_task(task, record);
+                self.settle(known, record);
             }
         }
         for (node, record) in self.parked.get_mut(job).into_iter().flat_map(OfJob::iter_mut) {

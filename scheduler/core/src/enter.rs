@@ -18,6 +18,7 @@ use crate::io::Effect;
 use crate::parked::{self, OfJob};
 use crate::plan::{Draft, Plan};
 use crate::record::{AttemptRecord, WorkerRecord};
+use crate::records;
 use crate::rows::Rows;
 use crate::task_row;
 use crate::tasks::{JobIx, Known, Phase, TaskIx, TaskRecord};
@@ -33,7 +34,7 @@ pub struct Entering {
     former: Box<Plan>,
     /// The jobs of the former plan in the present one.
     jobs: Vec<Option<JobIx>>,
-    records: hash_map::IntoIter<TaskIx, Known>,
+    records: records::IntoIter,
     parked: hash_map::IntoIter<Arc<str>, OfJob>,
     of_job: Option<Parked>,
     /// By their numbers; none is opened meanwhile.
@@ -267,7 +268,8 @@ impl Core {
             self.backoffs.insert((record.backoff_until_ms(), task));
         }
         let phase = record.phase;
-        self.records.insert(task, Known { record, open: None });
+        let known = self.records.find_or_add(task, Known::default);
+        *self.records.at_mut(known) = Known { record, open: None };
         let cell = self.plan.cell(task);
         self.plan.set_cell(task, cell.with_phase(phase));
         // It is done already where that has been laid, perhaps by a row that is hidden now.
@@ -287,7 +289,7 @@ impl Core {
         for (node, row) in rows.iter() {
             let Some(record) = task_row::decode(row) else { continue };
             if let Some(task) = self.plan.find_task(job, node) {
-                self.records.entry(task).or_insert(Known { record, open: None });
+                self.records.find_or_add(task, || Known { record, open: None });
             } else {
                 let parked = self.parked.entry(name.clone()).or_default();
                 if parked.get(node).is_none() {

@@ -11,6 +11,8 @@ use rustc_hash::FxHashMap;
 
 use bistro_common::config::{LevelIx, NodeOrder};
 
+use crate::prefetch::prefetch;
+
 mod builder;
 mod names;
 
@@ -58,20 +60,25 @@ pub struct Forest {
     level_starts: Vec<u32>,
     /// All names, one after the other.
     names: String,
-    /// Where each name ends.
-    name_ends: Vec<u32>,
-    parents: Vec<u32>,
+    /// By number; one more entry at the end.
+    nodes: Vec<Node>,
     /// Parents beside that one, and children that are in another node's range.
     more_parents: FxHashMap<NodeIx, Vec<NodeIx>>,
     more_children: FxHashMap<NodeIx, Vec<NodeIx>>,
-    /// Where each node's children start; one more entry at the end. Children of consecutive nodes
-    /// are consecutive.
-    child_starts: Vec<u32>,
-    enabled: Vec<bool>,
     /// Of the nodes that have any.
     tags: BTreeMap<NodeIx, BTreeSet<String>>,
     /// Per level, its nodes by their names.
     by_name: Vec<NameTable>,
+}
+
+/// What is always kept of a node, side by side: it is mostly looked at together. Names and children of
+/// consecutive nodes are consecutive, so those of one end where those of the next begin.
+#[derive(Debug, PartialEq)]
+struct Node {
+    name_start: u32,
+    parent: u32,
+    child_start: u32,
+    enabled: bool,
 }
 
 impl PartialEq for Forest {
@@ -80,10 +87,8 @@ impl PartialEq for Forest {
         self.level_names == other.level_names
             && self.level_starts == other.level_starts
             && self.names == other.names
-            && self.name_ends == other.name_ends
-            && self.parents == other.parents
+            && self.nodes == other.nodes
             && self.more_parents == other.more_parents
-            && self.enabled == other.enabled
             && self.tags == other.tags
     }
 }
@@ -97,7 +102,7 @@ impl Forest {
     }
 
     pub fn node_count(&self) -> usize {
-        self.parents.len()
+        self.nodes.len() - 1
     }
 
     pub fn level_names(&self) -> &[String] {
@@ -117,25 +122,34 @@ impl Forest {
     }
 
     pub fn name(&self, node: NodeIx) -> &str {
-        let start = match node.index() {
-            0 => 0,
-            index => self.name_ends[index - 1] as usize,
-        };
-        &self.names[start..self.name_ends[node.index()] as usize]
+        let (this, next) = (&self.nodes[node.index()], &self.nodes[node.index() + 1]);
+        &self.names[this.name_start as usize..next.name_start as usize]
+    }
+
+    /// Asks for what is kept of a node.
+    pub fn prefetch(&self, node: NodeIx) {
+        prefetch(&self.nodes[node.index()]);
+    }
+
+    /// Asks for a node's name, which waits for where that is.
+    pub fn prefetch_name(&self, node: NodeIx) {
+        if let Some(byte) = self.names.as_bytes().get(self.nodes[node.index()].name_start as usize)
+        {
+            prefetch(byte);
+        }
     }
 
     pub fn parent(&self, node: NodeIx) -> Option<NodeIx> {
-        (node != NodeIx::INSTANCE).then(|| NodeIx(self.parents[node.index()]))
+        (node != NodeIx::INSTANCE).then(|| NodeIx(self.nodes[node.index()].parent))
     }
 
     pub fn children(&self, node: NodeIx) -> Range<usize> {
-        let index = node.index();
-        self.child_starts[index] as usize..self.child_starts[index + 1] as usize
+        self.children_of_all(node.index()..node.index() + 1)
     }
 
     /// The children of nodes that follow each other.
     pub fn children_of_all(&self, nodes: Range<usize>) -> Range<usize> {
-        self.child_starts[nodes.start] as usize..self.child_starts[nodes.end] as usize
+        self.nodes[nodes.start].child_start as usize..self.nodes[nodes.end].child_start as usize
     }
 
     /// Some node has more than one parent.
@@ -159,7 +173,7 @@ impl Forest {
 
     /// The node's own flag; a disabled ancestor is another matter.
     pub fn is_enabled(&self, node: NodeIx) -> bool {
-        self.enabled[node.index()]
+        self.nodes[node.index()].enabled
     }
 
     pub fn tags(&self, node: NodeIx) -> &BTreeSet<String> {

@@ -45,16 +45,16 @@ impl Plan {
         true
     }
 
-    /// Reads at once what a change along a path will look at. It was last used long ago, and one
+    /// Asks at once for what a change along a path will look at. It was last used long ago, and one
     /// after the other each would be waited for.
-    pub(crate) fn fetch(&self, path: &[NodeIx]) -> u64 {
-        let at = |(level, &node): (LevelIx, &NodeIx)| {
-            let used = self.resources.used(level, node).first().copied().unwrap_or(0);
-            let name = self.forest.name(node).as_bytes().first().copied().unwrap_or(0);
-            let children = self.forest.children(node).start;
-            used as u64 ^ self.tasks.fetch(level, node) ^ u64::from(name) ^ children as u64
-        };
-        path.iter().enumerate().map(at).fold(0, |a, b| a ^ b)
+    pub(crate) fn prefetch(&self, path: &[NodeIx]) {
+        // What is above all others is always at hand.
+        for (level, &node) in path.iter().enumerate().skip(1) {
+            self.resources.prefetch(level, node);
+            self.tasks.prefetch(level, node);
+            self.forest.prefetch(node);
+        }
+        path.iter().skip(1).for_each(|&node| self.forest.prefetch_name(node));
     }
 
     /// Takes or gives back slots at a node, and updates every job for which that matters.

@@ -153,8 +153,8 @@ impl Core {
         state.answered = Some(now);
         state.lease_end = terms.scheduler_end(now);
         let stopped = heartbeat.closed == Some(ClosedReason::Stopped);
-        let mut of_worker = self.worker(worker).attempts.iter();
-        let unsure = of_worker.any(|&at| self.attempts.at(at).stage == Stage::Unsure);
+        let is_unsure = |at| self.attempts.at(at).stage == Stage::Unsure;
+        let unsure = self.worker(worker).attempts.iter().any(is_unsure);
         if unsure && !stopped {
             let state = &mut self.workers[worker.index()];
             state.probe_wait_ms = 0;

@@ -54,7 +54,7 @@ impl Core {
         let mut homeless: FxHashMap<std::sync::Arc<str>, u32> = FxHashMap::default();
         for attempt in self.attempts.iter() {
             on_workers[attempt.worker.index()] += 1;
-            let at = self.worker(attempt.worker).attempts.get(attempt.place as usize).copied();
+            let at = self.worker(attempt.worker).attempts.at(attempt.place);
             assert_eq!(at, self.attempts.find(attempt.id), "{} has its place", attempt.id);
             match attempt.task() {
                 Some(task) => assert_eq!(self.attempt_of(task).map(|a| a.id), Some(attempt.id)),
@@ -66,7 +66,7 @@ impl Core {
             assert_eq!(worker.attempts.len(), count, "attempts on {}", worker.name);
         }
         self.check_worker_slots();
-        for (&task, known) in &self.records {
+        for (task, known) in self.records.iter() {
             let Some(at) = known.open else { continue };
             let attempt = self.attempts.at(at);
             assert_eq!(attempt.task(), Some(task), "attempt {} belongs to its task", attempt.id);
@@ -94,7 +94,7 @@ impl Core {
         for (job, rows) in &self.finished {
             for (node, row) in rows.iter() {
                 let Some(task) = self.plan.find_task(job, node) else { continue };
-                if self.records.contains_key(&task) {
+                if self.records.find(task).is_some() {
                     continue;
                 }
                 assert_eq!(self.record(task).map(Cow::into_owned), task_row::decode(row), "{node}");

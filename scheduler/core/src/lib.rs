@@ -28,8 +28,10 @@ mod operator;
 mod parked;
 mod plan;
 mod policy;
+mod prefetch;
 mod ready;
 mod record;
+mod records;
 mod resources;
 mod results;
 mod rivals;
@@ -72,6 +74,7 @@ use condemned::Sentence;
 use definitions::Defined;
 use enter::Entering;
 use parked::OfJob;
+use records::{RecordIx, Records};
 use rng::Rng;
 use tasks::{Known, TaskCell, TaskIx};
 use workers::{Worker, WorkerIx};
@@ -119,7 +122,7 @@ pub struct Core {
     changed_since_draft: BTreeSet<String>,
 
     // What is known about tasks beyond their cells.
-    records: FxHashMap<TaskIx, Known>,
+    records: Records,
     /// Of tasks whose job or node is not in the plan. They count again if it comes back.
     parked: FxHashMap<Arc<str>, OfJob>,
     /// Of tasks that were finished when this process began, in the plan or not, by job. A record, be it parked
@@ -206,7 +209,7 @@ impl Core {
             redefined: false,
             defined_since_draft: Vec::new(),
             changed_since_draft: BTreeSet::new(),
-            records: FxHashMap::default(),
+            records: Records::default(),
             parked,
             finished,
             backoffs: BTreeSet::new(),
@@ -254,7 +257,7 @@ impl Core {
             Input::AuditsTold(ids) => self.on_audits_told(&ids, out),
             Input::Done { token, done } => {
                 for result in done.results {
-                    self.fetch_attempt(result.attempt);
+                    self.prefetch(result.attempt);
                     if !matches!(result.outcome, Outcome::NeverStarted { .. }) {
                         self.tell_start(result.attempt, Some(&result.task), out);
                     }
@@ -318,24 +321,18 @@ impl Core {
         }
     }
 
+    /// What is known of a task, to be changed: from then on it is not looked for elsewhere.
+    pub(crate) fn known(&mut self, task: TaskIx) -> RecordIx {
+        let finished = || self.plan.finished(task).unwrap_or_default();
+        self.records.find_or_add(task, || Known { record: finished(), open: None })
+    }
+
     pub(crate) fn record(&self, task: TaskIx) -> Option<Cow<'_, TaskRecord>> {
-        match self.records.get(&task) {
+        match self.records.get(task) {
             Some(known) => Some(Cow::Borrowed(&known.record)),
             None => self.plan.finished(task).map(Cow::Owned),
         }
     }
-}
-
-/// What is known of a task, to be changed: from then on it is not looked for elsewhere.
-fn known<'r>(
-    records: &'r mut FxHashMap<TaskIx, Known>,
-    plan: &Plan,
-    task: TaskIx,
-) -> &'r mut Known {
-    records.entry(task).or_insert_with(|| {
-        let record = plan.finished(task).unwrap_or_default();
-        Known { record, open: None }
-    })
 }
 
 /// What holds before the first config has been read: nothing is enabled.

@@ -6,8 +6,14 @@
 
 use std::ops::Range;
 
+use crate::prefetch::prefetch;
+
 /// Columns in a chunk, and rows in a union.
 const WORD: usize = 64;
+
+/// Words in a line of the cache, and how many are worth asking for.
+const LINE: usize = 8;
+const NEAR: usize = 4 * LINE;
 
 /// Some columns of one chunk: bit `b` of chunk `c` is the column `64 c + b`.
 pub type ColumnBits = u64;
@@ -189,6 +195,19 @@ impl BitMatrix {
     #[inline]
     pub fn row(&self, member: usize, chunk: usize) -> ColumnBits {
         self.layers[0].get(member, chunk)
+    }
+
+    /// Asks for a member's row, and for those that are in a union with it.
+    pub fn prefetch(&self, member: usize) {
+        let rows = &self.layers[0];
+        let union = member / WORD * WORD;
+        let (first, end) = (rows.at(union, 0).0, rows.at(union + WORD, 0).0);
+        let near = first..end.min(first + NEAR).min(rows.words.len());
+        near.step_by(LINE).for_each(|word| prefetch(&rows.words[word]));
+        prefetch(&rows.words[rows.at(member, 0).0]);
+        if let Some(unions) = self.layers.get(1) {
+            prefetch(&unions.words[unions.at(member / WORD, 0).0]);
+        }
     }
 
     pub fn get(&self, column: usize, member: usize) -> bool {

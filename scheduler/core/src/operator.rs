@@ -134,7 +134,8 @@ impl Core {
         }
         let name = self.plan.task_name(task);
         out.push(Effect::Persist(Record::Task { task: name, record: record.clone() }));
-        self.settle_task(task, record);
+        let known = self.known(task);
+        self.settle(known, record);
     }
 
     pub(crate) fn no_such_job(&self, job: &str) -> ApiError {

@@ -13,6 +13,7 @@ use bistro_common::protocol::task::Slots;
 use crate::bits::Bits;
 use crate::forest::{Forest, NodeIx};
 use crate::matrix::ColumnBits;
+use crate::prefetch::prefetch;
 
 /// Slots by the numbers of their resources.
 pub type Amounts = Arc<[(usize, i64)]>;
@@ -118,6 +119,14 @@ impl Resources {
     pub fn used(&self, level: LevelIx, node: NodeIx) -> &[i64] {
         let of_level = &self.used[level];
         &of_level.slots[of_level.range(node)]
+    }
+
+    /// Asks for what is kept of a node.
+    pub fn prefetch(&self, level: LevelIx, node: NodeIx) {
+        let of_level = &self.used[level];
+        if let Some(used) = of_level.slots.get(of_level.range(node).start) {
+            prefetch(used);
+        }
     }
 
     /// Does a demand fit at a node beside what is used there?

@@ -8,12 +8,13 @@ use bistro_common::protocol::event::Event;
 use bistro_common::protocol::task::{Outcome, TaskResult};
 use bistro_common::status::{NextBackoff, TaskStatus, bits};
 
+use crate::Core;
 use crate::attempts::Attempt;
 use crate::io::Effect;
 use crate::record::Record;
+use crate::records::RecordIx;
 use crate::task_row;
 use crate::tasks::{Phase, TaskIx, TaskRecord};
-use crate::{Core, known};
 
 impl Core {
     /// Applies a result if its attempt is open, or was given up and not replaced. Anything else
@@ -29,8 +30,10 @@ impl Core {
         out.push(Effect::Persist(Record::AttemptClosed { attempt: result.attempt }));
         // A worker that names another task must not have that one's record changed.
         let name = attempt.name_as(&result.task, &self.plan);
-        let mut record =
-            self.record_of(attempt.task(), &name).map(Cow::into_owned).unwrap_or_default();
+        let mut record = match attempt.record {
+            Some(known) => self.records.at(known).record.clone(),
+            None => self.record_of(None, &name).map(Cow::into_owned).unwrap_or_default(),
+        };
         record.attempt_no = record.attempt_no.max(attempt.attempt_no);
         // The stored record may be of an attempt before this one: its guess is over.
         record.lost = None;
@@ -41,7 +44,7 @@ impl Core {
         };
         let text = describe(&result, &record, self.now);
         let event = self.attempt_event(kind, &attempt, &name, text);
-        self.keep(attempt.task(), name, record, out);
+        self.keep(attempt.record, name, record, out);
         out.push(event);
     }
 
@@ -69,7 +72,8 @@ impl Core {
             text: format!("late: {}", describe(&result, &record, self.now)),
             ..self.event(kind)
         };
-        self.keep(task, result.task, record, out);
+        let known = task.map(|task| self.known(task));
+        self.keep(known, result.task, record, out);
         out.push(Effect::Publish(event));
     }
 
@@ -87,14 +91,14 @@ impl Core {
     /// Records what is known of a task now, and enters it.
     fn keep(
         &mut self,
-        task: Option<TaskIx>,
+        known: Option<RecordIx>,
         name: TaskName,
         record: TaskRecord,
         out: &mut Vec<Effect>,
     ) {
         out.push(Effect::Persist(Record::Task { task: name.clone(), record: record.clone() }));
-        match task {
-            Some(task) => self.settle_task(task, record),
+        match known {
+            Some(known) => self.settle(known, record),
             None => self.parked.entry(name.job).or_default().insert(name.node, record),
         }
     }
@@ -164,8 +168,9 @@ impl Core {
     }
 
     /// Enters a task's new record, and lets everything follow that follows from it.
-    pub(crate) fn settle_task(&mut self, task: TaskIx, record: TaskRecord) {
-        let known = known(&mut self.records, &self.plan, task);
+    pub(crate) fn settle(&mut self, known: RecordIx, record: TaskRecord) {
+        let task = self.records.task(known);
+        let known = self.records.at_mut(known);
         if known.record.phase == Phase::Backoff {
             self.backoffs.remove(&(known.record.backoff_until_ms(), task));
         }

@@ -9,12 +9,12 @@ use bistro_common::protocol::assign::{
 use bistro_common::protocol::task::{Outcome, TaskResult};
 use bistro_common::status::{TaskStatus, bits};
 
+use crate::Core;
 use crate::attempts::{Attempt, Held, Path, Stage};
 use crate::io::{Effect, SendFailure};
 use crate::record::{Record, never_started};
 use crate::tasks::{JobIx, TaskIx, TaskRecord};
 use crate::workers::WorkerIx;
-use crate::{Core, known};
 
 /// A step starts at most so many tasks, so that heartbeats are answered in between.
 const STARTS_PER_STEP_MAX: usize = 512;
@@ -45,11 +45,12 @@ impl Core {
         self.plan.pick_path(job, &mut self.rng, &mut path);
         let node = *path.last().expect("a path has the instance node at least");
         let task = TaskIx { job, node };
-        self.fetch(task, &path);
+        self.plan.prefetch(&path);
         let worker = self
             .choose_worker(job, &path)
             .expect("a job that can start on a node has a worker with room for it");
-        let record = &mut known(&mut self.records, &self.plan, task).record;
+        let known = self.known(task);
+        let record = &mut self.records.at_mut(known).record;
         record.attempt_no = record.attempt_no.saturating_add(1);
         let attempt_no = record.attempt_no;
         let prev_status = status_json(record);
@@ -60,6 +61,7 @@ impl Core {
             started_ms: self.now,
             worker,
             place: 0,
+            record: None,
             incarnation: self.worker(worker).incarnation,
             seq,
             stage: Stage::Assigned,

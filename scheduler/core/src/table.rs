@@ -14,6 +14,7 @@ use bistro_common::protocol::api::TaskState;
 
 use crate::forest::{Forest, NodeIx};
 use crate::matrix::{self, BitMatrix, ColumnBits};
+use crate::prefetch::prefetch;
 use crate::tasks::{JobIx, TaskCell, TaskIx};
 
 mod list;
@@ -234,12 +235,14 @@ impl TaskTable {
         self.rows.push(Row::List(List::new(level, all, &size, forest)));
     }
 
-    /// Something of what is kept of a node for the first columns.
-    pub fn fetch(&self, level: LevelIx, node: NodeIx) -> u64 {
+    /// Asks for what is kept of a node for the first columns.
+    pub fn prefetch(&self, level: LevelIx, node: NodeIx) {
         let of_level = &self.levels[level];
         let at = node.index() - of_level.first;
-        let cell = of_level.cells.get(at * of_level.stride).map_or(0, |cell| cell.state() as u64);
-        cell ^ of_level.open.row(at, 0)
+        if let Some(cell) = of_level.cells.get(at * of_level.stride) {
+            prefetch(cell);
+        }
+        of_level.open.prefetch(at);
     }
 
     /// The jobs with lists that have this node on them.

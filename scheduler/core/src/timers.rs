@@ -23,8 +23,8 @@ impl Core {
             && at <= self.now
         {
             self.backoffs.remove(&(at, task));
-            if let Some(known) = self.records.get_mut(&task) {
-                known.record.phase = Phase::Ready;
+            if let Some(known) = self.records.find(task) {
+                self.records.at_mut(known).record.phase = Phase::Ready;
             }
             self.set_cell(task, self.plan.cell(task).with_phase(Phase::Ready));
         }

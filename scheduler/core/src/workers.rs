@@ -9,7 +9,7 @@ use bistro_common::protocol::heartbeat::{Capacity, ClosedReason, Heartbeat, Open
 use bistro_common::protocol::task::Slots;
 
 use crate::Core;
-use crate::attempts::AttemptIx;
+use crate::attempts::OfWorker;
 use crate::bits::Bits;
 use crate::forest::NodeIx;
 use crate::record::WorkerRecord;
@@ -56,7 +56,7 @@ pub struct Worker {
     /// Slots that it has, one per worker resource, and those in use.
     pub slots: Vec<i64>,
     pub used: Vec<i64>,
-    pub attempts: Vec<AttemptIx>,
+    pub attempts: OfWorker,
     pub digest: OpenDigest,
     /// Heartbeats in a row whose digest was not the one expected.
     pub mismatches: u32,
@@ -85,7 +85,7 @@ impl Worker {
             last_seq: Seq(0),
             slots: vec![0; resources],
             used: vec![0; resources],
-            attempts: Vec::new(),
+            attempts: OfWorker::default(),
             digest: OpenDigest::default(),
             mismatches: 0,
             check_at: None,
@@ -110,6 +110,14 @@ impl Worker {
         self.host.clone_from(&heartbeat.host);
         self.capacity.clone_from(&heartbeat.capacity);
         self.closed = heartbeat.closed;
+    }
+
+    /// Takes or gives back slots; returns whether there are any.
+    pub fn change_slots(&mut self, amounts: &[(usize, i64)], sign: Sign) -> bool {
+        for &(resource, amount) in amounts {
+            self.used[resource] += sign.of(amount);
+        }
+        !amounts.is_empty()
     }
 
     fn takes_work(&self, now: Millis) -> bool {
@@ -139,8 +147,8 @@ impl Rooms {
     }
 
     /// The same by number.
-    pub fn amounts(&self, class: ClassIx) -> Amounts {
-        self.classes.classes[class.index()].amounts.clone()
+    pub fn amounts(&self, class: ClassIx) -> &Amounts {
+        &self.classes.classes[class.index()].amounts
     }
 
     /// No worker has room for the class, as far as is known.
@@ -310,21 +318,6 @@ impl Core {
             .zip(left)
             .map(|(limit, left)| limit.weight.saturating_mul(left))
             .sum()
-    }
-
-    pub(crate) fn change_worker_slots(
-        &mut self,
-        worker: WorkerIx,
-        amounts: &[(usize, i64)],
-        sign: Sign,
-    ) {
-        if amounts.is_empty() {
-            return;
-        }
-        for &(resource, amount) in amounts {
-            self.workers[worker.index()].used[resource] += sign.of(amount);
-        }
-        self.refresh_room(worker);
     }
 
     /// Sets when to look at the worker next, from what it waits for.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bistro_common::config::{LevelIx, NodeOrder};
 
 use super::names::NameTable;
-use super::{Forest, ForestError, NODE_NAME_MAX, NODES_MAX, NodeIx};
+use super::{Forest, ForestError, NODE_NAME_MAX, NODES_MAX, Node, NodeIx};
 
 /// A node as it came. A forest has millions: names are in one text, and what few nodes have is
 /// kept apart.
@@ -140,12 +140,9 @@ impl ForestBuilder {
             level_names: self.level_names,
             level_starts: vec![0],
             names: String::with_capacity(self.levels.iter().map(|level| level.names.len()).sum()),
-            name_ends: Vec::with_capacity(self.count),
-            parents: Vec::with_capacity(self.count),
+            nodes: Vec::with_capacity(self.count + 1),
             more_parents: FxHashMap::default(),
             more_children: FxHashMap::default(),
-            child_starts: Vec::with_capacity(self.count + 1),
-            enabled: Vec::with_capacity(self.count),
             tags: BTreeMap::new(),
             by_name: Vec::new(),
         };
@@ -154,6 +151,8 @@ impl ForestBuilder {
         for level in self.levels {
             renumbered = number_level(level, &renumbered, order, &mut forest)?;
         }
+        let end = forest.next_node(0, true)?;
+        forest.nodes.push(end);
         index(&mut forest);
         Ok(forest)
     }
@@ -181,12 +180,10 @@ fn number_level(
     for (position, &place) in places.iter().enumerate() {
         here[place as usize] = position as u32;
         let ix = NodeIx(start + position as u32);
-        forest.names.push_str(level.name(place));
-        let end = u32::try_from(forest.names.len());
-        forest.name_ends.push(end.map_err(|_| ForestError::TooMany { max: NODES_MAX })?);
         let node = &level.nodes[place as usize];
-        forest.parents.push(above + renumbered[node.parent as usize]);
-        forest.enabled.push(node.enabled);
+        let node = forest.next_node(above + renumbered[node.parent as usize], node.enabled)?;
+        forest.nodes.push(node);
+        forest.names.push_str(level.name(place));
         for parent in level.more_parents.get(&place).into_iter().flatten() {
             let parent = NodeIx(above + renumbered[*parent as usize]);
             forest.more_parents.entry(ix).or_default().push(parent);
@@ -200,18 +197,26 @@ fn number_level(
     Ok(here)
 }
 
+impl Forest {
+    /// The next entry. Its name will be added to the names; its children are not known yet.
+    fn next_node(&self, parent: u32, enabled: bool) -> Result<Node, ForestError> {
+        let name_start = u32::try_from(self.names.len());
+        let name_start = name_start.map_err(|_| ForestError::TooMany { max: NODES_MAX })?;
+        Ok(Node { name_start, parent, child_start: 0, enabled })
+    }
+}
+
 /// Fills in what follows from names and parents.
 fn index(forest: &mut Forest) {
     // Parents never decrease from one node to the next, the instance node apart.
-    let count = forest.node_count() as u32;
+    let count = forest.node_count();
     let mut child = 1;
-    for node in 0..count {
-        forest.child_starts.push(child);
-        while child < count && forest.parents[child as usize] == node {
+    for node in 0..=count {
+        forest.nodes[node].child_start = child as u32;
+        while child < count && forest.nodes[child].parent as usize == node {
             child += 1;
         }
     }
-    forest.child_starts.push(child);
     for level in 0..forest.level_names.len() {
         let nodes = forest.level(level);
         let nodes = nodes.start as u32..nodes.end as u32;
