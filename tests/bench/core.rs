@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bistro_common::config::{self, NodeOrder};
+use bistro_common::config::{self, Config, NodeOrder};
 use bistro_common::ids::{AttemptId, TaskName};
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::assign::Assignment;
@@ -140,9 +140,10 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
     let load_s = started.elapsed().as_secs_f64();
     let forest_kb = own_rss_kb();
     let config = config::parse(&config_text(args)).config.context("the config is sound")?;
+    let config = Arc::new(config);
     let mut cell = Cell::new(core(1, Snapshot::default()));
     let started = Instant::now();
-    cell.step(Input::Plan { config: Arc::new(config), forest: forest.clone() });
+    cell.step(Input::Plan { config: config.clone(), forest: forest.clone() });
     let plan_s = started.elapsed().as_secs_f64();
     let plan_kb = own_rss_kb();
 
@@ -155,8 +156,9 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
 
     let mut restarts = restarts(&mut cell, args.restarts.min(tasks / 2));
     restarts.sort_by(f64::total_cmp);
-    // The plan that comes is another matter.
+    // What comes next is another matter.
     let rss_mb = own_rss_kb() / 1_024;
+    let choices_per_s = choices_per_s(config, forest);
     let replacement = replace(&mut cell, args)?;
     let started = Instant::now();
     let brute_starts = brute_force_pass(args);
@@ -174,6 +176,7 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
         "first_pass_s": round(first_pass_s),
         "first_pass_starts": starts,
         "starts_per_s": (starts as f64 / first_pass_s).round(),
+        "choices_per_s": choices_per_s.round(),
         "restart_us_p50": round(percentile(&restarts, 0.5)),
         "restart_us_p99": round(percentile(&restarts, 0.99)),
         "replace_compile_s": round(replacement.compile_s),
@@ -184,6 +187,15 @@ pub fn run(args: &CoreArgs) -> anyhow::Result<Value> {
         "bytes_per_node": per(forest_kb.saturating_sub(empty_kb), nodes),
         "bytes_per_task": per(plan_kb.saturating_sub(forest_kb), tasks),
     }))
+}
+
+/// What the first pass decides, by itself: no attempts, records, messages or events.
+fn choices_per_s(config: Arc<Config>, forest: Arc<Forest>) -> f64 {
+    let mut cell = Cell::new(core(1, Snapshot::default()));
+    cell.step(Input::Plan { config, forest });
+    cell.step(Input::Heartbeat { token: 1, heartbeat: Box::new(heartbeat(OpenDigest::default())) });
+    let started = Instant::now();
+    cell.core.choose_all() as f64 / started.elapsed().as_secs_f64()
 }
 
 /// Microseconds from a result to its successor's assignment, each.

@@ -13,7 +13,8 @@ use crate::Core;
 use crate::attempts::{Attempt, Held, Path, Stage};
 use crate::io::{Effect, SendFailure};
 use crate::record::{Record, never_started};
-use crate::tasks::{JobIx, TaskIx, TaskRecord};
+use crate::resources::Sign;
+use crate::tasks::{Phase, TaskIx, TaskRecord};
 use crate::workers::WorkerIx;
 
 /// A step starts at most so many tasks, so that heartbeats are answered in between.
@@ -28,27 +29,55 @@ const FIRST_PROBE_MS: u64 = 200;
 /// Assignments are numbered within a reign, and every reign begins above all earlier ones.
 const EPOCH_SHIFT: u32 = 40;
 
+/// A task that can start, and where.
+struct Choice {
+    task: TaskIx,
+    worker: WorkerIx,
+}
+
 impl Core {
     pub(crate) fn start_tasks(&mut self, out: &mut Vec<Effect>) {
         self.more = false;
         for _ in 0..STARTS_PER_STEP_MAX {
-            let Some(job) = self.plan.next_job(&mut self.rng) else {
+            let Some(choice) = self.choose() else {
                 return;
             };
-            self.start_one(job, out);
+            self.start_one(choice, out);
         }
         self.more = self.plan.any_startable();
     }
 
-    fn start_one(&mut self, job: JobIx, out: &mut Vec<Effect>) {
+    /// What starts next, on the way down that is then in `self.path`; nothing has been taken yet.
+    fn choose(&mut self) -> Option<Choice> {
+        let job = self.plan.next_job(&mut self.rng)?;
         let mut path = std::mem::take(&mut self.path);
         self.plan.pick_path(job, &mut self.rng, &mut path);
-        let node = *path.last().expect("a path has the instance node at least");
-        let task = TaskIx { job, node };
         self.plan.prefetch(&path);
+        let node = *path.last().expect("a path has the instance node at least");
         let worker = self
             .choose_worker(job, &path)
             .expect("a job that can start on a node has a worker with room for it");
+        self.path = path;
+        Some(Choice { task: TaskIx { job, node }, worker })
+    }
+
+    /// Chooses all that can start now and takes its slots, but starts nothing. It is for those who
+    /// measure what decisions cost by themselves: this core is of no use any more. Returns how many.
+    pub fn choose_all(&mut self) -> usize {
+        let mut chosen = 0;
+        while let Some(Choice { task, worker }) = self.choose() {
+            self.plan.change_path(task.job, &self.path, Sign::Take);
+            let class = self.plan.jobs[task.job.index()].worker_class;
+            if self.workers[worker.index()].change_slots(self.plan.rooms.amounts(class), Sign::Take) {
+                self.refresh_room(worker);
+            }
+            self.set_cell(task, self.plan.cell(task).with_phase(Phase::Running));
+            chosen += 1;
+        }
+        chosen
+    }
+
+    fn start_one(&mut self, Choice { task, worker }: Choice, out: &mut Vec<Effect>) {
         let known = self.known(task);
         let record = &mut self.records.at_mut(known).record;
         record.attempt_no = record.attempt_no.saturating_add(1);
@@ -68,11 +97,10 @@ impl Core {
             preempted: false,
             start_told: false,
             disowned: false,
-            held: Held::Planned { task, path: Path::from_slice(&path) },
+            held: Held::Planned { task, path: Path::from_slice(&self.path) },
         };
-        self.path = path;
         let record = self.attempt_record(&attempt);
-        let spec = self.plan.jobs[job.index()].config.spec.clone();
+        let spec = self.plan.jobs[task.job.index()].config.spec.clone();
         let assignment = Assignment { seq, open: record.open.clone(), spec, prev_status };
         self.open_attempt(attempt);
         out.push(Effect::Persist(Record::AttemptOpened { attempt: record }));
