@@ -26,7 +26,7 @@ use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::{Address, Bus, Patience};
 use bistro_common::protocol::api::{ErrorCode, verb};
 use bistro_common::subject::{Cell, Token};
-use bistro_scheduler::large_pages::LargePages;
+use bistro_scheduler::large_pages::{self, LargePages};
 use bistro_worker::GuardCommand;
 use bistro_worker::logs::Budget;
 
@@ -202,6 +202,7 @@ async fn run_scheduler(cell: Cell, bus: Bus, args: SchedulerArgs) -> anyhow::Res
 }
 
 async fn run_worker(url: Option<&str>, cell: Cell, args: WorkerHere) -> anyhow::Result<ExitCode> {
+    large_pages::keep_nothing();
     // Its environment has the password of NATS, and tasks may be of the same user.
     nix::sys::prctl::set_dumpable(false).context("this process cannot be closed to others")?;
     let name = match args.name {
