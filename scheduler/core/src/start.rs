@@ -68,7 +68,8 @@ impl Core {
         while let Some(Choice { task, worker }) = self.choose() {
             self.plan.change_path(task.job, &self.path, Sign::Take);
             let class = self.plan.jobs[task.job.index()].worker_class;
-            if self.workers[worker.index()].change_slots(self.plan.rooms.amounts(class), Sign::Take) {
+            let amounts = self.plan.rooms.amounts(class);
+            if self.workers[worker.index()].change_slots(amounts, Sign::Take) {
                 self.refresh_room(worker);
             }
             self.set_cell(task, self.plan.cell(task).with_phase(Phase::Running));
