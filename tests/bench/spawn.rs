@@ -68,9 +68,7 @@ async fn starts(guard: &Guard) -> anyhow::Result<()> {
         }
         let start = Start {
             attempt: AttemptId::generate(),
-            before: vec!["/bin/true".to_owned()],
-            after: Vec::new(),
-            status_argument: false,
+            argv: vec!["/bin/true".to_owned()],
             directory: "/".into(),
             env: Vec::new(),
             limits: Default::default(),

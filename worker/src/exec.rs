@@ -17,7 +17,7 @@ use bistro_common::protocol::task::{Kill, KillMethod, Outcome, TaskResult, Usage
 use bistro_common::status::{TaskStatus, bits};
 use bistro_common::subject::Token;
 
-use crate::guard::{EXITED_WELL, Guard, Report, Start, TaskSignal};
+use crate::guard::{EXITED_WELL, Guard, Report, STATUS_PATH, Start, TaskSignal};
 use crate::journal::Journal;
 use crate::logs::{Capture, LineQuota, Lines, Logs, Source};
 use crate::processes::ATTEMPT_VARIABLE;
@@ -143,8 +143,7 @@ struct Running {
     guard: Guard,
     usages: Usages,
     assignment: Assignment,
-    command: Vec<String>,
-    argument: String,
+    argv: Vec<String>,
     reports: mpsc::UnboundedReceiver<Report>,
     stdout: Pipe,
     stderr: Pipe,
@@ -164,7 +163,7 @@ async fn start(
     here: &Surroundings,
     assignment: &Assignment,
 ) -> Result<Running, Box<dyn std::error::Error + Send + Sync>> {
-    let command = command(&here.command, assignment)
+    let mut argv = command(&here.command, assignment)
         .ok_or("the job has no command, and the worker has no --worker-command")?;
     let directory = job_directory(&here.data_dir, &assignment.open.task.job);
     std::fs::create_dir_all(&directory)?;
@@ -174,20 +173,22 @@ async fn start(
     // A cgroup says when a task is over.
     let in_cgroup = here.guard.hold().is_some_and(|hold| hold.isolation == Isolation::Cgroup);
     let canary = (!in_cgroup).then(Pipe::new).transpose()?;
-    let argument = argument(&here.worker, &here.host, assignment).to_string();
-    let plain = assignment.spec.plain_command;
+    if !assignment.spec.plain_command {
+        let argument = argument(&here.worker, &here.host, assignment).to_string();
+        argv.extend([STATUS_PATH.to_owned(), argument]);
+    }
     let variables = [
         (ATTEMPT_VARIABLE, assignment.open.attempt.to_string()),
         ("BISTRO_ATTEMPT_NO", assignment.open.attempt_no.to_string()),
         ("BISTRO_JOB", assignment.open.task.job.to_string()),
         ("BISTRO_NODE", assignment.open.task.node.to_string()),
         ("BISTRO_CELL", here.cell.clone()),
+        // For those that do not get it as an argument.
+        ("BISTRO_STATUS", STATUS_PATH.to_owned()),
     ];
     let order = Start {
         attempt: assignment.open.attempt,
-        before: command.clone(),
-        after: if plain { Vec::new() } else { vec![argument.clone()] },
-        status_argument: !plain,
+        argv: argv.clone(),
         directory,
         confinement: assignment.spec.confinement.clone(),
         limits: assignment.spec.limits.clone(),
@@ -200,8 +201,7 @@ async fn start(
         guard: here.guard.clone(),
         usages: here.usages.clone(),
         assignment: assignment.clone(),
-        command,
-        argument,
+        argv,
         reports: here.guard.start_task(order, pipes).await?,
         stdout,
         stderr,
@@ -269,10 +269,10 @@ impl Running {
             tokio::select! {
                 report = self.reports.recv(), if reporting => match report {
                     Some(Report::NotStarted { error, .. }) => return Ended::not_started(&error),
-                    Some(Report::Started { status_path, pid, .. }) => {
+                    Some(Report::Started { pid, .. }) => {
                         watched = Some(self.usages.watch(pid));
                         self.watch_at = Some(Instant::now() + UNWATCHED);
-                        self.tell_start(status_path, journal);
+                        self.tell_start(journal);
                     }
                     Some(Report::Exited { exit: message, cpu_ms, left, .. }) => {
                         reporting = left;
@@ -325,14 +325,10 @@ impl Running {
         Ended { how, exit, usage }
     }
 
-    fn tell_start(&self, status_path: String, journal: &mut Journal) {
-        let mut argv = self.command.clone();
-        if !self.assignment.spec.plain_command {
-            argv.extend([status_path, self.argument.clone()]);
-        }
+    fn tell_start(&self, journal: &mut Journal) {
         let limits = &self.assignment.spec.limits;
         let limits = (!limits.is_empty()).then(|| ("limits", json!(limits)));
-        let facts: Vec<_> = [("command", json!(argv))].into_iter().chain(limits).collect();
+        let facts: Vec<_> = [("command", json!(self.argv))].into_iter().chain(limits).collect();
         journal.event("running", &facts);
     }
 

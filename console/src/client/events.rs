@@ -43,6 +43,9 @@ impl Query {
     }
 }
 
+/// A message has the time of the server that keeps it, an event that of its scheduler: as much as the
+/// two may differ is read before a time.
+const CLOCKS_APART_MS: Millis = 5_000;
 /// So many times as many events as are wanted are looked through for them.
 const LOOKED_THROUGH: u64 = 100;
 /// Messages that are looked at first for the last events, and by how many times more if those have
@@ -61,6 +64,7 @@ impl Client {
         let last = stream.cached_info().state.last_sequence;
         let from = match query.since_ms {
             Some(since_ms) => {
+                let since_ms = since_ms.saturating_sub(CLOCKS_APART_MS);
                 let nanos = i128::from(since_ms) * 1_000_000;
                 let start_time = OffsetDateTime::from_unix_timestamp_nanos(nanos)?;
                 DeliverPolicy::ByStartTime { start_time }

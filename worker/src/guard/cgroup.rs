@@ -245,7 +245,7 @@ fn directory(ledger: LedgerId) -> String {
 }
 
 /// Where the worker was started in the tree of cgroups, as a path of the file system.
-fn origin(ledger: LedgerId) -> Option<PathBuf> {
+pub fn origin(ledger: LedgerId) -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let ours = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = locate(&mounts, &ours)?;

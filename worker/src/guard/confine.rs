@@ -9,12 +9,11 @@ use nix::unistd::{User, chown, initgroups, setgid, setuid};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::json;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use bistro_common::protocol::assign::Confinement;
 
-use super::STATUS_VARIABLE;
+use super::STATUS_PATH;
 
 /// What sets this program to work: `confine JSON -- COMMAND...`; its `main` calls [`run`].
 const WORD: &str = "confine";
@@ -70,9 +69,7 @@ pub fn run(confinement: &str, command: &[String]) -> ExitCode {
     }
     eprintln!("error: {text}");
     let status = json!({"result": "error_backoff", "data": {"exception": text}});
-    if let Some(path) = std::env::var_os(STATUS_VARIABLE)
-        && let Err(error) = std::fs::write(path, status.to_string())
-    {
+    if let Err(error) = std::fs::write(STATUS_PATH, status.to_string()) {
         eprintln!("error: the status cannot be written: {error}");
     }
     ExitCode::FAILURE
@@ -110,9 +107,8 @@ fn find_user(name: &str) -> Result<User, ConfineError> {
 /// For good.
 fn become_user(user: &User) -> nix::Result<()> {
     // Opening a pipe by its path asks whose it is. All of these are the task's own.
-    let status = std::env::var_os(STATUS_VARIABLE).map(PathBuf::from);
-    for path in ["/dev/fd/1", "/dev/fd/2", "."].map(PathBuf::from).into_iter().chain(status) {
-        chown(&path, Some(user.uid), Some(user.gid))?;
+    for path in ["/dev/fd/1", "/dev/fd/2", STATUS_PATH, "."] {
+        chown(path, Some(user.uid), Some(user.gid))?;
     }
     let name = std::ffi::CString::new(user.name.as_str()).map_err(|_| nix::errno::Errno::EINVAL)?;
     initgroups(&name, user.gid)?;

@@ -8,6 +8,7 @@
 //! The two talk over a socket of packets (the guard's standard input), one JSON message each. An
 //! order to start comes with the task's pipes.
 
+mod birth;
 mod cgroup;
 mod client;
 mod confine;
@@ -53,19 +54,17 @@ pub enum Order {
 /// What is reported of a process that has ended as it should.
 pub const EXITED_WELL: &str = "exited with status 0";
 
-/// Where a task may write its status, for those that do not get it as an argument.
-const STATUS_VARIABLE: &str = "BISTRO_STATUS";
+/// The number of the pipe for its status in a task.
+const STATUS_NUMBER: i32 = 130;
+/// The path of that, as the task sees it.
+pub const STATUS_PATH: &str = "/dev/fd/130";
 
 /// Comes with descriptors: stdout, stderr, status and, where the task has no cgroup that says when it
 /// is over, a canary.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Start {
     pub attempt: AttemptId,
-    /// The argument vector, up to the status path and after it.
-    pub before: Vec<String>,
-    pub after: Vec<String>,
-    /// Whether the status path is an argument between them.
-    pub status_argument: bool,
+    pub argv: Vec<String>,
     pub directory: PathBuf,
     pub env: Vec<(String, String)>,
     pub confinement: Confinement,
@@ -99,7 +98,6 @@ pub enum Report {
     Started {
         attempt: AttemptId,
         pid: i32,
-        status_path: String,
     },
     NotStarted {
         attempt: AttemptId,

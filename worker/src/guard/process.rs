@@ -1,28 +1,28 @@
 //! The guard's own process.
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, set_child_subreaper, wait,
-};
+use rustix::process::{self, Pid, getpid, kill_process_group, set_child_subreaper};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
 
 use bistro_common::Millis;
 use bistro_common::clock::boot_ms;
 use bistro_common::ids::{AttemptId, LedgerId};
 use bistro_common::protocol::heartbeat::Isolation;
 
+use super::birth::{Ended, close_what_is_not_ours, ignore_none, next_ended, wait_for_end};
 use super::cgroup::Cgroups;
 use super::confine;
 use super::spawn::{Program, Spawner};
 use super::{
-    EXITED_WELL, Hold, Order, PACKET_BYTES_MAX, REPORTS_MAX, Report, STATUS_VARIABLE, Start,
-    TaskSignal, receive_packet, send_packet,
+    EXITED_WELL, Hold, Order, PACKET_BYTES_MAX, REPORTS_MAX, Report, Start, TaskSignal,
+    receive_packet, send_packet,
 };
 use crate::processes::{ATTEMPT_VARIABLE, LEDGER_VARIABLE, Tree, is_marked, signal};
 
@@ -38,9 +38,8 @@ const LEFT_MS: Millis = 200;
 /// So many orders are taken between two looks at what has ended: its cgroups are used again then.
 const ORDERS_MAX: usize = 4;
 
-/// The lowest number that a task's own pipes have in it. Scripts number files themselves: up to 9, 100,
-/// 200; and shells give away 10 to 63 and 255. What they open there would take the status's place.
-const INHERITED_FROM: i32 = 130;
+/// What comes with an order to start at least: stdout, stderr and status.
+const PIPES_MIN: usize = 3;
 
 /// What is added to how a task has ended.
 const OVER_MEMORY: &str = ", over its limit of memory";
@@ -94,7 +93,8 @@ fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
     // It was started by a path that says nothing, and is looked for in lists of processes.
     rustix::thread::set_name(c"bistro-guard")?;
     set_child_subreaper(Some(getpid()))?;
-    let mut exits = watch_signals()?;
+    close_what_is_not_ours();
+    let signals = watch_signals()?;
     let mut spawner = Spawner::new()?;
     let worker = worker(socket)?;
     let cgroups = ledger().and_then(|ledger| Cgroups::open(ledger, worker));
@@ -128,11 +128,10 @@ fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
     };
     let mut buffer = vec![0; PACKET_BYTES_MAX + 1];
     loop {
-        guard.wait_for_something(&exits)?;
-        // Only the wake-up counts, not what was written.
-        while matches!(exits.read(&mut buffer), Ok(count) if count > 0) {}
+        guard.wait_for_something(&signals)?;
         guard.take_orders(&mut buffer)?;
         guard.reap();
+        guard.settle_births();
         guard.collect();
         guard.watch_deadline();
         guard.sweep();
@@ -153,25 +152,25 @@ fn worker(socket: BorrowedFd<'_>) -> std::io::Result<Option<i32>> {
     Ok(parent.filter(|_| !gone).map(|pid| pid.as_raw_nonzero().get()))
 }
 
-/// A pipe that becomes readable when a child has ended. Signals that would end the guard are
-/// caught and ignored: it ends when its worker does. (Caught, since what is ignored or blocked
-/// would stay so in the tasks.)
-fn watch_signals() -> std::io::Result<std::io::PipeReader> {
-    use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-    let (reader, writer) = std::io::pipe()?;
-    rustix::io::ioctl_fionbio(&reader, true)?;
-    signal_hook::low_level::pipe::register(SIGCHLD, OwnedFd::from(writer))?;
-    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
-    }
-    Ok(reader)
+/// A file that becomes readable when a child has ended. Signals that would end the guard go there,
+/// too, and are not looked at: it ends when its worker does.
+fn watch_signals() -> std::io::Result<SignalFd> {
+    use Signal::{SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
+    let signals = [SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM];
+    ignore_none(&signals.map(|signal| signal as i32));
+    let signals = SigSet::from_iter(signals);
+    // Tasks unblock what is blocked here.
+    signals.thread_block()?;
+    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
 
 impl Guard<'_> {
-    fn wait_for_something(&self, exits: &std::io::PipeReader) -> std::io::Result<()> {
+    fn wait_for_something(&self, signals: &SignalFd) -> std::io::Result<()> {
+        let busy = self.spawner.is_busy();
         let sweeping = self.sweep_all || !self.sweep.is_empty();
         let wait_ms = match self.deadline {
-            _ if sweeping => Some(SWEEP_MS),
+            _ if busy => Some(0),
+            _ if sweeping || self.spawner.any_left() => Some(SWEEP_MS),
             deadline => deadline.map(|at| at.saturating_sub(boot_ms()).min(LOOK_MS)),
         };
         let any_left = self.cgroups.as_ref().is_some_and(Cgroups::any_left);
@@ -184,14 +183,17 @@ impl Guard<'_> {
         if !self.reports.is_empty() {
             wanted |= PollFlags::OUT;
         }
-        let mut fds = vec![PollFd::new(exits, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
         if !self.orphaned {
             fds.push(PollFd::from_borrowed_fd(self.socket, wanted));
         }
         match poll(&mut fds, timeout.as_ref()) {
-            Err(rustix::io::Errno::INTR) => Ok(()),
-            result => result.map(drop).map_err(Into::into),
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(0) if busy => self.spawner.wait(),
+            Ok(_) if !fds[0].revents().is_empty() => drop(signals.read_signal()?),
+            result => drop(result?),
         }
+        Ok(())
     }
 
     fn take_orders(&mut self, buffer: &mut [u8]) -> std::io::Result<()> {
@@ -231,11 +233,9 @@ impl Guard<'_> {
         match order {
             Order::Start(start) => {
                 let attempt = start.attempt;
-                let report = match self.start(start, descriptors) {
-                    Ok((pid, status_path)) => Report::Started { attempt, pid, status_path },
-                    Err(error) => Report::NotStarted { attempt, error: error.to_string() },
-                };
-                self.reports.push_back(report);
+                if let Err(error) = self.start(&start, &descriptors) {
+                    self.not_started(attempt, &error);
+                }
             }
             Order::Signal { attempt, signal } => self.signal(attempt, signal),
             Order::Deadline { boot_ms: at } => {
@@ -245,51 +245,61 @@ impl Guard<'_> {
         }
     }
 
-    fn start(&mut self, start: Start, descriptors: Vec<OwnedFd>) -> std::io::Result<(i32, String)> {
-        let [stdout, stderr, inherited @ ..] = descriptors.as_slice() else {
+    fn start(&mut self, start: &Start, descriptors: &[OwnedFd]) -> std::io::Result<()> {
+        if descriptors.len() < PIPES_MIN {
             return Err(std::io::Error::other("the order came without its pipes"));
-        };
-        if inherited.is_empty() {
-            return Err(std::io::Error::other("the order came without a pipe for the status"));
         }
         self.watch_deadline();
         if self.sweep_all || self.expired {
             return Err(std::io::Error::other("the worker's lease is over"));
         }
-        if start.before.is_empty() {
-            return Err(std::io::Error::other("no program"));
-        }
         // It becomes the task's when it has confined itself.
         let confined = confine::command(&start.confinement)?;
-        let mut argv = confined.iter().chain(&start.before);
-        let program = argv.next().expect("there is a program");
-        // There is one thread, so nothing else can inherit them meanwhile.
-        let inherited: Vec<OwnedFd> = inherited.iter().map(to_inherit).collect::<Result<_, _>>()?;
-        let status_path = format!("/dev/fd/{}", inherited[0].as_raw_fd());
-        let status_path_argument = start.status_argument.then_some(status_path.as_str());
-        let argv: Vec<&str> = std::iter::once(program)
-            .chain(argv)
-            .map(String::as_str)
-            .chain(status_path_argument)
-            .chain(start.after.iter().map(String::as_str))
-            .collect();
-        let own = start.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let env: Vec<(&str, &str)> = own.chain([(STATUS_VARIABLE, status_path.as_str())]).collect();
+        let argv: Vec<&str> = confined.iter().chain(&start.argv).map(String::as_str).collect();
+        let env: Vec<(&str, &str)> =
+            start.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let directory = &start.directory;
-        let (stdout, stderr) = (stdout.as_fd(), stderr.as_fd());
-        let program = Program { argv: &argv, env: &env, directory, stdout, stderr };
-        let spawned = match self.cgroup_for(&start)? {
-            Some(cgroup) => self.spawner.spawn(&program, cgroup.as_fd()),
-            None => program.spawn_anywhere(),
+        let limited = !start.limits.is_empty();
+        let program = Program { argv: &argv, env: &env, directory, pipes: descriptors, limited };
+        let attempt = start.attempt;
+        let pid = match self.cgroup_for(start)? {
+            // It is reported when it has become the task.
+            Some(cgroup) => self.spawner.begin(&program, cgroup.as_fd())?,
+            None => {
+                let pid = program.spawn_anywhere()?;
+                self.reports.push_back(Report::Started { attempt, pid });
+                pid
+            }
         };
-        if let (Err(_), Some(cgroups)) = (&spawned, &mut self.cgroups) {
-            cgroups.ended(start.attempt);
+        let pid = Pid::from_raw(pid).expect("a child has a pid");
+        self.roots.insert(attempt, pid);
+        self.attempts.insert(pid, attempt);
+        Ok(())
+    }
+
+    /// Reports what has become of the births that are over.
+    fn settle_births(&mut self) {
+        for (pid, outcome) in self.spawner.over() {
+            let root = Pid::from_raw(pid).expect("a child has a pid");
+            let Some(&attempt) = self.attempts.get(&root) else { continue };
+            match outcome {
+                Ok(()) => self.reports.push_back(Report::Started { attempt, pid }),
+                Err(error) => {
+                    // It ends in no time, and is no task's.
+                    let _ = wait_for_end(pid);
+                    self.attempts.remove(&root);
+                    self.roots.remove(&attempt);
+                    self.not_started(attempt, &error);
+                }
+            }
         }
-        let pid = Pid::from_raw(spawned?);
-        let pid = pid.ok_or_else(|| std::io::Error::other("the child has no pid"))?;
-        self.roots.insert(start.attempt, pid);
-        self.attempts.insert(pid, start.attempt);
-        Ok((pid.as_raw_nonzero().get(), status_path))
+    }
+
+    fn not_started(&mut self, attempt: AttemptId, error: &std::io::Error) {
+        if let Some(cgroups) = &mut self.cgroups {
+            cgroups.ended(attempt);
+        }
+        self.reports.push_back(Report::NotStarted { attempt, error: error.to_string() });
     }
 
     /// `None`: it is found by its group and its mark, as where there are no cgroups.
@@ -302,7 +312,11 @@ impl Guard<'_> {
                 Err(std::io::Error::other(format!("its limits cannot be set: {error}")))
             }
             Err(error) => {
-                eprintln!("warning: a task has no cgroup of its own: {error}");
+                // Nobody may be there to read it.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "warning: a task has no cgroup of its own: {error}"
+                );
                 Ok(None)
             }
         }
@@ -310,8 +324,8 @@ impl Guard<'_> {
 
     fn signal(&mut self, attempt: AttemptId, wanted: TaskSignal) {
         let number = match wanted {
-            TaskSignal::Term => Signal::TERM,
-            TaskSignal::Kill => Signal::KILL,
+            TaskSignal::Term => process::Signal::TERM,
+            TaskSignal::Kill => process::Signal::KILL,
         };
         match self.roots.get(&attempt) {
             // It has not been reaped, so the number cannot be anybody else's.
@@ -349,13 +363,13 @@ impl Guard<'_> {
         if self.sweep_all {
             self.cgroups.iter().for_each(Cgroups::kill_all);
             let left = tree.with_descendants(us).split_off(1);
-            left.iter().for_each(|&pid| signal(pid, Signal::KILL));
+            left.iter().for_each(|&pid| signal(pid, process::Signal::KILL));
             self.sweep_all = !left.is_empty();
             return;
         }
         for attempt in std::mem::take(&mut self.sweep) {
             let left = self.members(&tree, attempt);
-            left.iter().for_each(|&pid| signal(pid, Signal::KILL));
+            left.iter().for_each(|&pid| signal(pid, process::Signal::KILL));
             let empty = self.cgroups.as_ref().is_none_or(|cgroups| cgroups.is_empty(attempt));
             if !left.is_empty() || !empty {
                 self.cgroups.iter().for_each(|cgroups| cgroups.kill(attempt));
@@ -365,12 +379,13 @@ impl Guard<'_> {
     }
 
     fn reap(&mut self) {
-        let mut before = children_cpu_ms();
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            // What a child has used is told only by how much all have.
-            let now = children_cpu_ms();
-            let cpu_ms = now.saturating_sub(std::mem::replace(&mut before, now));
-            let Some(attempt) = self.attempts.remove(&pid) else { continue };
+        while let Some(Ended { pid, status, cpu_ms }) = next_ended() {
+            // It may have ended before it was known to have become a task.
+            self.settle_births();
+            let Some(attempt) = Pid::from_raw(pid).and_then(|pid| self.attempts.remove(&pid))
+            else {
+                continue;
+            };
             self.roots.remove(&attempt);
             let mut exit = describe(status);
             let mut left = false;
@@ -403,31 +418,16 @@ impl Guard<'_> {
     }
 }
 
-/// CPU time of all children that have been waited for.
-fn children_cpu_ms() -> u64 {
-    use nix::sys::resource::{UsageWho, getrusage};
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return 0 };
-    let ms = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
-    u64::try_from(ms(usage.user_time()) + ms(usage.system_time())).unwrap_or(0) / 1_000
-}
-
 /// Whose guard this is.
 fn ledger() -> Option<LedgerId> {
     std::env::var(LEDGER_VARIABLE).ok()?.parse().ok()
 }
 
-fn describe(status: WaitStatus) -> String {
-    match (status.exit_status(), status.terminating_signal()) {
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
         (Some(0), _) => EXITED_WELL.to_owned(),
         (Some(code), _) => format!("exited with status {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => format!("ended with {status:?}"),
     }
-}
-
-/// The same pipe, open in every program that is started while this lives.
-fn to_inherit(pipe: &OwnedFd) -> std::io::Result<OwnedFd> {
-    let inherited = rustix::io::fcntl_dupfd_cloexec(pipe, INHERITED_FROM)?;
-    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())?;
-    Ok(inherited)
 }
