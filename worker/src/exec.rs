@@ -2,7 +2,9 @@
 
 mod pipe;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use bistro_common::clock::{Clock, sleep_until};
 use bistro_common::protocol::assign::Assignment;
 use bistro_common::protocol::heartbeat::Isolation;
 use bistro_common::protocol::log::Stream;
-use bistro_common::protocol::task::{Kill, KillMethod, Outcome, TaskResult, Usage};
+use bistro_common::protocol::task::{Kill, KillMethod, Outcome, Slots, TaskResult, Usage};
 use bistro_common::status::{TaskStatus, bits};
 use bistro_common::subject::Token;
 
@@ -166,7 +168,10 @@ async fn start(
     let mut argv = command(&here.command, assignment)
         .ok_or("the job has no command, and the worker has no --worker-command")?;
     let directory = job_directory(&here.data_dir, &assignment.open.task.job);
-    std::fs::create_dir_all(&directory)?;
+    // It mostly is there, and to be told so by an attempt to make it is dearer.
+    if !directory.is_dir() {
+        std::fs::create_dir_all(&directory)?;
+    }
     let (stdout, stdout_writer) = Pipe::new()?;
     let (stderr, stderr_writer) = Pipe::new()?;
     let (status, status_writer) = Pipe::new()?;
@@ -174,8 +179,8 @@ async fn start(
     let in_cgroup = here.guard.hold().is_some_and(|hold| hold.isolation == Isolation::Cgroup);
     let canary = (!in_cgroup).then(Pipe::new).transpose()?;
     if !assignment.spec.plain_command {
-        let argument = argument(&here.worker, &here.host, assignment).to_string();
-        argv.extend([STATUS_PATH.to_owned(), argument]);
+        let argument = Argument::new(&here.worker, &here.host, assignment);
+        argv.extend([STATUS_PATH.to_owned(), serde_json::to_string(&argument)?]);
     }
     let variables = [
         (ATTEMPT_VARIABLE, assignment.open.attempt.to_string()),
@@ -233,30 +238,36 @@ pub fn command(worker_command: &[String], assignment: &Assignment) -> Option<Vec
 }
 
 /// The JSON argument (reference, section 7.1).
-pub fn argument(worker: &str, host: &str, assignment: &Assignment) -> Value {
-    let path: Vec<&str> = assignment.open.path.iter().map(|on| &*on.node).collect();
-    let mut resources: Map<String, Value> = assignment
-        .open
-        .path
-        .iter()
-        .filter(|on| !on.slots.is_empty())
-        .map(|on| (on.node.to_string(), json!(on.slots)))
-        .collect();
-    if !assignment.open.worker_slots.is_empty() {
-        resources.insert(worker.to_owned(), json!(assignment.open.worker_slots));
+#[derive(Serialize)]
+pub struct Argument<'a> {
+    id: &'a str,
+    path_to_node: Vec<&'a str>,
+    config: &'a Map<String, Value>,
+    resources_by_node: BTreeMap<&'a str, &'a Slots>,
+    worker_node: &'a str,
+    worker_host: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev_status: Option<&'a Value>,
+}
+
+impl<'a> Argument<'a> {
+    pub fn new(worker: &'a str, host: &'a str, assignment: &'a Assignment) -> Self {
+        let open = &assignment.open;
+        let on_nodes = open.path.iter().map(|on| (&*on.node, &*on.slots));
+        let on_worker = std::iter::once((worker, &*open.worker_slots));
+        Self {
+            id: &open.task.job,
+            path_to_node: open.path.iter().map(|on| &*on.node).collect(),
+            config: &assignment.spec.config,
+            resources_by_node: on_nodes
+                .chain(on_worker)
+                .filter(|(_, slots)| !slots.is_empty())
+                .collect(),
+            worker_node: worker,
+            worker_host: host,
+            prev_status: assignment.prev_status.as_ref(),
+        }
     }
-    let mut argument = json!({
-        "id": assignment.open.task.job,
-        "path_to_node": path,
-        "config": assignment.spec.config,
-        "resources_by_node": resources,
-        "worker_node": worker,
-        "worker_host": host,
-    });
-    if let Some(status) = &assignment.prev_status {
-        argument["prev_status"] = status.clone();
-    }
-    argument
 }
 
 impl Running {

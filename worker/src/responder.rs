@@ -23,7 +23,7 @@ use bistro_common::protocol::{MESSAGE_BYTES_MAX, VERSION, encode};
 use bistro_common::status::{TaskStatus, bits};
 use bistro_common::subject::Cell;
 
-use crate::exec::{Ended, How, LastLine, Surroundings, argument};
+use crate::exec::{Argument, Ended, How, LastLine, Surroundings};
 use crate::journal::Journal;
 use crate::logs::Capture;
 
@@ -56,7 +56,7 @@ pub async fn ask(
         attempt: open.attempt,
         attempt_no: open.attempt_no,
         task: open.task.clone(),
-        argument: argument(&here.worker, &here.host, assignment),
+        argument: json!(Argument::new(&here.worker, &here.host, assignment)),
         progress: progress.clone(),
         cancel: cancel.clone(),
         silence_ms: responder.silence_ms,

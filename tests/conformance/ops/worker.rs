@@ -56,7 +56,8 @@ pub fn argv(given: &Value) -> Answer {
 /// There is one way to run tasks: that of the original's remote workers.
 pub fn task_json_keys(given: &Value) -> Answer {
     let prev_status = (given["has_prev_status"] == true).then(|| json!({"result_bits": 4}));
-    let argument = exec::argument("w", "h", &assignment("n", Vec::new(), prev_status));
+    let assignment = assignment("n", Vec::new(), prev_status);
+    let argument = json!(exec::Argument::new("w", "h", &assignment));
     let mut keys: Vec<_> = argument.as_object().into_iter().flatten().map(|(key, _)| key).collect();
     keys.sort_unstable();
     Ok(json!({"keys": keys}))
