@@ -13,8 +13,10 @@ use bistro_common::ids::{AttemptId, WorkerName};
 use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::{Address, Bus, NatsError, Patience};
 use bistro_common::protocol::api::{
-    ApiError, ApiReply, CellStatus, KillReply, KillRequest, TaskState, verb,
+    ApiError, ApiReply, CellStatus, KillReply, KillRequest, ListRequest, Listing, TaskState,
+    WorkerRow, verb,
 };
+use bistro_common::protocol::heartbeat::Isolation;
 use bistro_common::protocol::log::{LogRead, LogReadReply};
 use bistro_common::protocol::task::{Kill, KillMethod};
 use bistro_common::protocol::{decode, encode};
@@ -287,6 +289,20 @@ impl Cell {
 
     pub async fn status(&self) -> CellStatus {
         self.ask(verb::STATUS, &()).await.expect("the status")
+    }
+
+    /// What the only worker has in force, once it has said so.
+    pub async fn isolation(&self) -> Isolation {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let rows: Listing<WorkerRow> =
+                self.ask(verb::WORKERS, &ListRequest::default()).await.expect("the workers");
+            if let Some(isolation) = rows.items.first().and_then(|row| row.capacity.isolation) {
+                return isolation;
+            }
+            assert!(Instant::now() < deadline, "the worker does not say it: {rows:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until the status is as wanted; fails with the last one after a while.

@@ -68,10 +68,8 @@ time.sleep(600)' "$0" "$1" &
     let _scheduler = cell.spawn_scheduler();
     let _worker = cell.spawn_worker("w1", &log.0);
     wait_until("three starts", || log.starts().len() >= 3).await;
-    let rows: Listing<WorkerRow> =
-        cell.ask(verb::WORKERS, &ListRequest::default()).await.expect("the workers");
-    let isolation = rows.items[0].capacity.isolation;
-    if isolation == Some(Isolation::ProcessGroup) {
+    let isolation = cell.isolation().await;
+    if isolation == Isolation::ProcessGroup {
         // Nobody can know of it, and that is what is reported.
         cell.wait_for_count(TaskState::Done, 4).await;
         log.starts().iter().for_each(|&(_, pid)| kill(pid));

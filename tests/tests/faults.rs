@@ -2,12 +2,9 @@
 //! that the tasks wrote, not from our own records.
 
 use nix::sys::signal::Signal;
-use std::time::{Duration, Instant};
 
 use bistro_common::lease::LeaseTerms;
-use bistro_common::protocol::api::{
-    ListRequest, Listing, TaskRow, TaskState, TasksRequest, WorkerRow, verb,
-};
+use bistro_common::protocol::api::{Listing, TaskRow, TaskState, TasksRequest, verb};
 use bistro_common::protocol::heartbeat::Isolation;
 use bistro_common::protocol::log::{Direction, LineId, LogRead, Stream};
 use bistro_common::protocol::task::KillMethod;
@@ -122,20 +119,6 @@ async fn what_a_task_leaves_behind_keeps_it_running_and_is_killed_with_it() {
     wait_until("the daemons to be killed", || log.running() == 0).await;
 }
 
-/// What the only worker has in force, once it has said so.
-async fn isolation(cell: &Cell) -> Isolation {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let rows: Listing<WorkerRow> =
-            cell.ask(verb::WORKERS, &ListRequest::default()).await.expect("the workers");
-        if let Some(isolation) = rows.items.first().and_then(|row| row.capacity.isolation) {
-            return isolation;
-        }
-        assert!(Instant::now() < deadline, "the worker does not say it: {rows:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Tried out, without regard to what the worker thinks.
 fn cgroups_can_be_made() -> bool {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
@@ -166,7 +149,7 @@ async fn what_a_task_hides_from_its_guard_is_killed_with_it_where_there_are_cgro
     let _scheduler = cell.spawn_scheduler();
     let _worker = cell.spawn_worker("w1", &log.0);
     wait_until("three starts", || log.starts().len() == 3).await;
-    let isolation = isolation(&cell).await;
+    let isolation = cell.isolation().await;
     let expected = if cgroups_can_be_made() { Isolation::Cgroup } else { Isolation::ProcessGroup };
     assert_eq!(isolation, expected);
     let tasks: Listing<TaskRow> =

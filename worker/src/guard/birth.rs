@@ -16,12 +16,15 @@
 mod syscall;
 
 use nix::libc::{self, c_char, c_int, c_ulonglong, pid_t};
+use nix::sys::signal::SigSet;
+use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::futex;
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -62,9 +65,9 @@ pub struct Birth {
 /// What the child works on.
 struct Becoming {
     image: Image,
-    /// As execve wants them: with a null at the end. The first argument is the second here, for a
-    /// script that does not say for whom: it is the shell's.
-    argv: Box<[*const c_char]>,
+    /// As execve wants them: with a null at the end. Before the arguments is room for the shell, whose
+    /// a script is that does not say for whom.
+    argv: Box<[Cell<*const c_char>]>,
     env: Box<[*const c_char]>,
     guard: pid_t,
     /// Not zero until the kernel says that the child has left the guard's memory.
@@ -78,15 +81,16 @@ impl Birth {
     /// the killed with it: unless that is a parent which waits, so the guard does.
     pub fn begin(
         image: Image,
-        stack: Stack,
+        mut stack: Stack,
         cgroup: BorrowedFd<'_>,
         limited: bool,
     ) -> Result<Self> {
         let vfork = if limited { libc::CLONE_VFORK } else { 0 };
         let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
         let null = std::ptr::null;
+        let argv = [vec![null()], pointers(&image.argv), vec![null()]].concat();
         let becoming = Box::new(Becoming {
-            argv: [vec![null()], pointers(&image.argv), vec![null()]].concat().into(),
+            argv: argv.into_iter().map(Cell::new).collect(),
             env: [pointers(&image.env), pointers(&image.common_env), vec![null()]].concat().into(),
             image,
             guard: std::process::id() as pid_t,
@@ -99,7 +103,7 @@ impl Birth {
                 | CLONE_INTO_CGROUP,
             child_tid: becoming.alive.as_ptr() as c_ulonglong,
             exit_signal: libc::SIGCHLD as c_ulonglong,
-            stack: stack.as_ptr() as c_ulonglong,
+            stack: stack.as_mut_ptr() as c_ulonglong,
             stack_size: size_of_val(&*stack) as c_ulonglong,
             cgroup: cgroup.as_raw_fd() as c_ulonglong,
             ..CloneArgs::default()
@@ -193,19 +197,19 @@ unsafe fn execute(becoming: &Becoming) -> std::result::Result<(), c_int> {
         }
         let (how, mask) = (libc::SIG_SETMASK as usize, (&raw const no_signals) as usize);
         call(libc::SYS_rt_sigprocmask, [how, mask, 0, size_of_val(&no_signals)])?;
-        let execve = |path: &CStr, argv: *const *const c_char| {
-            let args = [path.as_ptr() as usize, argv as usize, env.as_ptr() as usize, 0];
+        let execve = |path: &CStr, argv: &[Cell<*const c_char>]| {
+            let args = [path.as_ptr() as usize, argv.as_ptr() as usize, env.as_ptr() as usize, 0];
             call(libc::SYS_execve, args).map(drop)
         };
-        match execve(&image.path, argv.as_ptr().add(1)) {
-            Err(libc::ENOEXEC) => {}
-            result => return result,
+        let [shell, own @ ..] = &**argv else { return Err(libc::EINVAL) };
+        match (execve(&image.path, own), own) {
+            (Err(libc::ENOEXEC), [first, ..]) => {
+                shell.set(SHELL.as_ptr());
+                first.set(image.path.as_ptr());
+                execve(SHELL, argv)
+            }
+            (result, _) => result,
         }
-        // Nobody else looks at these any more.
-        let argv = argv.as_ptr().cast_mut();
-        argv.write(SHELL.as_ptr());
-        argv.add(1).write(image.path.as_ptr());
-        execve(SHELL, argv)
     }
 }
 
@@ -245,6 +249,17 @@ pub fn close_what_is_not_ours() {
     let first = 3;
     // SAFETY: it is called before this process opens anything.
     unsafe { libc::syscall(libc::SYS_close_range, first, c_int::MAX, 0) };
+}
+
+/// Has the child of a command do what is done here by birth, so far as the standard library does not:
+/// it leaves blocked what is blocked in the guard.
+pub fn as_by_birth(command: &mut Command) {
+    let hook = || {
+        SigSet::empty().thread_set_mask()?;
+        Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+    };
+    // SAFETY: the hook makes two system calls, and needs nothing that a fork may have left locked.
+    unsafe { command.pre_exec(hook) };
 }
 
 /// Lets signals do to tasks what they do by default: what is ignored here would be so in them.

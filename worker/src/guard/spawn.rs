@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::STATUS_NUMBER;
-use super::birth::{Birth, Image, Stack, new_stack, wait_for_end};
+use super::birth::{Birth, Image, Stack, as_by_birth, new_stack, wait_for_end};
 
 /// The numbers that a task's pipes have in it: stdout, stderr, status and canary. Scripts number files
 /// themselves: up to 9, 100, 200; and shells give away 10 to 63 and 255. What they open there would take
@@ -50,7 +50,9 @@ impl Program<'_> {
         let others = others.iter().zip(&NUMBERS[2..]);
         let _others: Vec<OwnedFd> =
             others.map(|(pipe, &number)| to_inherit(pipe, number)).collect::<Result<_>>()?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        as_by_birth(&mut command);
+        let child = command
             .args(args)
             .envs(self.env.iter().copied())
             .current_dir(self.directory)

@@ -2,6 +2,7 @@
 //! tested.
 
 use super::*;
+use nix::sys::signal::SigSet;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
 use std::io::Read;
@@ -60,6 +61,14 @@ fn next_over(spawner: &mut Spawner) -> (i32, Result<()>) {
     }
 }
 
+fn executable(directory: &tempfile::TempDir, text: &str) -> PathBuf {
+    let script = directory.path().join("script");
+    std::fs::write(&script, format!("{text}\n")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).unwrap();
+    script
+}
+
 #[test]
 fn its_pipes_have_their_numbers_in_it() {
     let Some(cgroup) = Cgroup::make() else { return };
@@ -85,10 +94,7 @@ fn its_pipes_have_their_numbers_in_it() {
 fn a_script_that_does_not_say_for_whom_is_the_shells() {
     let Some(cgroup) = Cgroup::make() else { return };
     let directory = tempfile::tempdir().unwrap();
-    let script = directory.path().join("script");
-    std::fs::write(&script, "exit $(($1 + $#))\n").unwrap();
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&script, executable).unwrap();
+    let script = executable(&directory, "exit $(($1 + $#))");
     let mut spawner = Spawner::new().unwrap();
     let argv = [script.to_str().unwrap(), "40", "x"];
     // With limits the guard waits, and all else is the same.
@@ -155,4 +161,29 @@ fn a_signal_before_it_is_a_task_is_not_lost() {
     cgroup.freeze(false);
     assert_eq!(wait_for_end(pid).unwrap().status.signal(), Some(Signal::TERM.as_raw()));
     assert!(matches!(next_over(&mut spawner), (over, Ok(())) if over == pid));
+}
+
+#[test]
+fn without_cgroups_it_is_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = executable(&directory, &format!("echo $1 > {STATUS_PATH}; kill -TERM $$; exit 3"));
+    // As in the guard.
+    SigSet::from(nix::sys::signal::Signal::SIGTERM).thread_block().unwrap();
+    let (mut status, writer) = std::io::pipe().unwrap();
+    let nothing = || File::open("/dev/null").unwrap().into();
+    let argv = [script.to_str().unwrap(), "done"];
+    let pipes = [nothing(), nothing(), writer.into()];
+    let program = Program {
+        argv: &argv,
+        env: &[],
+        directory: directory.path(),
+        pipes: &pipes,
+        limited: false,
+    };
+    let pid = program.spawn_anywhere().unwrap();
+    drop(pipes);
+    let mut text = String::new();
+    status.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "done\n");
+    assert_eq!(wait_for_end(pid).unwrap().status.signal(), Some(Signal::TERM.as_raw()));
 }
