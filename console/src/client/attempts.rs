@@ -13,10 +13,11 @@ use bistro_common::status::TaskStatus;
 use super::Client;
 use super::logs::{Line, Query};
 
-/// Lines that are read at most; an attempt has about four.
+/// Lines that are read at most; an attempt has about three.
 const LINES: u32 = 200;
-/// The lines that workers write themselves, rather than tasks.
-const OURS: &str = r#""event":"(running|process_exited|got_status|task_failed_to_start)""#;
+/// The lines that workers write themselves, rather than tasks. That a task failed to start is said by
+/// its status, too.
+const OURS: &str = r#""event":"(running|process_exited|got_status)""#;
 
 /// A task, and how far it was when its attempts were asked for.
 #[derive(Clone, Debug, PartialEq)]

@@ -16,20 +16,18 @@
 mod syscall;
 
 use nix::libc::{self, c_char, c_int, c_ulonglong, pid_t};
-use nix::sys::signal::SigSet;
-use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::futex;
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use syscall::{CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CloneArgs, call, clone_onto};
+use syscall::{CLONE_INTO_CGROUP, Clone, CloneArgs, call, clone_onto};
 
 /// Of which the child needs a few hundred bytes. In units that are aligned as a stack must be.
 const STACK_BYTES: usize = 64 << 10;
@@ -82,7 +80,7 @@ impl Birth {
     pub fn begin(
         image: Image,
         mut stack: Stack,
-        cgroup: BorrowedFd<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
         limited: bool,
     ) -> Result<Self> {
         let vfork = if limited { libc::CLONE_VFORK } else { 0 };
@@ -97,20 +95,31 @@ impl Birth {
             alive: AtomicU32::new(1),
             errno: AtomicI32::new(0),
         });
-        let args = CloneArgs {
-            flags: (libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | vfork) as c_ulonglong
-                | CLONE_CLEAR_SIGHAND
-                | CLONE_INTO_CGROUP,
-            child_tid: becoming.alive.as_ptr() as c_ulonglong,
-            exit_signal: libc::SIGCHLD as c_ulonglong,
-            stack: stack.as_mut_ptr() as c_ulonglong,
-            stack_size: size_of_val(&*stack) as c_ulonglong,
-            cgroup: cgroup.as_raw_fd() as c_ulonglong,
-            ..CloneArgs::default()
+        let flags = libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | vfork;
+        let alive = becoming.alive.as_ptr();
+        let args;
+        let clone = match cgroup {
+            None => Clone::with_stack(
+                flags | libc::SIGCHLD,
+                stack.as_mut_ptr_range().end.expose_provenance(),
+                alive.expose_provenance(),
+            ),
+            Some(cgroup) => {
+                args = CloneArgs {
+                    flags: flags as c_ulonglong | CLONE_INTO_CGROUP,
+                    child_tid: alive as c_ulonglong,
+                    exit_signal: libc::SIGCHLD as c_ulonglong,
+                    stack: stack.as_mut_ptr() as c_ulonglong,
+                    stack_size: size_of_val(&*stack) as c_ulonglong,
+                    cgroup: cgroup.as_raw_fd() as c_ulonglong,
+                    ..CloneArgs::default()
+                };
+                Clone::with_args(&args)
+            }
         };
         // SAFETY: what the child is given is alive until it has left this memory, which `drop` waits
         // for, and nobody changes it or uses the stack.
-        let pid = unsafe { clone_onto(&args, become_task, &raw const *becoming) };
+        let pid = unsafe { clone_onto(&clone, become_task, &raw const *becoming) };
         if pid < 0 {
             return Err(Error::from_raw_os_error(-pid as i32));
         }
@@ -249,17 +258,6 @@ pub fn close_what_is_not_ours() {
     let first = 3;
     // SAFETY: it is called before this process opens anything.
     unsafe { libc::syscall(libc::SYS_close_range, first, c_int::MAX, 0) };
-}
-
-/// Has the child of a command do what is done here by birth, so far as the standard library does not:
-/// it leaves blocked what is blocked in the guard.
-pub fn as_by_birth(command: &mut Command) {
-    let hook = || {
-        SigSet::empty().thread_set_mask()?;
-        Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
-    };
-    // SAFETY: the hook makes two system calls, and needs nothing that a fork may have left locked.
-    unsafe { command.pre_exec(hook) };
 }
 
 /// Lets signals do to tasks what they do by default: what is ignored here would be so in them.

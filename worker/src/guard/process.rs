@@ -55,7 +55,6 @@ struct Guard<'a> {
     expired: bool,
     /// Where the host has cgroups for us.
     cgroups: Option<Cgroups>,
-    /// Starts tasks in these.
     spawner: Spawner,
     /// Reports that the worker has not taken yet. At most three per attempt.
     reports: VecDeque<Report>,
@@ -261,19 +260,12 @@ impl Guard<'_> {
         let directory = &start.directory;
         let limited = !start.limits.is_empty();
         let program = Program { argv: &argv, env: &env, directory, pipes: descriptors, limited };
-        let attempt = start.attempt;
-        let pid = match self.cgroup_for(start)? {
-            // It is reported when it has become the task.
-            Some(cgroup) => self.spawner.begin(&program, cgroup.as_fd())?,
-            None => {
-                let pid = program.spawn_anywhere()?;
-                self.reports.push_back(Report::Started { attempt, pid });
-                pid
-            }
-        };
+        // It is reported when it has become the task.
+        let cgroup = self.cgroup_for(start)?;
+        let pid = self.spawner.begin(&program, cgroup.as_ref().map(File::as_fd))?;
         let pid = Pid::from_raw(pid).expect("a child has a pid");
-        self.roots.insert(attempt, pid);
-        self.attempts.insert(pid, attempt);
+        self.roots.insert(start.attempt, pid);
+        self.attempts.insert(pid, start.attempt);
         Ok(())
     }
 

@@ -5,14 +5,12 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::STATUS_NUMBER;
-use super::birth::{Birth, Image, Stack, as_by_birth, new_stack, wait_for_end};
+use super::birth::{Birth, Image, Stack, new_stack, wait_for_end};
 
 /// The numbers that a task's pipes have in it: stdout, stderr, status and canary. Scripts number files
 /// themselves: up to 9, 100, 200; and shells give away 10 to 63 and 255. What they open there would take
@@ -39,33 +37,7 @@ pub struct Program<'a> {
     pub limited: bool,
 }
 
-impl Program<'_> {
-    /// Starts it where the guard is, in a process group of its own, and returns its pid.
-    pub fn spawn_anywhere(&self) -> Result<i32> {
-        let (program, args) = self.argv.split_first().ok_or(ErrorKind::InvalidInput)?;
-        let [stdout, stderr, others @ ..] = self.pipes else {
-            return Err(ErrorKind::InvalidInput.into());
-        };
-        // There is one thread, so nothing else can inherit them meanwhile.
-        let others = others.iter().zip(&NUMBERS[2..]);
-        let _others: Vec<OwnedFd> =
-            others.map(|(pipe, &number)| to_inherit(pipe, number)).collect::<Result<_>>()?;
-        let mut command = Command::new(program);
-        as_by_birth(&mut command);
-        let child = command
-            .args(args)
-            .envs(self.env.iter().copied())
-            .current_dir(self.directory)
-            .stdin(Stdio::null())
-            .stdout(stdout.try_clone()?)
-            .stderr(stderr.try_clone()?)
-            .process_group(0)
-            .spawn()?;
-        Ok(child.id() as i32)
-    }
-}
-
-/// Starts programs in cgroups, each in a process group of its own.
+/// Starts programs, each in a process group of its own.
 pub struct Spawner {
     /// Those that are not known to be over, from the oldest on.
     births: Vec<Birth>,
@@ -87,9 +59,9 @@ impl Spawner {
         })
     }
 
-    /// Begins to start a program, and returns the pid that it will have. [`Self::over`] says how it
-    /// went.
-    pub fn begin(&mut self, program: &Program<'_>, cgroup: BorrowedFd<'_>) -> Result<i32> {
+    /// Begins to start a program, in a cgroup or where the guard is, and returns the pid that it will
+    /// have. [`Self::over`] says how it went.
+    pub fn begin(&mut self, program: &Program<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<i32> {
         let image = self.image(program)?;
         self.wait_for_room();
         let stack = self.stacks.pop().unwrap_or_else(new_stack);
@@ -165,23 +137,13 @@ impl Spawner {
             pipes: &[],
             limited: false,
         };
-        let Ok(pid) = self.begin(&program, cgroup) else { return false };
+        let Ok(pid) = self.begin(&program, Some(cgroup)) else { return false };
         let _ = wait_for_end(pid);
         let denied = |(_, outcome): &(i32, Result<()>)| {
             outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
         };
         self.over().first().is_some_and(denied)
     }
-}
-
-/// The same pipe, open in every program that is started while this lives.
-fn to_inherit(pipe: &OwnedFd, number: i32) -> Result<OwnedFd> {
-    let inherited = rustix::io::fcntl_dupfd_cloexec(pipe, number)?;
-    if inherited.as_raw_fd() != number {
-        return Err(Error::other("the guard has too many files open"));
-    }
-    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())?;
-    Ok(inherited)
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString> {

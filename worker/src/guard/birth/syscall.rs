@@ -1,9 +1,11 @@
 //! The system calls of a child that has no `errno`, and the one that makes it.
 
-use nix::libc::{self, c_int, c_long, c_ulonglong, c_void};
+use nix::libc::{self, c_int, c_long, c_ulonglong};
 
-// Of the kernel's sched.h, since 5.5 and 5.7.
-pub const CLONE_CLEAR_SIGHAND: c_ulonglong = 1 << 32;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("how a task is born is written for x86_64 and aarch64 only");
+
+/// Of the kernel's sched.h, since 5.7.
 pub const CLONE_INTO_CGROUP: c_ulonglong = 1 << 33;
 
 /// The kernel's `struct clone_args`, up to the cgroup.
@@ -23,11 +25,32 @@ pub struct CloneArgs {
     pub cgroup: c_ulonglong,
 }
 
+/// How a child is made: the number of a system call, and what it is given.
+pub struct Clone {
+    number: c_long,
+    args: [usize; 5],
+}
+
+impl Clone {
+    pub fn with_stack(flags: c_int, stack_end: usize, child_tid: usize) -> Self {
+        // The last two are the place for the child's id and that of its thread-local variables, on
+        // each processor in another order. The child has those of its parent, and the latter is not
+        // looked at.
+        let flags = flags as usize;
+        Self { number: libc::SYS_clone, args: [flags, stack_end, 0, child_tid, child_tid] }
+    }
+
+    pub fn with_args(args: &CloneArgs) -> Self {
+        let at = std::ptr::from_ref(args).addr();
+        Self { number: libc::SYS_clone3, args: [at, size_of::<CloneArgs>(), 0, 0, 0] }
+    }
+}
+
 /// Makes a child that calls `run` on a stack of its own. Returns its pid, or an error number less
 /// than zero.
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn clone_onto<T>(
-    args: &CloneArgs,
+    clone: &Clone,
     run: extern "C" fn(*const T) -> !,
     with: *const T,
 ) -> c_long {
@@ -43,9 +66,12 @@ pub unsafe fn clone_onto<T>(
             "call r12",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone3 => result,
-            in("rdi") std::ptr::from_ref(args).cast::<c_void>(),
-            in("rsi") size_of::<CloneArgs>(),
+            inlateout("rax") clone.number => result,
+            in("rdi") clone.args[0],
+            in("rsi") clone.args[1],
+            in("rdx") clone.args[2],
+            in("r10") clone.args[3],
+            in("r8") clone.args[4],
             in("r12") run,
             in("r13") with,
             lateout("rcx") _,
@@ -57,7 +83,7 @@ pub unsafe fn clone_onto<T>(
 
 #[cfg(target_arch = "aarch64")]
 pub unsafe fn clone_onto<T>(
-    args: &CloneArgs,
+    clone: &Clone,
     run: extern "C" fn(*const T) -> !,
     with: *const T,
 ) -> c_long {
@@ -72,9 +98,12 @@ pub unsafe fn clone_onto<T>(
             "blr x20",
             "brk #1",
             "2:",
-            inlateout("x0") std::ptr::from_ref(args).cast::<c_void>() => result,
-            in("x1") size_of::<CloneArgs>(),
-            in("x8") libc::SYS_clone3,
+            inlateout("x0") clone.args[0] => result,
+            in("x1") clone.args[1],
+            in("x2") clone.args[2],
+            in("x3") clone.args[3],
+            in("x4") clone.args[4],
+            in("x8") clone.number,
             in("x20") run,
             in("x21") with,
         );
@@ -117,15 +146,4 @@ pub unsafe fn call(number: c_long, args: [usize; 4]) -> Result<usize, c_int> {
         );
     }
     if result < 0 { Err(-result as c_int) } else { Ok(result as usize) }
-}
-
-/// Elsewhere there are no cgroups for tasks.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-pub unsafe fn clone_onto<T>(_: &CloneArgs, _: extern "C" fn(*const T) -> !, _: *const T) -> c_long {
-    -c_long::from(libc::ENOSYS)
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-pub unsafe fn call(_: c_long, _: [usize; 4]) -> Result<usize, c_int> {
-    Err(libc::ENOSYS)
 }

@@ -1,5 +1,5 @@
-//! Births in cgroups of their own. Where the host lets us make none, there are none, and nothing is
-//! tested.
+//! Births, in cgroups of their own and without. Where the host lets us make none, those in some are
+//! not tested.
 
 use super::*;
 use nix::sys::signal::SigSet;
@@ -44,9 +44,18 @@ impl Drop for Cgroup {
     }
 }
 
-fn begin(spawner: &mut Spawner, argv: &[&str], pipes: &[OwnedFd], cgroup: &Cgroup) -> i32 {
-    let program = Program { argv, env: &[], directory: Path::new("/"), pipes, limited: false };
-    spawner.begin(&program, cgroup.open().as_fd()).unwrap()
+/// Births are the same with a cgroup and without.
+fn places() -> impl Iterator<Item = Option<Cgroup>> {
+    [None].into_iter().chain(Cgroup::make().map(Some))
+}
+
+fn program<'a>(argv: &'a [&str]) -> Program<'a> {
+    Program { argv, env: &[], directory: Path::new("/"), pipes: &[], limited: false }
+}
+
+fn begin(spawner: &mut Spawner, program: &Program<'_>, place: Option<&Cgroup>) -> Result<i32> {
+    let cgroup = place.map(Cgroup::open);
+    spawner.begin(program, cgroup.as_ref().map(File::as_fd))
 }
 
 /// What comes of the next birth that is over.
@@ -71,63 +80,65 @@ fn executable(directory: &tempfile::TempDir, text: &str) -> PathBuf {
 
 #[test]
 fn its_pipes_have_their_numbers_in_it() {
-    let Some(cgroup) = Cgroup::make() else { return };
     let mut spawner = Spawner::new().unwrap();
-    let (readers, writers): (Vec<_>, Vec<OwnedFd>) = (0..4)
-        .map(|_| std::io::pipe().unwrap())
-        .map(|(reader, writer)| (reader, writer.into()))
-        .unzip();
-    let say = format!("echo out; echo err >&2; echo status > {STATUS_PATH}; cat");
-    let pid = begin(&mut spawner, &["sh", "-c", &say], &writers, &cgroup);
-    drop(writers);
-    let texts = readers.into_iter().map(|mut reader| {
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
-        text
-    });
-    assert_eq!(texts.collect::<Vec<_>>(), ["out\n", "err\n", "status\n", ""]);
-    assert_eq!(wait_for_end(pid).unwrap().status.code(), Some(0), "its input has an end");
-    assert!(matches!(next_over(&mut spawner), (over, Ok(())) if over == pid));
+    for place in places() {
+        let (readers, writers): (Vec<_>, Vec<OwnedFd>) = (0..4)
+            .map(|_| std::io::pipe().unwrap())
+            .map(|(reader, writer)| (reader, writer.into()))
+            .unzip();
+        let say = format!("echo out; echo err >&2; echo status > {STATUS_PATH}; cat");
+        let argv = ["sh", "-c", &say];
+        let program = Program { pipes: &writers, ..program(&argv) };
+        let pid = begin(&mut spawner, &program, place.as_ref()).unwrap();
+        drop(writers);
+        let texts = readers.into_iter().map(|mut reader| {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            text
+        });
+        assert_eq!(texts.collect::<Vec<_>>(), ["out\n", "err\n", "status\n", ""]);
+        assert_eq!(wait_for_end(pid).unwrap().status.code(), Some(0), "its input has an end");
+        assert!(matches!(next_over(&mut spawner), (over, Ok(())) if over == pid));
+    }
 }
 
 #[test]
 fn a_script_that_does_not_say_for_whom_is_the_shells() {
-    let Some(cgroup) = Cgroup::make() else { return };
     let directory = tempfile::tempdir().unwrap();
     let script = executable(&directory, "exit $(($1 + $#))");
     let mut spawner = Spawner::new().unwrap();
     let argv = [script.to_str().unwrap(), "40", "x"];
-    // With limits the guard waits, and all else is the same.
-    for limited in [false, true] {
-        let program =
-            Program { argv: &argv, env: &[], directory: Path::new("/"), pipes: &[], limited };
-        let pid = spawner.begin(&program, cgroup.open().as_fd()).unwrap();
-        assert!(matches!(next_over(&mut spawner), (over, Ok(())) if over == pid));
-        assert_eq!(wait_for_end(pid).unwrap().status.code(), Some(42));
+    for place in places() {
+        // With limits the guard waits, and all else is the same.
+        for limited in [false, true] {
+            let program = Program { limited, ..program(&argv) };
+            let pid = begin(&mut spawner, &program, place.as_ref()).unwrap();
+            assert!(matches!(next_over(&mut spawner), (over, Ok(())) if over == pid));
+            assert_eq!(wait_for_end(pid).unwrap().status.code(), Some(42));
+        }
     }
 }
 
 #[test]
 fn why_there_is_no_task_is_said() {
-    let Some(cgroup) = Cgroup::make() else { return };
+    use ErrorKind::{NotFound, PermissionDenied};
     let mut spawner = Spawner::new().unwrap();
-    for (argv, kind) in
-        [(["/etc/passwd"], ErrorKind::PermissionDenied), (["/nowhere"], ErrorKind::NotFound)]
-    {
-        let pid = begin(&mut spawner, &argv, &[], &cgroup);
-        let (over, outcome) = next_over(&mut spawner);
-        assert_eq!((over, outcome.unwrap_err().kind()), (pid, kind));
-        assert!(wait_for_end(pid).is_some());
-    }
     let nowhere = Path::new("/nowhere");
-    let program =
-        Program { argv: &["/bin/true"], env: &[], directory: nowhere, pipes: &[], limited: false };
-    let pid = spawner.begin(&program, cgroup.open().as_fd()).unwrap();
-    assert_eq!(next_over(&mut spawner).1.unwrap_err().kind(), ErrorKind::NotFound);
-    assert!(wait_for_end(pid).is_some());
-    let program = Program { argv: &["no-such-program"], directory: Path::new("/"), ..program };
-    let error = spawner.begin(&program, cgroup.open().as_fd()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let programs = [
+        (program(&["/etc/passwd"]), PermissionDenied),
+        (program(&["/nowhere"]), NotFound),
+        (Program { directory: nowhere, ..program(&["/bin/true"]) }, NotFound),
+    ];
+    for place in places() {
+        for (program, kind) in &programs {
+            let pid = begin(&mut spawner, program, place.as_ref()).unwrap();
+            let (over, outcome) = next_over(&mut spawner);
+            assert_eq!((over, outcome.unwrap_err().kind()), (pid, *kind));
+            assert!(wait_for_end(pid).is_some());
+        }
+        let error = begin(&mut spawner, &program(&["no-such-program"]), place.as_ref());
+        assert_eq!(error.unwrap_err().kind(), NotFound);
+    }
 }
 
 #[test]
@@ -135,10 +146,11 @@ fn a_birth_that_takes_long_keeps_nobody_waiting() {
     let (Some(frozen), Some(cgroup)) = (Cgroup::make(), Cgroup::make()) else { return };
     frozen.freeze(true);
     let mut spawner = Spawner::new().unwrap();
+    let quick = program(&["/bin/true"]);
     let late: Vec<i32> =
-        (0..BIRTHS_MAX).map(|_| begin(&mut spawner, &["/bin/true"], &[], &frozen)).collect();
+        (0..BIRTHS_MAX).map(|_| begin(&mut spawner, &quick, Some(&frozen)).unwrap()).collect();
     for _ in 0..3 {
-        let pid = begin(&mut spawner, &["/bin/true"], &[], &cgroup);
+        let pid = begin(&mut spawner, &quick, Some(&cgroup)).unwrap();
         assert!(matches!(next_over(&mut spawner), (over, Ok(())) if over == pid));
         assert!(wait_for_end(pid).is_some());
     }
@@ -156,7 +168,7 @@ fn a_signal_before_it_is_a_task_is_not_lost() {
     let Some(cgroup) = Cgroup::make() else { return };
     cgroup.freeze(true);
     let mut spawner = Spawner::new().unwrap();
-    let pid = begin(&mut spawner, &["sleep", "60"], &[], &cgroup);
+    let pid = begin(&mut spawner, &program(&["sleep", "60"]), Some(&cgroup)).unwrap();
     kill_process_group(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
     cgroup.freeze(false);
     assert_eq!(wait_for_end(pid).unwrap().status.signal(), Some(Signal::TERM.as_raw()));
@@ -164,26 +176,12 @@ fn a_signal_before_it_is_a_task_is_not_lost() {
 }
 
 #[test]
-fn without_cgroups_it_is_the_same() {
-    let directory = tempfile::tempdir().unwrap();
-    let script = executable(&directory, &format!("echo $1 > {STATUS_PATH}; kill -TERM $$; exit 3"));
-    // As in the guard.
+fn what_the_guard_blocks_is_not_blocked_in_a_task() {
     SigSet::from(nix::sys::signal::Signal::SIGTERM).thread_block().unwrap();
-    let (mut status, writer) = std::io::pipe().unwrap();
-    let nothing = || File::open("/dev/null").unwrap().into();
-    let argv = [script.to_str().unwrap(), "done"];
-    let pipes = [nothing(), nothing(), writer.into()];
-    let program = Program {
-        argv: &argv,
-        env: &[],
-        directory: directory.path(),
-        pipes: &pipes,
-        limited: false,
-    };
-    let pid = program.spawn_anywhere().unwrap();
-    drop(pipes);
-    let mut text = String::new();
-    status.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "done\n");
-    assert_eq!(wait_for_end(pid).unwrap().status.signal(), Some(Signal::TERM.as_raw()));
+    let mut spawner = Spawner::new().unwrap();
+    for place in places() {
+        let program = program(&["sh", "-c", "kill -TERM $$; exit 3"]);
+        let pid = begin(&mut spawner, &program, place.as_ref()).unwrap();
+        assert_eq!(wait_for_end(pid).unwrap().status.signal(), Some(Signal::TERM.as_raw()));
+    }
 }
