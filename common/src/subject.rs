@@ -121,6 +121,16 @@ impl Cell {
         self.under("sched.epoch")
     }
 
+    /// Where the scheduler that reigns says what it records, for those that stand by.
+    pub fn records(&self) -> String {
+        self.under("sched.records")
+    }
+
+    /// Where a scheduler that stands by asks for what was recorded before.
+    pub fn copies(&self) -> String {
+        self.under("sched.copy")
+    }
+
     /// `kind` is a fixed dotted name such as `task.done`.
     pub fn event(&self, kind: &str) -> String {
         self.under(&format!("event.{kind}"))
@@ -170,6 +180,10 @@ impl Cell {
 
     pub fn events_stream(&self) -> String {
         format!("BISTRO_{}_EVENTS", self.token)
+    }
+
+    pub fn records_stream(&self) -> String {
+        format!("BISTRO_{}_RECORDS", self.token)
     }
 
     /// The private inbox prefix of one role, so that no other can read its replies.

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use bistro_common::protocol::{
     DecodeError, VERSION, Versioned, assign, control, decode, done, encode, event, heartbeat, log,
-    run, view,
+    run, succession, view,
 };
 
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors");
@@ -51,7 +51,7 @@ where
 #[test]
 fn every_message_is_as_it_was() {
     type Check = (&'static str, fn(&str));
-    let checks: [Check; 14] = [
+    let checks: [Check; 17] = [
         ("heartbeat", check::<heartbeat::Heartbeat>),
         ("heartbeat_reply", check::<heartbeat::HeartbeatReply>),
         ("scheduler_beacon", check::<heartbeat::SchedulerBeacon>),
@@ -62,6 +62,9 @@ fn every_message_is_as_it_was() {
         ("done", check::<done::Done>),
         ("event", check::<event::Event>),
         ("events", check::<event::Events>),
+        ("records_header", check::<succession::RecordsHeader>),
+        ("copy_request", check::<succession::CopyRequest>),
+        ("copy_header", check::<succession::CopyHeader>),
         ("log_read", check::<log::LogRead>),
         ("log_read_reply", check::<log::LogReadReply>),
         ("run_request", check::<run::RunRequest>),

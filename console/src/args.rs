@@ -252,6 +252,18 @@ pub struct SchedulerArgs {
     /// on this host can do everything through it, starting commands on workers included
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub http: Option<std::net::SocketAddr>,
+    /// Be one of several schedulers of this cell, each with this flag and a data directory of its
+    /// own: one reigns, the others follow its records, and when it is gone one of them takes over
+    #[arg(long)]
+    pub with_standbys: bool,
+    /// After so long without a word from the one that reigns, another does
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, requires = "with_standbys",
+        value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub takeover_sec: u64,
+    /// On how many servers of a NATS cluster streams are kept
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "with_standbys",
+        value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub replicas: u8,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -26,6 +26,7 @@ use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::{Address, Bus, Patience};
 use bistro_common::protocol::api::{ErrorCode, verb};
 use bistro_common::subject::{Cell, Token};
+use bistro_scheduler::Standbys;
 use bistro_scheduler::large_pages::{self, LargePages};
 use bistro_worker::GuardCommand;
 use bistro_worker::logs::Budget;
@@ -193,11 +194,12 @@ async fn run_scheduler(cell: Cell, bus: Bus, args: SchedulerArgs) -> anyhow::Res
         instance: args.instance.unwrap_or_else(host_name),
         terms: LeaseTerms::for_lease(args.lease_sec.saturating_mul(1_000)),
         http: args.http,
+        standbys: args.with_standbys.then(|| Standbys {
+            ttl_ms: args.takeover_sec * 1_000,
+            replicas: args.replicas.into(),
+        }),
     };
-    tokio::select! {
-        result = bistro_scheduler::run(options, bus) => result?,
-        () = ended_by_signal() => {}
-    }
+    bistro_scheduler::run(options, bus, ended_by_signal()).await?;
     Ok(ExitCode::SUCCESS)
 }
 

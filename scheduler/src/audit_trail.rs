@@ -21,6 +21,7 @@ const BATCH_MAX: usize = 256;
 pub async fn tell(
     bus: Bus,
     cell: Cell,
+    replicas: usize,
     mut audits: mpsc::Receiver<(AuditId, Event)>,
     out: mpsc::Sender<Vec<AuditId>>,
 ) {
@@ -36,7 +37,7 @@ pub async fn tell(
             if let Some(error) = error {
                 tracing::warn!(%error, "audit events wait: the event stream does not take them");
                 tokio::time::sleep(RETRY).await;
-                if let Err(error) = make_streams(&context, &cell).await {
+                if let Err(error) = make_streams(&context, &cell, replicas).await {
                     tracing::debug!(%error, "the streams cannot be made");
                 }
             }

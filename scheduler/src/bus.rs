@@ -52,25 +52,27 @@ pub struct Delivery {
 }
 
 /// Delivers results for as long as somebody takes them.
-pub async fn consume(bus: Bus, cell: Cell, out: mpsc::Sender<Delivery>) {
+pub async fn consume(bus: Bus, cell: Cell, replicas: usize, out: mpsc::Sender<Delivery>) {
     while !out.is_closed() {
-        if let Err(error) = consume_once(&bus, &cell, &out).await {
+        if let Err(error) = consume_once(&bus, &cell, replicas, &out).await {
             tracing::debug!(%error, "results are not coming in");
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-/// The streams of events and of results, as they must be.
+/// The streams of events and of results, as they must be; on so many servers of a NATS cluster.
 pub async fn make_streams(
     context: &jetstream::Context,
     cell: &Cell,
+    replicas: usize,
 ) -> Result<(), async_nats::Error> {
     let of_stream = |name: String, subjects: Vec<String>, days: u32| stream::Config {
         name,
         subjects,
         max_age: DAY * days,
         max_bytes: STREAM_BYTES,
+        num_replicas: replicas,
         ..stream::Config::default()
     };
     let subjects = vec![cell.events(), cell.audit_events()];
@@ -86,10 +88,11 @@ pub async fn make_streams(
 async fn consume_once(
     bus: &Bus,
     cell: &Cell,
+    replicas: usize,
     out: &mpsc::Sender<Delivery>,
 ) -> Result<(), async_nats::Error> {
     let context = jetstream::new(bus.client().clone());
-    make_streams(&context, cell).await?;
+    make_streams(&context, cell, replicas).await?;
     let stream = context.get_stream(cell.done_stream()).await?;
     let consumer = stream
         .create_consumer(consumer::pull::Config {

@@ -1,16 +1,23 @@
 //! The thread that writes: an fsync must not stop the loop.
 //!
+//! Where others stand by, what is written is in their stream first. So whatever is in a store is in
+//! the stream, and what another store does not have yet, it will.
+//!
 //! Without room on the disk it tries again until there is some, with the same records: one that was
 //! written after all is only written twice. The database takes nothing after a failed write, so it
-//! is closed and opened again, as a restart would.
+//! is closed and opened again, as a restart would. Where others stand by, one of them has room.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 
+use bistro_core::succession::Position;
 use bistro_core::{Identity, Record};
 
+use crate::standby::copy;
+use crate::standby::stream::{Deposed, StreamEnd};
 use crate::store::{Store, StoreError};
 
 /// The loop has one batch at a time with the committer.
@@ -19,19 +26,14 @@ const BATCHES: usize = 1;
 /// Between two tries to write what the disk had no room for.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// With so many rows in the journal, it is worth folding.
-const FOLD_AT: usize = 10_000;
-
-/// So many at a time, since commits wait meanwhile: as many as they bring at the most, or the
-/// journal would grow under load.
-const FOLD_ROWS: usize = 2_000;
-
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the store in {directory} is not the one that this scheduler has written any more")]
     Replaced { directory: PathBuf },
+    #[error(transparent)]
+    Deposed(#[from] Deposed),
 }
 
 /// What became of a batch.
@@ -42,70 +44,65 @@ pub enum News {
     NoRoom(CommitError),
 }
 
+/// What the thread is asked for.
+pub enum Work {
+    Commit(Vec<Record>),
+    /// To say in the stream that this scheduler still reigns.
+    Renew,
+    /// A page of the store, as it is sent to one that stands by.
+    Page {
+        after: Option<String>,
+        reply: oneshot::Sender<Vec<u8>>,
+    },
+}
+
 /// The loop's end of the thread.
 pub struct Committer {
-    batches: mpsc::Sender<Vec<Record>>,
+    work: mpsc::Sender<Work>,
     results: mpsc::Receiver<Result<News, CommitError>>,
+    thread: std::thread::JoinHandle<Option<StreamEnd>>,
 }
 
 impl Committer {
-    /// `store` is the one that the directory has, opened by this reign.
-    pub fn start(store: Store, directory: PathBuf, identity: Identity) -> Self {
-        let (batches, mut incoming) = mpsc::channel::<Vec<Record>>(BATCHES);
+    /// `store` is the one that the directory has, opened by this reign; `stream`, where others stand
+    /// by.
+    pub fn start(
+        store: Store,
+        directory: PathBuf,
+        identity: Identity,
+        stream: Option<StreamEnd>,
+    ) -> Self {
+        let (work, incoming) = mpsc::channel(BATCHES);
         let (outgoing, results) = mpsc::channel(BATCHES);
-        let mut writer = Writer { store: Some(store), directory, identity };
-        std::thread::spawn(move || {
-            while let Some(records) = incoming.blocking_recv() {
-                let mut tries = 0;
-                let result = loop {
-                    match writer.append(&records) {
-                        Err(error) if is_full(&error) => {
-                            if tries == 0
-                                && outgoing.blocking_send(Ok(News::NoRoom(error))).is_err()
-                            {
-                                return;
-                            }
-                            tries += 1;
-                            std::thread::sleep(RETRY);
-                            if incoming.is_closed() {
-                                return;
-                            }
-                        }
-                        result => break result,
-                    }
-                };
-                let failed = result.is_err();
-                let result = result.map(|()| News::Committed);
-                if outgoing.blocking_send(result).is_err() || failed {
-                    return;
-                }
-                loop {
-                    match writer.fold_some() {
-                        // What is to be committed does not wait for all of it.
-                        Ok(more) if more && incoming.is_empty() => {}
-                        Ok(_) => break,
-                        Err(error) => {
-                            // It is heard in place of the next commit's result. Nobody listens at
-                            // the end.
-                            let _ = outgoing.blocking_send(Err(error));
-                            return;
-                        }
-                    }
-                }
-            }
-        });
-        Self { batches, results }
+        let runtime = Handle::current();
+        let writer = Writer { store: Some(store), directory, identity, stream, runtime };
+        let thread = std::thread::spawn(move || writer.run(incoming, &outgoing));
+        Self { work, results, thread }
     }
 
     /// Hands a batch over; its result comes from [`Committer::result`].
     pub async fn commit(&self, records: Vec<Record>) {
         // A thread that is gone has left its error in the results.
-        let _ = self.batches.send(records).await;
+        let _ = self.work.send(Work::Commit(records)).await;
+    }
+
+    /// For those who ask for something else.
+    pub fn work(&self) -> mpsc::Sender<Work> {
+        self.work.clone()
     }
 
     /// `None`: the thread is gone.
     pub async fn result(&mut self) -> Option<Result<News, CommitError>> {
         self.results.recv().await
+    }
+
+    /// Waits until it has closed the store. All that was committed is on disk; nobody may have work
+    /// for it any more.
+    pub async fn end(self) -> Option<StreamEnd> {
+        let Self { work, results, thread } = self;
+        drop((work, results));
+        let ended = tokio::task::spawn_blocking(|| thread.join()).await;
+        ended.ok().and_then(Result::ok).flatten()
     }
 }
 
@@ -114,16 +111,100 @@ struct Writer {
     store: Option<Store>,
     directory: PathBuf,
     identity: Identity,
+    stream: Option<StreamEnd>,
+    runtime: Handle,
 }
 
 impl Writer {
-    fn append(&mut self, records: &[Record]) -> Result<(), CommitError> {
+    /// Until nobody has work any more, or something fails.
+    fn run(
+        mut self,
+        mut incoming: mpsc::Receiver<Work>,
+        outgoing: &mpsc::Sender<Result<News, CommitError>>,
+    ) -> Option<StreamEnd> {
+        while let Some(work) = incoming.blocking_recv() {
+            let done = match work {
+                Work::Commit(records) => self.commit(&records, &incoming, outgoing),
+                Work::Renew => self.renew(),
+                Work::Page { after, reply } => self.page(after.as_deref(), reply),
+            };
+            let done = done.and_then(|()| {
+                // What is to be committed does not wait for all of it.
+                while self.fold_some()? && incoming.is_empty() {}
+                Ok(())
+            });
+            if let Err(error) = done {
+                // Nobody listens at the end.
+                let _ = outgoing.blocking_send(Err(error));
+                break;
+            }
+        }
+        self.stream
+    }
+
+    fn commit(
+        &mut self,
+        records: &[Record],
+        incoming: &mpsc::Receiver<Work>,
+        outgoing: &mpsc::Sender<Result<News, CommitError>>,
+    ) -> Result<(), CommitError> {
+        let position = match &mut self.stream {
+            Some(stream) => Some(self.runtime.block_on(stream.records(records))?),
+            None => None,
+        };
+        let mut tries = 0;
+        loop {
+            match self.append(records, position.clone()) {
+                Err(error) if is_full(&error) && self.stream.is_none() => {
+                    if tries == 0 {
+                        // Nobody listens at the end.
+                        let _ = outgoing.blocking_send(Ok(News::NoRoom(error)));
+                    }
+                    tries += 1;
+                    std::thread::sleep(RETRY);
+                    if incoming.is_closed() {
+                        return Ok(());
+                    }
+                }
+                result => {
+                    result?;
+                    let _ = outgoing.blocking_send(Ok(News::Committed));
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn append(
+        &mut self,
+        records: &[Record],
+        position: Option<Position>,
+    ) -> Result<(), CommitError> {
         let mut store = match self.store.take() {
             Some(store) => store,
             None => self.reopen()?,
         };
-        store.append(records)?;
+        store.append_at(records, position)?;
         self.store = Some(store);
+        Ok(())
+    }
+
+    fn renew(&mut self) -> Result<(), CommitError> {
+        match &mut self.stream {
+            Some(stream) => Ok(self.runtime.block_on(stream.renew())?),
+            None => Ok(()),
+        }
+    }
+
+    /// Who gets no answer asks again.
+    fn page(
+        &self,
+        after: Option<&str>,
+        reply: oneshot::Sender<Vec<u8>>,
+    ) -> Result<(), CommitError> {
+        if let (Some(store), Some(stream)) = (&self.store, &self.stream) {
+            let _ = reply.send(copy::page(store, stream, self.identity.cell, after)?);
+        }
         Ok(())
     }
 
@@ -137,13 +218,15 @@ impl Writer {
 
     /// Returns whether there is more to do.
     fn fold_some(&mut self) -> Result<bool, CommitError> {
-        let Some(store) = self.store.as_mut().filter(|store| store.unfolded() >= FOLD_AT) else {
-            return Ok(false);
-        };
-        match store.fold(FOLD_ROWS).map_err(CommitError::from) {
-            Ok(()) => Ok(true),
+        let Some(store) = &mut self.store else { return Ok(false) };
+        match store.fold_some().map_err(CommitError::from) {
+            Ok(more) => {
+                let folded = store.folded();
+                self.stream.iter_mut().for_each(|stream| stream.forget(folded));
+                Ok(more)
+            }
             // The next commit opens it anew, and says it if there is no room still.
-            Err(error) if is_full(&error) => {
+            Err(error) if is_full(&error) && self.stream.is_none() => {
                 self.store = None;
                 Ok(false)
             }
@@ -153,7 +236,7 @@ impl Writer {
 }
 
 /// Is it only that there is no room?
-fn is_full(error: &CommitError) -> bool {
+pub fn is_full(error: &CommitError) -> bool {
     let CommitError::Store(error) = error else { return false };
     let io = match error {
         StoreError::Database(error) => match &**error {

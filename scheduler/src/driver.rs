@@ -1,38 +1,44 @@
 //! The loop: one input at a time into the core, effects out in order.
 
 mod heard;
+mod reign;
 
-use async_nats::service;
+use async_nats::Subscriber;
+use async_nats::service::{self, endpoint::Endpoint};
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinError;
+use tokio::time::Interval;
 
+use bistro_common::Millis;
 use bistro_common::barrier::Barrier;
-use bistro_common::ids::{CellId, SchedulerId};
+use bistro_common::clock::{Clock, sleep_until};
+use bistro_common::ids::CellId;
 use bistro_common::lease::LeaseTerms;
 use bistro_common::nats::Bus;
 use bistro_common::protocol::api::ProblemReport;
 use bistro_common::protocol::event::Event;
 use bistro_common::protocol::{VERSION, encode};
 use bistro_common::subject::{Cell, is_asked_by_somebody};
-use bistro_core::{AuditId, Core, Effect, Identity, Input, Plan, Record, Rival, UNTOLD_MAX};
+use bistro_core::{AuditId, Core, Effect, Identity, Input, Plan, Record, Rival};
 
 use crate::api::{self, Facts};
-use crate::audit_trail;
 use crate::bus::{self, Delivery};
-use crate::committer::{CommitError, Committer, News};
+use crate::committer::{CommitError, Committer, News, Work};
 use crate::config_files::Location;
 use crate::event_log::EventLog;
 use crate::grid_watch::GridWatch;
-use crate::http::{self, Asked, HttpError, Question};
+use crate::http::{Asked, HttpError, Question};
 use crate::no_room;
 use crate::original::{self, Context};
-use crate::plan_watch::{self, Loaded};
-use crate::store::{Store, StoreError};
-use bistro_common::clock::{Clock, sleep_until};
+use crate::plan_watch::Loaded;
+use crate::standby::{StandbyError, Standbys};
+use crate::store::StoreError;
+
+pub use reign::run;
 
 /// Answers on their way to the loop; whoever has more waits.
 const INPUTS_MAX: usize = 1_024;
@@ -48,6 +54,8 @@ pub struct Options {
     pub terms: LeaseTerms,
     /// Where to offer the API over HTTP, if anywhere: a loopback address.
     pub http: Option<SocketAddr>,
+    /// How schedulers of this cell follow each other; `None`: there is one.
+    pub standbys: Option<Standbys>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +74,10 @@ pub enum SchedulerError {
     Compile(#[from] JoinError),
     #[error("the store's thread has ended")]
     CommitterGone,
+    #[error(transparent)]
+    Standby(#[from] StandbyError),
+    #[error("the stream of records has not answered for so long that another may reign by now")]
+    Silent,
     #[error("{0}")]
     Deposed(Rival),
 }
@@ -104,110 +116,88 @@ struct Driver {
     deliveries: HashMap<u64, async_nats::jetstream::Message>,
     /// The last other cell of our name that was heard of.
     stranger: Option<CellId>,
+    /// Until when this scheduler reigns, where others stand by.
+    lasts: Option<watch::Receiver<Millis>>,
 }
 
-/// Runs a scheduler until its store fails. Drop the future to stop it: what is on disk is enough.
-pub async fn run(options: Options, bus: Bus) -> Result<(), SchedulerError> {
-    let clock = Clock::start();
-    let opened = Store::open(&options.data_dir)?;
-    // The nodes are found while the store is read.
-    let mut tasks = tokio::task::JoinSet::new();
-    let (plans_out, mut plans) = mpsc::channel(1);
-    let (location, instance) = (options.config.clone(), options.instance.clone());
-    tasks.spawn(plan_watch::watch(location, instance, bus.clone(), plans_out));
-    let snapshot = opened.store.snapshot()?;
-    let scheduler = SchedulerId::generate();
-    let identity = Identity { cell: opened.cell, scheduler, epoch: opened.epoch };
-    let started = clock.now();
-    let seed = scheduler.0.as_u128() as u64;
-    let untold = snapshot.audits.clone();
-    let core = Core::new(identity, options.terms, seed, started, snapshot);
-    let mut heartbeats = bus.client().subscribe(options.cell.heartbeats()).await?;
-    let mut beacons = bus.client().subscribe(options.cell.scheduler_beacon()).await?;
-    let service = bus::api_service(&bus, &options.cell, scheduler).await;
-    let (_service, mut requests) = service.map_err(SchedulerError::Service)?;
-    let (inputs, mut incoming) = mpsc::channel(INPUTS_MAX);
-    let (compiled_out, mut compiled) = mpsc::channel(1);
-    let (done_out, mut dones) = mpsc::channel(INPUTS_MAX);
-    let (questions_out, mut questions) = mpsc::channel(INPUTS_MAX);
-    if let Some(address) = options.http {
-        let listener = http::listen(address).await?;
-        tasks.spawn(http::serve(
-            listener,
-            bus.clone(),
-            options.cell.clone(),
-            questions_out.clone(),
-        ));
-    }
-    let (audits, trail) = mpsc::channel(UNTOLD_MAX + untold.len());
-    for audit in untold {
-        audits.try_send(audit).expect("the channel has room for them");
-    }
-    let (told_out, mut told) = mpsc::channel(INPUTS_MAX);
-    tasks.spawn(audit_trail::tell(bus.clone(), options.cell.clone(), trail, told_out));
-    let (events, telling) = EventLog::new(bus.clone(), options.cell.clone());
-    tasks.spawn(telling);
-    tasks.spawn(bus::consume(bus.clone(), options.cell.clone(), done_out));
-    let mut connections = bus.connections();
-    let mut driver = Driver {
-        committer: Committer::start(opened.store, options.data_dir.clone(), identity),
-        options,
-        bus,
-        clock,
-        identity,
-        started,
-        core,
-        barrier: Barrier::default(),
-        inputs,
-        audits,
-        events,
-        compiled: compiled_out,
-        problems: Vec::new(),
-        no_room: None,
-        leaving: Vec::new(),
-        grid_watch: GridWatch::default(),
-        next_token: 0,
-        replies: HashMap::new(),
-        requests: HashMap::new(),
-        deliveries: HashMap::new(),
-        stranger: None,
-    };
-    driver.announce().await;
-    loop {
-        // While a new plan is being entered there is half of it to see; and what became of tasks
-        // is judged by the config, once there is one.
-        let whole = !driver.core.is_entering();
-        let judge = whole && driver.core.is_planned();
-        // What could not be written down is better not begun.
-        let room = driver.no_room.is_none();
-        let wake = driver.core.next_wake().map(|at| driver.clock.instant(at).into());
-        let flush = driver.grid_watch.look(&driver.core);
-        tokio::select! {
-            Some(message) = heartbeats.next() => driver.on_heartbeat(message).await?,
-            Some(message) = beacons.next() => driver.on_beacon(message).await?,
-            Some(result) = driver.committer.result() => {
-                match result? {
-                    News::Committed => driver.on_committed().await,
-                    News::NoRoom(error) => driver.on_no_room(&error),
-                }
-            }
-            Some(request) = requests.next(), if whole => driver.on_request(request).await,
-            Some(asked) = questions.recv(), if whole => driver.on_question(asked).await,
-            Some(delivery) = dones.recv(), if judge && room => driver.on_delivery(delivery),
-            Some(input) = incoming.recv(), if judge => driver.step(input),
-            Some(ids) = told.recv() => driver.step(Input::AuditsTold(ids)),
-            Some(plan) = compiled.recv() => driver.step(Input::Compiled(plan?)),
-            Some(loaded) = plans.recv(), if whole && room => driver.on_loaded(loaded).await,
-            Ok(()) = connections.changed() => driver.announce().await,
-            () = sleep_until(wake) => driver.step(Input::Tick),
-            () = sleep_until(flush) => driver.publish_grid().await,
-            else => return Err(SchedulerError::CommitterGone),
-        }
-        driver.begin_commit().await;
-    }
+/// What the loop listens to.
+struct Sources {
+    heartbeats: Subscriber,
+    beacons: Subscriber,
+    requests: Endpoint,
+    connections: watch::Receiver<u64>,
+    questions: mpsc::Receiver<Asked>,
+    dones: mpsc::Receiver<Delivery>,
+    inputs: mpsc::Receiver<Input>,
+    told: mpsc::Receiver<Vec<AuditId>>,
+    compiled: mpsc::Receiver<Result<Box<Plan>, JoinError>>,
+    plans: mpsc::Receiver<Loaded>,
+    renewals: Interval,
 }
 
 impl Driver {
+    /// Until something fails, or another reigns.
+    async fn serve(&mut self, sources: &mut Sources) -> SchedulerError {
+        self.announce().await;
+        loop {
+            if let Err(error) = self.serve_one(sources).await {
+                return error;
+            }
+            self.begin_commit().await;
+        }
+    }
+
+    async fn serve_one(&mut self, sources: &mut Sources) -> Result<(), SchedulerError> {
+        // While a new plan is being entered there is half of it to see; and what became of tasks
+        // is judged by the config, once there is one.
+        let whole = !self.core.is_entering();
+        let judge = whole && self.core.is_planned();
+        // What could not be written down is better not begun.
+        let room = self.no_room.is_none();
+        let instant = |at| self.clock.instant(at).into();
+        let wake = self.core.next_wake().map(instant);
+        let flush = self.grid_watch.look(&self.core);
+        let over = self.lasts.as_ref().map(|lasts| instant(*lasts.borrow()));
+        tokio::select! {
+            Some(message) = sources.heartbeats.next() => self.on_heartbeat(message).await?,
+            Some(message) = sources.beacons.next() => self.on_beacon(message).await?,
+            Some(result) = self.committer.result() => {
+                match result? {
+                    News::Committed => self.on_committed().await,
+                    News::NoRoom(error) => self.on_no_room(&error),
+                }
+            }
+            Some(request) = sources.requests.next(), if whole => self.on_request(request).await,
+            Some(asked) = sources.questions.recv(), if whole => self.on_question(asked).await,
+            Some(delivery) = sources.dones.recv(), if judge && room => self.on_delivery(delivery),
+            Some(input) = sources.inputs.recv(), if judge => self.step(input),
+            Some(ids) = sources.told.recv() => self.step(Input::AuditsTold(ids)),
+            Some(plan) = sources.compiled.recv() => self.step(Input::Compiled(plan?)),
+            Some(loaded) = sources.plans.recv(), if whole && room => self.on_loaded(loaded).await,
+            Ok(()) = sources.connections.changed() => self.announce().await,
+            _ = sources.renewals.tick(), if over.is_some() => self.renew(),
+            () = sleep_until(over) => self.check_reign()?,
+            () = sleep_until(wake) => self.step(Input::Tick),
+            () = sleep_until(flush) => self.publish_grid().await,
+            else => return Err(SchedulerError::CommitterGone),
+        }
+        Ok(())
+    }
+
+    /// Commits say so, too: while one is under way, there is no room for this.
+    fn renew(&self) {
+        let _ = self.committer.work().try_send(Work::Renew);
+    }
+
+    /// Another may reign, for all that is known here.
+    fn check_reign(&self) -> Result<(), SchedulerError> {
+        let lasts = |lasts: &watch::Receiver<Millis>| self.clock.now() < *lasts.borrow();
+        match self.lasts.as_ref().is_none_or(lasts) {
+            true => Ok(()),
+            false => Err(SchedulerError::Silent),
+        }
+    }
+
     fn step(&mut self, input: Input) {
         let mut out = Vec::new();
         self.core.step(self.clock.now(), input, &mut out);
@@ -403,7 +393,9 @@ impl Driver {
         match effect {
             Effect::Persist(_) => {}
             Effect::Reply { token, reply } => {
-                if let Some(subject) = self.replies.remove(&token) {
+                // A lease that is given after the end of a reign is on nobody's books.
+                let subject = self.replies.remove(&token).filter(|_| self.check_reign().is_ok());
+                if let Some(subject) = subject {
                     self.publish(subject, encode(&reply)).await;
                 }
             }

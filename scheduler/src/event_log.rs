@@ -30,11 +30,11 @@ pub struct EventLog {
 
 impl EventLog {
     /// With what carries them away, for as long as this is there.
-    pub fn new(bus: Bus, cell: Cell) -> (Self, impl Future<Output = ()> + Send) {
+    pub fn new(bus: Bus, cell: Cell, replicas: usize) -> (Self, impl Future<Output = ()> + Send) {
         let (waiting, events) = Lossy::with_room(WAITING_MAX);
         let (kept, batches) = Lossy::with_room(WAITING_MAX);
         let telling = async move {
-            tokio::join!(publish(&bus, &cell, events, kept), keep(&bus, &cell, batches));
+            tokio::join!(publish(&bus, &cell, events, kept), keep(&bus, &cell, replicas, batches));
         };
         (Self { waiting }, telling)
     }
@@ -119,7 +119,7 @@ async fn publish(
     }
 }
 
-async fn keep(bus: &Bus, cell: &Cell, mut waiting: mpsc::Receiver<Encoded>) {
+async fn keep(bus: &Bus, cell: &Cell, replicas: usize, mut waiting: mpsc::Receiver<Encoded>) {
     let context = jetstream::new(bus.client().clone());
     let (mut batch, mut missing) = (Vec::with_capacity(BATCH_MAX), 0);
     while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
@@ -134,7 +134,7 @@ async fn keep(bus: &Bus, cell: &Cell, mut waiting: mpsc::Receiver<Encoded>) {
                 tracing::debug!(%error, "events are not in the stream");
                 // It may have been deleted; what comes next must find it.
                 if bus.is_connected()
-                    && let Err(error) = make_streams(&context, cell).await
+                    && let Err(error) = make_streams(&context, cell, replicas).await
                 {
                     tracing::debug!(%error, "the streams cannot be made");
                 }

@@ -19,6 +19,8 @@ pub mod nodes;
 pub mod original;
 mod plan_watch;
 pub mod simulate;
+mod standby;
 pub mod store;
 
 pub use driver::{Options, SchedulerError, run};
+pub use standby::Standbys;

@@ -6,18 +6,24 @@
 //! and whoever changes it says in the same commit what redb would otherwise walk all of it for after a crash.
 //! One process at a time: redb locks the files.
 
-use redb::{Builder, Database, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{
+    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition,
+    WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 use bistro_common::ids::{CellId, Epoch};
+use bistro_core::succession::Position;
 use bistro_core::{Record, Snapshot};
 
+mod copy;
 mod format;
 mod journal;
 mod read;
 mod unfolded;
 
+pub use copy::Page;
 use format::{FORMAT, decode, encode};
 use journal::{Journal, read_rows};
 use unfolded::Unfolded;
@@ -33,6 +39,10 @@ const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// In [`META`]: the last reign, and up to which key the journal has been folded.
 const REIGN: &str = "reign";
 const FOLDED: &str = "folded";
+/// In [`META`], while all of it is being copied from another.
+const COPYING: &str = "copying";
+
+type Meta = ReadOnlyTable<&'static str, &'static [u8]>;
 
 /// The first byte of a reign in place of [`FORMAT`], so that a build that knows of no file beside
 /// this one goes no further.
@@ -40,6 +50,13 @@ const TWO_FILES: u8 = 3;
 
 /// redb's default would be a gigabyte.
 const CACHE_BYTES: usize = 64 << 20;
+
+/// With so many rows in the journal, it is worth folding.
+const FOLD_AT: usize = 10_000;
+
+/// So many at a time, since commits wait meanwhile: as many as they bring at the most, or the
+/// journal would grow under load.
+const FOLD_ROWS: usize = 2_000;
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,10 +103,13 @@ struct Reign {
 
 /// An open store.
 pub struct Store {
+    path: PathBuf,
     state: Database,
     journal: Journal,
     /// The journal's rows.
     unfolded: Unfolded,
+    /// The last one; `None`: there is nothing in it.
+    last: Option<Reign>,
 }
 
 /// What a new scheduler process begins with.
@@ -135,57 +155,108 @@ fn write_reign(reign: &Reign) -> Vec<u8> {
 
 impl Store {
     /// Opens or creates `scheduler.redb` and `journal.redb` in a directory that exists, and begins a
-    /// new epoch.
+    /// new epoch, in which no other scheduler follows.
     pub fn open(directory: &Path) -> Result<Opened, StoreError> {
-        let state = open_file(&directory.join(STATE_FILE), CACHE_BYTES)?;
+        Self::open_to_follow(directory)?.begin_reign(Epoch(0), None)
+    }
+
+    /// The same without an epoch of its own: its records are those of another.
+    pub fn open_to_follow(directory: &Path) -> Result<Self, StoreError> {
+        let path = directory.join(STATE_FILE);
+        let state = open_file(&path, CACHE_BYTES)?;
         let (last, folded) = Self::last_reign(&state)?;
-        let path = directory.join(JOURNAL_FILE);
-        if matches!(last, Some((_, TWO_FILES))) && !path.exists() {
-            return Err(StoreError::NoJournal { path });
+        let at = directory.join(JOURNAL_FILE);
+        if matches!(last, Some((_, TWO_FILES))) && !at.exists() {
+            return Err(StoreError::NoJournal { path: at });
         }
-        let mut journal = Journal::open(&path)?;
-        let other = || StoreError::OtherJournal { path: path.clone() };
-        let reign = match last {
+        let mut journal = Journal::open(&at)?;
+        let other = || StoreError::OtherJournal { path: at.clone() };
+        match last {
             Some((reign, TWO_FILES)) => {
                 // Rows are on disk before they are folded, and folded before they are forgotten.
                 let fits = journal.begin <= folded && folded <= journal.end;
                 if journal.cell != Some(reign.cell) || !fits {
                     return Err(other());
                 }
-                reign
             }
             Some((reign, _)) => {
-                journal.begin_anew(reign.cell)?;
+                journal.begin_anew(reign.cell, 0, None)?;
                 Self::split(&state, &reign)?;
-                reign
             }
+            None if Self::was_being_copied(&state)? => copy::discard(&state, &mut journal)?,
             None if journal.len() > 0 => return Err(other()),
-            None => {
-                let reign = Reign { cell: CellId::generate(), epoch: Epoch(0) };
-                journal.begin_anew(reign.cell)?;
-                reign
-            }
-        };
+            None => {}
+        }
         if journal.begin < folded {
             journal.forget(folded)?;
         }
         let unfolded = journal.read()?;
-        let mut store = Self { state, journal, unfolded };
+        let last = last.map(|(reign, _)| reign);
+        let mut store = Self { path, state, journal, unfolded, last };
         store.fold(usize::MAX)?;
-        let Reign { cell, epoch } = store.begin_reign(reign)?;
-        Ok(Opened { store, cell, epoch })
+        Ok(store)
+    }
+
+    /// Nothing has ever been in it.
+    pub fn is_new(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// Whose store it is.
+    pub fn cell(&self) -> Option<CellId> {
+        self.last.map(|reign| reign.cell).or(self.journal.cell)
+    }
+
+    /// The reign that it knows of: its own last one, or that of whom it follows.
+    pub fn epoch(&self) -> Epoch {
+        let followed = self.position().map_or(Epoch(0), |position| position.epoch);
+        self.last.map_or(Epoch(0), |reign| reign.epoch).max(followed)
+    }
+
+    /// How far it has followed another's records, if it ever has.
+    pub fn position(&self) -> Option<&Position> {
+        self.journal.position.as_ref()
+    }
+
+    /// The number of the next record, counted from the first that the cell ever had.
+    pub fn end(&self) -> u64 {
+        self.journal.end
+    }
+
+    /// Records before this number are in the keyed table.
+    pub fn folded(&self) -> u64 {
+        self.journal.begin
+    }
+
+    /// Where it is, as no other store is: a process that has this one open knows that whoever had it
+    /// before is gone.
+    pub fn place(&self) -> std::io::Result<String> {
+        use std::os::unix::fs::MetadataExt;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let file = std::fs::metadata(&self.path)?;
+        Ok(format!("{}/{}/{}", boot.trim(), file.dev(), file.ino()))
     }
 
     /// Also up to which key of the journal all is in the table.
     fn last_reign(state: &Database) -> Result<(Option<(Reign, u8)>, u64), StoreError> {
         let transaction = state.begin_read()?;
-        let meta = match transaction.open_table(META) {
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok((None, 0)),
-            meta => meta?,
-        };
+        let Some(meta) = Self::meta(&transaction)? else { return Ok((None, 0)) };
         let reign = meta.get(REIGN)?.map(|value| read_reign(value.value())).transpose()?;
         let folded = meta.get(FOLDED)?.map(|value| decode(value.value())).transpose()?;
         Ok((reign, folded.unwrap_or(0)))
+    }
+
+    /// `None`: the file is new.
+    fn meta(transaction: &ReadTransaction) -> Result<Option<Meta>, StoreError> {
+        match transaction.open_table(META) {
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            meta => Ok(Some(meta?)),
+        }
+    }
+
+    fn was_being_copied(state: &Database) -> Result<bool, StoreError> {
+        let Some(meta) = Self::meta(&state.begin_read()?)? else { return Ok(false) };
+        Ok(meta.get(COPYING)?.is_some())
     }
 
     /// Makes one file of two of a store that was one: what its journal holds is folded.
@@ -204,19 +275,32 @@ impl Store {
     /// Commits records with one fsync. On an error the process must stop: what is on disk is not
     /// known then.
     pub fn append(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        self.append_at(records, None)
+    }
+
+    /// The same of records that are in a stream, up to this position of it.
+    pub fn append_at(
+        &mut self,
+        records: &[Record],
+        position: Option<Position>,
+    ) -> Result<(), StoreError> {
         let rows: Vec<Vec<u8>> = records.iter().map(encode).collect();
-        self.journal.append(&rows)?;
+        self.journal.append(&rows, position)?;
         records.iter().zip(rows).for_each(|(record, row)| self.unfolded.push(record, row));
         Ok(())
     }
 
-    /// So many rows of the journal are not in the keyed table.
-    pub fn unfolded(&self) -> usize {
-        self.unfolded.len()
+    /// Moves some of the journal's rows into the keyed table, if there are many; returns whether
+    /// there may be more to do. After an error the store must be opened again.
+    pub fn fold_some(&mut self) -> Result<bool, StoreError> {
+        if self.unfolded.len() < FOLD_AT {
+            return Ok(false);
+        }
+        self.fold(FOLD_ROWS)?;
+        Ok(true)
     }
 
-    /// Moves the oldest of them there, so many at the most. After an error the store must be opened
-    /// again.
+    /// Moves the oldest of them there, so many at the most.
     pub fn fold(&mut self, rows: usize) -> Result<(), StoreError> {
         let rows = rows.min(self.unfolded.len());
         if rows == 0 {
@@ -233,8 +317,21 @@ impl Store {
         self.journal.forget(folded)
     }
 
-    fn begin_reign(&self, last: Reign) -> Result<Reign, StoreError> {
-        let reign = Reign { epoch: Epoch(last.epoch.0 + 1), ..last };
+    /// Begins an epoch that is greater than its last and than `above`; `position`: where it begins in
+    /// a stream, if others follow. A store that has no cell is a new one's.
+    pub fn begin_reign(
+        mut self,
+        above: Epoch,
+        position: Option<Position>,
+    ) -> Result<Opened, StoreError> {
+        self.fold(usize::MAX)?;
+        let cell = match self.cell() {
+            Some(cell) => cell,
+            None => self.found_cell()?,
+        };
+        let last = self.last.map_or(Epoch(0), |reign| reign.epoch);
+        let reign = Reign { cell, epoch: Epoch(last.max(above).0 + 1) };
+        self.journal.follow(position)?;
         let transaction = change(&self.state)?;
         {
             let mut meta = transaction.open_table(META)?;
@@ -242,7 +339,15 @@ impl Store {
             transaction.open_table(STATE)?;
         }
         transaction.commit()?;
-        Ok(reign)
+        self.last = Some(reign);
+        Ok(Opened { store: self, cell, epoch: reign.epoch })
+    }
+
+    /// Gives a new store a cell. It has none to keep before its first reign.
+    pub fn found_cell(&mut self) -> Result<CellId, StoreError> {
+        let cell = CellId::generate();
+        self.journal.begin_anew(cell, 0, None)?;
+        Ok(cell)
     }
 
     /// What was known when the store was opened: nothing has been appended since.

@@ -103,10 +103,13 @@ impl Cell {
             instance: "root".to_owned(),
             terms: self.terms,
             http: self.http,
+            standbys: None,
         };
         let bus = self.connect("scheduler").await;
         tokio::spawn(async move {
-            bistro_scheduler::run(options, bus).await.expect("the scheduler runs");
+            bistro_scheduler::run(options, bus, std::future::pending())
+                .await
+                .expect("the scheduler runs");
         });
     }
 

@@ -14,6 +14,7 @@ pub mod job;
 pub mod list;
 pub mod log;
 pub mod run;
+pub mod succession;
 pub mod task;
 pub mod view;
 
@@ -106,6 +107,9 @@ versioned! {
     run::RunRequest: v;
     event::Event: v;
     event::Events: v;
+    succession::RecordsHeader: v;
+    succession::CopyRequest: v;
+    succession::CopyHeader: v;
     log::LogRead: v;
     log::LogReadReply: v;
     view::GridDelta: v;

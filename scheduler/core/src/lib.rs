@@ -38,6 +38,7 @@ mod rivals;
 pub mod rng;
 mod rows;
 mod start;
+pub mod succession;
 mod table;
 pub mod task_row;
 mod tasks;
