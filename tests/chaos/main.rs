@@ -44,8 +44,11 @@ struct Args {
     only: Option<String>,
     /// Now and then the scheduler also loses what it wrote last, as by a disk that lies. It cannot
     /// know what runs then before it has heard from the workers, and may start too much.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "standby")]
     lose_writes: bool,
+    /// With a second scheduler, which takes over when the first is gone, and the other way round.
+    #[arg(long)]
+    standby: bool,
 }
 
 #[tokio::main]
@@ -55,7 +58,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let evidence = Evidence::new(directory.path());
     let config = directory.path().join("bistro.json");
     let tasks = write_config(&config, args.seconds)?;
-    let mut parts = Parts::start(directory.path(), config, evidence.task()).await;
+    let mut parts = Parts::start(directory.path(), config, evidence.task(), args.standby).await;
     let cell = Cell::new("chaos")?;
     let bus =
         Bus::connect(&Address::parse(&parts.url())?, &cell, "chaos", Patience::KeepTrying).await?;
@@ -154,8 +157,8 @@ fn write_config(path: &std::path::Path, seconds: u64) -> anyhow::Result<u64> {
 }
 
 /// Which part something happens to, and what.
-fn draw(rng: &mut Rng) -> (usize, Fault) {
-    let on = rng.usize(0..=WORKERS);
+fn draw(rng: &mut Rng, parts: usize) -> (usize, Fault) {
+    let on = rng.usize(0..parts);
     let fault = match rng.u8(0..16) {
         0 | 1 => Fault::Kill,
         2 if on > 0 => Fault::KillWithGuard,
@@ -184,7 +187,7 @@ fn inflict(parts: &mut Parts, rng: &mut Rng, args: &Args) {
         Some(name) => format!("{fault:?}").starts_with(name),
         None => args.lose_writes || !matches!(fault, Fault::LoseWrites),
     };
-    let mut draws = (0..DRAWS_MAX).map(|_| draw(rng));
+    let mut draws = (0..DRAWS_MAX).map(|_| draw(rng, parts.count()));
     let Some((on, fault)) = draws.find(|(_, fault)| is_wanted(fault)) else { return };
     drop(draws);
     // Short ones are blinks, long ones outlast a lease.
@@ -194,10 +197,12 @@ fn inflict(parts: &mut Parts, rng: &mut Rng, args: &Args) {
         _ => rng.u64(3_000..12_000),
     };
     let lasts = Duration::from_millis(lasts);
-    println!(
-        "{fault:?} on {} for {lasts:?}",
-        if on == 0 { "the scheduler".into() } else { format!("w{on}") }
-    );
+    let name = match on {
+        0 => "the scheduler".to_owned(),
+        1..=WORKERS => format!("w{on}"),
+        _ => "the other scheduler".to_owned(),
+    };
+    println!("{fault:?} on {name} for {lasts:?}");
     parts.inflict(fault, on, lasts);
 }
 

@@ -15,6 +15,8 @@ use crate::wire::Wire;
 pub const WORKERS: usize = 3;
 /// So that it ends, and something follows, within a short run.
 pub const LEASE_SEC: u64 = 5;
+/// So that a standby takes over before leases end, and not at every blink.
+const TAKEOVER_SEC: u64 = 2;
 /// The exit status of a Rust program that has panicked.
 const PANICKED: i32 = 101;
 /// After a part has ended by itself.
@@ -42,7 +44,7 @@ pub struct Parts {
     nats: NatsServer,
     nats_at: Option<Instant>,
     nats_continue_at: Option<Instant>,
-    /// The scheduler first.
+    /// The scheduler first, then the workers, and another scheduler if there is one.
     parts: Vec<Part>,
     /// What the scheduler has written between these times is lost.
     lost: Vec<(SystemTime, SystemTime)>,
@@ -74,27 +76,31 @@ pub enum Fault {
 }
 
 impl Parts {
-    pub async fn start(directory: &Path, config: PathBuf, task: String) -> Self {
+    /// With `standby`, there are two schedulers.
+    pub async fn start(directory: &Path, config: PathBuf, task: String, standby: bool) -> Self {
         let nats = NatsServer::start();
         let server = nats.url().trim_start_matches("nats://").to_owned();
         Wire::clear();
         let mut parts = Vec::new();
-        for part in 0..=WORKERS {
+        for part in 0..=WORKERS + usize::from(standby) {
             let data = directory.join(format!("data-{part}"));
             std::fs::create_dir_all(&data).expect("a directory can be made");
             let text = |path: &PathBuf| path.to_str().expect("UTF-8").to_owned();
+            let name = format!("w{part}");
+            let (lease, takeover) = (LEASE_SEC.to_string(), TAKEOVER_SEC.to_string());
+            let config = text(&config);
             let own = match part {
-                0 => vec!["scheduler".to_owned(), "--config".to_owned(), text(&config)]
-                    .into_iter()
-                    .chain(["--lease-sec".to_owned(), LEASE_SEC.to_string()])
-                    .collect::<Vec<_>>(),
-                worker => vec!["worker".to_owned(), "--name".to_owned(), format!("w{worker}")]
-                    .into_iter()
-                    .chain(["--worker-command".to_owned(), task.clone()])
-                    .collect(),
+                1..=WORKERS => vec!["worker", "--name", &name, "--worker-command", &task],
+                _ if standby => {
+                    let own = ["scheduler", "--config", &config, "--lease-sec", &lease];
+                    let standby = ["--with-standbys", "--takeover-sec", &takeover];
+                    [&own[..], &standby, &["--instance", "chaos"]].concat()
+                }
+                _ => vec!["scheduler", "--config", &config, "--lease-sec", &lease],
             };
-            let every = ["--cell", "chaos", "--data-dir"].map(str::to_owned);
-            let args = own.into_iter().chain(every).chain([text(&data)]).collect();
+            let data_dir = text(&data);
+            let every = ["--cell", "chaos", "--data-dir", &data_dir];
+            let args = own.into_iter().chain(every).map(str::to_owned).collect();
             let wire = Wire::new(part);
             let address = wire.as_ref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), Wire::address);
             let proxy = Proxy::start_on(address, server.clone()).await;
@@ -119,6 +125,10 @@ impl Parts {
 
     pub fn url(&self) -> String {
         self.nats.url()
+    }
+
+    pub fn count(&self) -> usize {
+        self.parts.len()
     }
 
     /// Has every part a network of its own?
@@ -190,7 +200,6 @@ impl Parts {
         self.attend();
     }
 
-    /// Part 0 is the scheduler.
     pub fn inflict(&mut self, fault: Fault, on: usize, lasts: Duration) {
         let until = Instant::now() + lasts;
         let nats_until = until.min(Instant::now() + NATS_LASTS);
