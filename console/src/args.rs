@@ -253,8 +253,9 @@ pub struct SchedulerArgs {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub http: Option<std::net::SocketAddr>,
     /// Be one of several schedulers of this cell, each with this flag and a data directory of its
-    /// own: one reigns, the others follow its records, and when it is gone one of them takes over
-    #[arg(long)]
+    /// own: one reigns, the others follow its records, and when it is gone one of them takes over.
+    /// They have the same --instance, since tasks are named after nodes
+    #[arg(long, requires = "instance")]
     pub with_standbys: bool,
     /// After so long without a word from the one that reigns, another does
     #[arg(long, value_name = "SECONDS", default_value_t = 10, requires = "with_standbys",

@@ -186,6 +186,15 @@ async fn daemon_bus(url: Option<&str>, cell: &Cell, role: &str) -> anyhow::Resul
 }
 
 async fn run_scheduler(cell: Cell, bus: Bus, args: SchedulerArgs) -> anyhow::Result<ExitCode> {
+    // Who takes over waits so long, finds its workers, and has a lease for them before theirs is over.
+    if args.with_standbys && args.takeover_sec > args.lease_sec / 2 {
+        anyhow::bail!(
+            "--takeover-sec {} is more than half of --lease-sec {}: tasks would be ended before \
+             another scheduler could take over; make the lease longer",
+            args.takeover_sec,
+            args.lease_sec
+        );
+    }
     make_private_directory(&args.data_dir)?;
     let options = bistro_scheduler::Options {
         cell,
@@ -196,6 +205,7 @@ async fn run_scheduler(cell: Cell, bus: Bus, args: SchedulerArgs) -> anyhow::Res
         http: args.http,
         standbys: args.with_standbys.then(|| Standbys {
             ttl_ms: args.takeover_sec * 1_000,
+            host: host_name(),
             replicas: args.replicas.into(),
         }),
     };

@@ -24,6 +24,8 @@ pub struct Facts<'a> {
     pub problems: &'a [ProblemReport],
     /// Nothing can be written down.
     pub no_room: bool,
+    /// Schedulers that stand by, where any is to.
+    pub standbys: Option<u64>,
 }
 
 /// The reply to one request.
@@ -119,6 +121,7 @@ fn status(core: &Core, facts: &Facts<'_>) -> CellStatus {
         nodes,
         workers,
         workers_healthy,
+        standbys: facts.standbys,
         finished,
         stuck: if finished { core.stuck() } else { Vec::new() },
         problems: facts.problems.to_vec(),

@@ -116,8 +116,16 @@ struct Driver {
     deliveries: HashMap<u64, async_nats::jetstream::Message>,
     /// The last other cell of our name that was heard of.
     stranger: Option<CellId>,
-    /// Until when this scheduler reigns, where others stand by.
-    lasts: Option<watch::Receiver<Millis>>,
+    /// `None`: nobody is to stand by.
+    succession: Option<Succession>,
+}
+
+/// Where others stand by.
+struct Succession {
+    /// Until when this scheduler reigns, if nothing more is said to them.
+    lasts: watch::Receiver<Millis>,
+    /// How many they are.
+    standbys: watch::Receiver<u64>,
 }
 
 /// What the loop listens to.
@@ -157,7 +165,7 @@ impl Driver {
         let instant = |at| self.clock.instant(at).into();
         let wake = self.core.next_wake().map(instant);
         let flush = self.grid_watch.look(&self.core);
-        let over = self.lasts.as_ref().map(|lasts| instant(*lasts.borrow()));
+        let over = self.succession.as_ref().map(|others| instant(*others.lasts.borrow()));
         tokio::select! {
             Some(message) = sources.heartbeats.next() => self.on_heartbeat(message).await?,
             Some(message) = sources.beacons.next() => self.on_beacon(message).await?,
@@ -191,8 +199,8 @@ impl Driver {
 
     /// Another may reign, for all that is known here.
     fn check_reign(&self) -> Result<(), SchedulerError> {
-        let lasts = |lasts: &watch::Receiver<Millis>| self.clock.now() < *lasts.borrow();
-        match self.lasts.as_ref().is_none_or(lasts) {
+        let lasts = |others: &Succession| self.clock.now() < *others.lasts.borrow();
+        match self.succession.as_ref().is_none_or(lasts) {
             true => Ok(()),
             false => Err(SchedulerError::Silent),
         }
@@ -258,6 +266,7 @@ impl Driver {
             now: self.clock.now(),
             problems: &problems,
             no_room: self.no_room.is_some(),
+            standbys: self.succession.as_ref().map(|others| *others.standbys.borrow()),
         };
         api::answer(&mut self.core, &mut self.grid_watch, &facts, verb, payload, out)
     }

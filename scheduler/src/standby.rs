@@ -37,6 +37,10 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// For so long the server keeps what it needs to go on with one that stands by.
 const UNUSED: Duration = Duration::from_secs(30);
 
+/// There is one to each start of a scheduler: what is above this is no epoch, and would leave no room
+/// for those to come.
+const EPOCH_MAX: Epoch = Epoch(1 << 22);
+
 /// Messages that are put on the disk in one go.
 const MESSAGES_MAX: usize = 64;
 
@@ -45,6 +49,8 @@ const MESSAGES_MAX: usize = 64;
 pub struct Standbys {
     /// For how long one reigns that cannot say so, before another takes over.
     pub ttl_ms: Millis,
+    /// Where this one is, for people.
+    pub host: String,
     /// On how many servers of a NATS cluster the streams are.
     pub replicas: usize,
 }
@@ -132,7 +138,6 @@ pub async fn wait_for_reign(
     let mut standby = Standby {
         bus,
         cell: &options.cell,
-        host: &options.instance,
         standbys,
         clock,
         context: jetstream::new(bus.client().clone()),
@@ -162,6 +167,17 @@ pub async fn wait_for_reign(
     }
 }
 
+/// How many others follow the stream, now and then.
+pub async fn count(bus: Bus, cell: Cell, out: watch::Sender<u64>) {
+    let context = jetstream::new(bus.client().clone());
+    while !out.is_closed() {
+        if let Ok(stream) = context.get_stream(cell.records_stream()).await {
+            out.send_replace(stream.cached_info().state.consumer_count as u64);
+        }
+        tokio::time::sleep(HEARTBEAT).await;
+    }
+}
+
 /// The highest epoch that workers and schedulers speak of: whoever reigns next is above it.
 async fn listen(bus: Bus, cell: Cell, heard: watch::Sender<Epoch>) {
     let subscribe = async |subject| bus.client().subscribe(subject).await;
@@ -180,7 +196,9 @@ async fn listen(bus: Bus, cell: Cell, heard: watch::Sender<Epoch>) {
             }
             else => return,
         };
-        if let Ok(epoch) = epoch {
+        if let Ok(epoch) = epoch
+            && epoch <= EPOCH_MAX
+        {
             heard.send_if_modified(|heard| {
                 let higher = epoch > *heard;
                 *heard = epoch.max(*heard);
@@ -193,7 +211,6 @@ async fn listen(bus: Bus, cell: Cell, heard: watch::Sender<Epoch>) {
 struct Standby<'a> {
     bus: &'a Bus,
     cell: &'a Cell,
-    host: &'a str,
     standbys: &'a Standbys,
     clock: Clock,
     context: Context,
@@ -226,7 +243,8 @@ impl Standby<'_> {
             Way::Alone => {
                 return Err(StandbyError::Alone { stream: self.cell.records_stream() });
             }
-            Way::Follow { after } if !self.must_copy => after,
+            // What fits nothing in a stream may be all that there is when that is lost.
+            Way::Follow { after } if !self.must_copy || state.last == 0 => after,
             Way::Follow { .. } | Way::Copy => {
                 copy::fetch(self.bus, self.cell, &mut self.disk).await?;
                 self.must_copy = false;
@@ -360,7 +378,7 @@ impl Standby<'_> {
             cell,
             epoch: Epoch(store.epoch().max(*self.heard.borrow()).0 + 1),
             place: self.place.clone(),
-            host: self.host.to_owned(),
+            host: self.standbys.host.clone(),
         };
         let begun = StreamEnd::begin(
             self.bus,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bistro_common::ids::Epoch;
 use bistro_common::lease::LeaseTerms;
 use bistro_common::protocol::api::TaskState;
+use bistro_tests::proxy::{Fault, Proxy};
 use bistro_tests::waiting::{Log, all_done_once, waiting_cell};
 use bistro_tests::{Cell, Process, is_running, wait_until};
 
@@ -116,10 +117,11 @@ async fn a_scheduler_that_is_told_to_end_hands_over_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduler_that_starts_again_on_its_disk_waits_for_nobody() {
     let (mut cell, log) = waiting_cell().await;
-    cell.terms = LeaseTerms::for_lease(15_000);
+    // Longer than anything here is waited for.
+    cell.terms = LeaseTerms::for_lease(600_000);
     let patient = || {
         let mut command = cell.scheduler_command(&cell.directory.path().join("a"));
-        command.args(["--with-standbys", "--takeover-sec", "600"]);
+        command.args(["--with-standbys", "--takeover-sec", "300"]);
         Process::spawn(command)
     };
     let first = patient();
@@ -167,6 +169,27 @@ async fn a_standby_that_lacks_records_copies_them_and_takes_over() {
     second.kill();
     wait_for_reign_after(&cell, epoch).await;
     all_done_once(&cell, &log).await;
+    assert_eq!(log.starts().len(), 4, "each task was started once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_whose_answer_is_lost_is_found_and_the_reign_goes_on() {
+    let (mut cell, log) = waiting_cell().await;
+    cell.terms = LeaseTerms::for_lease(30_000);
+    let proxy = Proxy::start(cell.nats.address()).await;
+    let mut command = cell.scheduler_command(&cell.directory.path().join("a"));
+    command.args(["--with-standbys", "--takeover-sec", "6"]);
+    command.env("BISTRO_NATS_URL", proxy.url());
+    let _scheduler = Process::spawn(command);
+    let _worker = cell.spawn_worker("w1", &log.0);
+    wait_until("three starts", || log.starts().len() == 3).await;
+    let epoch = cell.status().await.epoch;
+    // After a good quarter of that it says that it still reigns, and after another third again.
+    proxy.set(Fault { in_cut: true, ..Fault::default() });
+    tokio::time::sleep(Duration::from_millis(4_200)).await;
+    proxy.set(Fault::default());
+    all_done_once(&cell, &log).await;
+    assert_eq!(cell.status().await.epoch, epoch);
     assert_eq!(log.starts().len(), 4, "each task was started once");
 }
 

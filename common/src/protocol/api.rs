@@ -224,6 +224,9 @@ pub struct CellStatus {
     pub nodes: u64,
     pub workers: u64,
     pub workers_healthy: u64,
+    /// Schedulers that would take over; absent where none is meant to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standbys: Option<u64>,
     /// Nothing runs, and nothing will unless something changes.
     pub finished: bool,
     /// Why a cell that still has tasks to do is finished.

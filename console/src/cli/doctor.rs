@@ -120,6 +120,13 @@ fn cell_findings(status: &CellStatus) -> Vec<Finding> {
         ),
         _ => Finding::Good(format!("{healthy} of {all} workers are healthy")),
     });
+    findings.extend(status.standbys.map(|standbys| match standbys {
+        0 => Finding::Doubtful(
+            "no other scheduler stands by".to_owned(),
+            "start one with --with-standbys and a data directory of its own",
+        ),
+        standbys => Finding::Good(format!("{standbys} more schedulers stand by")),
+    }));
     if !status.enabled {
         let text = "nothing is started: the settings say \"enabled\": false".to_owned();
         findings.push(Finding::Doubtful(text, "set \"enabled\": true in bistro_settings"));

@@ -172,6 +172,9 @@ async fn status(client: &Client, output: OutputArgs) -> anyhow::Result<()> {
         status.nodes
     )?;
     say!("workers  {} of {} healthy", status.workers_healthy, status.workers)?;
+    if let Some(standbys) = status.standbys {
+        say!("standbys {standbys}")?;
+    }
     say!("tasks    {}", if counts.is_empty() { "none" } else { &counts })?;
     for line in &status.stuck {
         say!("stuck    {}", safe(line))?;

@@ -2,23 +2,25 @@
 
 use std::collections::HashMap;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use bistro_common::barrier::Barrier;
 use bistro_common::clock::Clock;
 use bistro_common::ids::{Epoch, SchedulerId};
 use bistro_common::nats::Bus;
-use bistro_core::{Core, Identity, Rival, UNTOLD_MAX};
+use bistro_core::{Core, Identity, Rival, Snapshot, UNTOLD_MAX};
 
-use super::{Driver, INPUTS_MAX, Options, SchedulerError, Sources};
+use super::{Driver, INPUTS_MAX, Options, SchedulerError, Sources, Succession};
 use crate::committer::{CommitError, Committer};
 use crate::event_log::EventLog;
 use crate::grid_watch::GridWatch;
 use crate::standby::stream::StreamEnd;
-use crate::standby::{self, Reign, copy};
+use crate::standby::{self, Reign, StandbyError, Standbys, copy};
 use crate::store::{Opened, Store};
 use crate::{audit_trail, bus, http, plan_watch};
+
+const HOUR_MS: u64 = 3_600_000;
 
 /// Runs a scheduler until it is to stop or its store fails. What is on disk is enough to go on, so
 /// the future may be dropped, too; where others stand by, they wait then.
@@ -63,6 +65,36 @@ fn is_over(error: &SchedulerError) -> bool {
     )
 }
 
+/// Between two looks whether others must be told that this scheduler still reigns.
+fn renewal(options: &Options) -> Duration {
+    // Without others there is nothing to say.
+    let ttl_ms = options.standbys.as_ref().map_or(HOUR_MS, |standbys| standbys.ttl_ms);
+    Duration::from_millis(ttl_ms / 8)
+}
+
+/// Reads the store. With millions of tasks that takes longer than another would wait.
+async fn load(
+    store: Store,
+    mut stream: Option<StreamEnd>,
+    renewal: Duration,
+) -> Result<(Store, Snapshot, Option<StreamEnd>), SchedulerError> {
+    let mut reading = tokio::task::spawn_blocking(move || {
+        let snapshot = store.snapshot();
+        (store, snapshot)
+    });
+    let (store, snapshot) = loop {
+        tokio::select! {
+            read = &mut reading => break read.map_err(StandbyError::from)?,
+            () = tokio::time::sleep(renewal) => {
+                if let Some(stream) = &mut stream {
+                    stream.renew().await.map_err(CommitError::from)?;
+                }
+            }
+        }
+    };
+    Ok((store, snapshot?, stream))
+}
+
 async fn reign(
     options: &Options,
     bus: &Bus,
@@ -77,7 +109,7 @@ async fn reign(
     let (location, instance) = (options.config.clone(), options.instance.clone());
     tasks.spawn(plan_watch::watch(location, instance, bus.clone(), plans_out));
     let Opened { store, cell, epoch } = opened;
-    let snapshot = store.snapshot()?;
+    let (store, snapshot, stream) = load(store, stream, renewal(options)).await?;
     let scheduler = SchedulerId::generate();
     let identity = Identity { cell, scheduler, epoch };
     let started = clock.now();
@@ -110,14 +142,18 @@ async fn reign(
     let (events, telling) = EventLog::new(bus.clone(), cell.clone(), replicas);
     tasks.spawn(telling);
     tasks.spawn(bus::consume(bus.clone(), cell.clone(), replicas, done_out));
-    let copies = match &stream {
-        Some(_) => Some(subscribe(cell.copies()).await?),
-        None => None,
-    };
     let lasts = stream.as_ref().map(StreamEnd::lasts);
     let committer = Committer::start(store, options.data_dir.clone(), identity, stream);
-    tasks.extend(copies.map(|copies| copy::serve(copies, bus.clone(), committer.work())));
-    let ttl_ms = options.standbys.as_ref().map_or(u64::from(u32::MAX), |standbys| standbys.ttl_ms);
+    let succession = match lasts {
+        None => None,
+        Some(lasts) => {
+            let copies = subscribe(cell.copies()).await?;
+            tasks.spawn(copy::serve(copies, bus.clone(), committer.work()));
+            let (count, standbys) = watch::channel(0);
+            tasks.spawn(standby::count(bus.clone(), cell.clone(), count));
+            Some(Succession { lasts, standbys })
+        }
+    };
     let mut sources = Sources {
         heartbeats,
         beacons,
@@ -129,7 +165,7 @@ async fn reign(
         told,
         compiled,
         plans,
-        renewals: tokio::time::interval(Duration::from_millis(ttl_ms / 4)),
+        renewals: tokio::time::interval(renewal(options)),
     };
     let mut driver = Driver {
         committer,
@@ -153,8 +189,12 @@ async fn reign(
         requests: HashMap::new(),
         deliveries: HashMap::new(),
         stranger: None,
-        lasts,
+        succession,
     };
+    if let Some(Standbys { host, .. }) = &options.standbys {
+        let event = driver.event("scheduler.reigns", format!("it is the one on {host}"));
+        driver.events.tell(event);
+    }
     let ended = tokio::select! {
         error = driver.serve(&mut sources) => Err(error),
         () = stop => Ok(()),

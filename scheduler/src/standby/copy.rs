@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Why a store was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    #[error("no scheduler reigns that could be copied")]
+    #[error("no scheduler reigns that could be copied; start the one that reigned last")]
     Nobody(#[source] NatsError),
     #[error("another scheduler has begun to reign meanwhile")]
     Changed,

@@ -2,11 +2,12 @@
 //!
 //! Each message is appended at the place that its writer thinks is the next, so that only one can
 //! reign, and says for how long at least that may go on: until a time to live after it was sent. A
-//! message that got no answer is sent again under the same id, of which the stream keeps one.
+//! message that got no answer is sent again; if it is refused then, it may be there already.
 
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::{self, Context, stream};
+use async_nats::jetstream::stream::{self, RawMessageErrorKind};
+use async_nats::jetstream::{self, Context};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -97,6 +98,7 @@ pub struct Writer {
 pub struct StreamEnd {
     bus: Bus,
     context: Context,
+    name: String,
     subject: String,
     clock: Clock,
     ttl_ms: Millis,
@@ -111,7 +113,6 @@ pub struct StreamEnd {
     /// Of messages whose records are not folded yet, and the last one before: the number of the
     /// record after its last, and its own.
     unfolded: VecDeque<(u64, u64)>,
-    messages: u64,
 }
 
 impl StreamEnd {
@@ -131,6 +132,7 @@ impl StreamEnd {
         let mut end = Self {
             bus: bus.clone(),
             context,
+            name: cell.records_stream(),
             subject: cell.records(),
             clock,
             ttl_ms,
@@ -140,7 +142,6 @@ impl StreamEnd {
             next,
             lasts,
             unfolded: VecDeque::new(),
-            messages: 0,
         };
         end.append(RecordsKind::Reign { after }, &[]).await?;
         end.unfolded.push_back((next, end.seq));
@@ -193,29 +194,52 @@ impl StreamEnd {
     async fn append(&mut self, kind: RecordsKind, records: &[Record]) -> Result<(), Deposed> {
         let sent = self.clock.now();
         let parts = self.parts(kind, records);
-        self.messages += 1;
+        let mut tries = 0;
         loop {
-            let error = match self.try_append(&parts).await {
-                Ok(seq) => {
-                    self.seq = seq;
-                    self.next += records.len() as u64;
-                    // From the first try on: that may be the one that was heard.
-                    self.lasts.send_replace(sent + self.ttl_ms);
-                    return Ok(());
-                }
+            tries += 1;
+            let tried = tokio::time::timeout(2 * TRY, self.try_append(&parts)).await;
+            let error = match tried.unwrap_or_else(|_| Err("there was no answer in time".into())) {
+                Ok(()) => break,
                 Err(error) => error,
             };
-            let kind = error.downcast_ref::<jetstream::context::PublishError>();
-            let kind = kind.map(jetstream::context::PublishError::kind);
-            if kind == Some(PublishErrorKind::WrongLastSequence) {
-                return Err(Deposed::Overtaken);
-            }
+            let kind = error.downcast_ref::<PublishError>().map(PublishError::kind);
+            let refused = kind == Some(PublishErrorKind::WrongLastSequence);
+            let error = match refused {
+                true if tries == 1 => return Err(Deposed::Overtaken),
+                true => match self.has(&parts).await {
+                    Ok(true) => break,
+                    Ok(false) => return Err(Deposed::Overtaken),
+                    Err(error) => error,
+                },
+                false => error,
+            };
             if self.clock.now() >= *self.lasts.borrow() {
                 return Err(Deposed::Silent(error));
             }
             tracing::debug!(%error, "records wait: the stream does not take them");
             tokio::time::sleep(RETRY).await;
         }
+        self.seq += parts.len() as u64;
+        self.next += records.len() as u64;
+        // From the first try on: that may be the one that was heard.
+        self.lasts.send_replace(sent + self.ttl_ms);
+        Ok(())
+    }
+
+    /// Whether these parts are what is at the place where they were to be.
+    async fn has(&self, parts: &[Vec<u8>]) -> Result<bool, async_nats::Error> {
+        let stream = self.context.get_stream_no_info(&self.name).await?;
+        for (seq, part) in (self.seq + 1..).zip(parts) {
+            match stream.get_raw_message(seq).await {
+                Ok(message) if message.payload[..] == part[..] => {}
+                Ok(_) => return Ok(false),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
     }
 
     fn parts(&self, kind: RecordsKind, records: &[Record]) -> Vec<Vec<u8>> {
@@ -242,24 +266,20 @@ impl StreamEnd {
         (0..count).map(part).collect()
     }
 
-    /// The number of the last part.
-    async fn try_append(&self, parts: &[Vec<u8>]) -> Result<u64, async_nats::Error> {
+    async fn try_append(&self, parts: &[Vec<u8>]) -> Result<(), async_nats::Error> {
         // Queued while there is no connection, it would come when it is not expected any more.
         if !self.bus.is_connected() {
             return Err("there is no connection".into());
         }
-        let (mut answers, mut last) = (Vec::new(), self.seq);
-        for (number, part) in (self.seq..).zip(parts) {
-            let id = format!("{}-{}-{number}", self.writer.epoch, self.messages);
-            let message = PublishMessage::build()
-                .payload(part.clone().into())
-                .message_id(id)
-                .expected_last_sequence(number);
+        let mut answers = Vec::new();
+        for (last, part) in (self.seq..).zip(parts) {
+            let message =
+                PublishMessage::build().payload(part.clone().into()).expected_last_sequence(last);
             answers.push(self.context.send_publish(self.subject.clone(), message).await?);
         }
         for answer in answers {
-            last = answer.await?.sequence;
+            answer.await?;
         }
-        Ok(last)
+        Ok(())
     }
 }

@@ -67,6 +67,10 @@ fn of_cell(status: &CellStatus) -> Vec<Finding> {
             ),
         ),
     });
+    findings.extend(status.standbys.map(|standbys| match standbys {
+        0 => (true, "no other scheduler stands by: start one --with-standbys".to_owned()),
+        standbys => (false, format!("{standbys} more schedulers stand by")),
+    }));
     if !status.enabled {
         let text = "nothing is started: the settings say \"enabled\": false";
         findings.push((true, text.to_owned()));
