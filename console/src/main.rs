@@ -179,10 +179,23 @@ async fn connect(url: Option<String>, cell: Cell) -> anyhow::Result<Client> {
     Client::connect(&find_url(url.as_deref())?, cell, Patience::FailFast).await
 }
 
+/// So long nothing is said of a NATS that is not there yet.
+const SILENT: Duration = Duration::from_secs(2);
+
 /// For daemons, which wait for NATS.
 async fn daemon_bus(url: Option<&str>, cell: &Cell, role: &str) -> anyhow::Result<Bus> {
     let address = Address::parse(&find_url(url)?)?;
-    Ok(Bus::connect(&address, cell, role, Patience::KeepTrying).await?)
+    let bus = Bus::connect(&address, cell, role, Patience::KeepTrying).await?;
+    let connecting = bus.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(SILENT).await;
+        if !connecting.is_connected() {
+            tracing::warn!(
+                "NATS at {address} cannot be reached; it is tried again until it is there"
+            );
+        }
+    });
+    Ok(bus)
 }
 
 async fn run_scheduler(cell: Cell, bus: Bus, args: SchedulerArgs) -> anyhow::Result<ExitCode> {

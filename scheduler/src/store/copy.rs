@@ -89,9 +89,13 @@ impl Store {
 pub fn discard(state: &Database, journal: &mut Journal) -> Result<(), StoreError> {
     let transaction = change(state)?;
     transaction.delete_table(STATE)?;
+    transaction.open_table(STATE)?;
     transaction.delete_table(META)?;
     transaction.open_table(META)?.insert(COPYING, [].as_slice())?;
     transaction.commit()?;
     // Nobody's: a cell is given to it at the end.
     journal.empty()
 }
+
+#[cfg(test)]
+mod tests;
