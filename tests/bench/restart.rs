@@ -10,7 +10,7 @@ use bistro_common::protocol::task::OpenAttempt;
 use bistro_common::status::{TaskStatus, bits};
 use bistro_core::{AttemptRecord, Phase, Record, TaskRecord, WorkerRecord};
 use bistro_scheduler::store::Store;
-use bistro_tests::{Cell, wait_until};
+use bistro_tests::{Cell, Process, standbys, wait_until};
 
 use crate::{round, rss_kb};
 
@@ -41,13 +41,33 @@ pub async fn run(finished: usize, open: usize) -> anyhow::Result<Value> {
     let scheduler = cell.spawn_scheduler();
     wait_until("the first task", || std::fs::exists(&ran).unwrap_or(false)).await;
     let ran = std::fs::metadata(&ran)?.modified()?;
+    let rss_mb = rss_kb(scheduler.pid()) >> 10;
+    scheduler.kill();
+    let (copy_s, takeover_s) = take_over(&cell).await;
     Ok(json!({
         "finished": nodes * JOBS,
         "open": open,
         "fill_s": round(fill_s),
         "restart_to_first_task_s": round(ran.duration_since(started)?.as_secs_f64()),
-        "rss_mb": rss_kb(scheduler.pid()) >> 10,
+        "rss_mb": rss_mb,
+        "copy_to_standby_s": round(copy_s),
+        "takeover_s": round(takeover_s),
     }))
+}
+
+/// How long another scheduler takes to have all of it, and to reign when the first is killed. (One
+/// second of that is the time for which it waits.)
+async fn take_over(cell: &Cell) -> (f64, f64) {
+    let first = Process::spawn(standbys::command(cell, "scheduler"));
+    let epoch = cell.status().await.epoch;
+    let started = Instant::now();
+    let _second = Process::spawn(standbys::command(cell, "second"));
+    standbys::wait_for_followers(cell, 1).await;
+    let copied = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    first.kill();
+    cell.wait_for("the other to reign", |status| status.epoch > epoch).await;
+    (copied, started.elapsed().as_secs_f64())
 }
 
 /// Jobs that are done on all nodes, one that runs on many, and one task that is still to be done.

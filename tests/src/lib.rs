@@ -6,6 +6,7 @@ mod nats_server;
 mod packages;
 mod process;
 pub mod proxy;
+pub mod standbys;
 pub mod waiting;
 
 pub use cell::{Cell, Worker, bistro};

@@ -10,46 +10,19 @@ use bistro_common::ids::Epoch;
 use bistro_common::lease::LeaseTerms;
 use bistro_common::protocol::api::TaskState;
 use bistro_tests::proxy::{Fault, Proxy};
+use bistro_tests::standbys::{command, wait_for_followers};
 use bistro_tests::waiting::{Log, all_done_once, waiting_cell};
-use bistro_tests::{Cell, Process, is_running, wait_until};
-
-/// One of several schedulers, each with a disk of its own.
-fn scheduler(cell: &Cell, disk: &str) -> Process {
-    Process::spawn(command(cell, disk))
-}
-
-fn command(cell: &Cell, disk: &str) -> std::process::Command {
-    let mut command = cell.scheduler_command(&cell.directory.path().join(disk));
-    command.args(["--with-standbys", "--takeover-sec", "1"]);
-    command
-}
+use bistro_tests::{Cell, Process, is_running, set_disk_full, wait_until, without_xfsz};
 
 /// A cell with one scheduler that reigns, and one that stands by and has all of its records.
 async fn pair() -> (Cell, Log, Process, Process) {
     let (mut cell, log) = waiting_cell().await;
     cell.terms = LeaseTerms::for_lease(15_000);
-    let first = scheduler(&cell, "a");
+    let first = Process::spawn(command(&cell, "a"));
     cell.status().await;
-    let second = scheduler(&cell, "b");
+    let second = Process::spawn(command(&cell, "b"));
     wait_for_followers(&cell, 1).await;
     (cell, log, first, second)
-}
-
-/// Until so many follow the stream of records, and have all of it.
-async fn wait_for_followers(cell: &Cell, count: usize) {
-    let context = jetstream::new(cell.connect("test").await.client().clone());
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    loop {
-        if let Ok(stream) = context.get_stream(cell.name().records_stream()).await {
-            let consumers = futures_util::StreamExt::collect::<Vec<_>>(stream.consumers()).await;
-            let up_to_date = consumers.iter().flatten().filter(|c| c.num_pending == 0).count();
-            if up_to_date >= count {
-                return;
-            }
-        }
-        assert!(std::time::Instant::now() < deadline, "nobody follows");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn wait_for_reign_after(cell: &Cell, epoch: Epoch) -> Epoch {
@@ -135,13 +108,33 @@ async fn a_scheduler_that_starts_again_on_its_disk_waits_for_nobody() {
     assert_eq!(log.starts().len(), 4, "each task was started once");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_whose_disk_is_full_hands_over_and_ends() {
+    let (mut cell, log) = waiting_cell().await;
+    cell.terms = LeaseTerms::for_lease(15_000);
+    let mut first = Process::spawn(without_xfsz(&command(&cell, "a")));
+    let epoch = cell.status().await.epoch;
+    let _second = Process::spawn(command(&cell, "b"));
+    wait_for_followers(&cell, 1).await;
+    let _worker = cell.spawn_worker("w1", &log.0);
+    wait_until("three starts", || log.starts().len() == 3).await;
+    set_disk_full(first.pid(), true);
+    // What is to be recorded next has no room.
+    let node = log.starts().remove(0).0;
+    std::fs::write(format!("{}.go-{node}", log.0), "").expect("a file can be written");
+    wait_until("it to end", || first.ended().is_some_and(|status| status.code() == Some(1))).await;
+    wait_for_reign_after(&cell, epoch).await;
+    all_done_once(&cell, &log).await;
+    assert_eq!(log.starts().len(), 4, "each task was started once");
+}
+
 /// What the stream does not have any more, and what it has lost, comes from the store of the one that
 /// reigns.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_lacks_records_copies_them_and_takes_over() {
     let (mut cell, log) = waiting_cell().await;
     cell.terms = LeaseTerms::for_lease(15_000);
-    let first = scheduler(&cell, "a");
+    let first = Process::spawn(command(&cell, "a"));
     let epoch = cell.status().await.epoch;
     let _worker = cell.spawn_worker("w1", &log.0);
     wait_until("three starts", || log.starts().len() == 3).await;
@@ -154,7 +147,7 @@ async fn a_standby_that_lacks_records_copies_them_and_takes_over() {
     std::fs::write(&job, r#"{"owner": "me", "enabled": false}"#).expect("a file can be written");
     let job = job.to_str().expect("a path of ours");
     cell.cli(&["job", "create", "more", job]).await.expect("a job is made");
-    let second = scheduler(&cell, "b");
+    let second = Process::spawn(command(&cell, "b"));
     wait_for_followers(&cell, 1).await;
     first.kill();
     let epoch = wait_for_reign_after(&cell, epoch).await;
@@ -164,7 +157,7 @@ async fn a_standby_that_lacks_records_copies_them_and_takes_over() {
     assert_eq!(status.counts.get(&TaskState::Done), Some(&1), "what is done stays done");
     // The other way round: the first comes back with records of before, or none.
     std::fs::remove_dir_all(cell.directory.path().join("a")).expect("there is a store");
-    let _first = scheduler(&cell, "a");
+    let _first = Process::spawn(command(&cell, "a"));
     wait_for_followers(&cell, 1).await;
     second.kill();
     wait_for_reign_after(&cell, epoch).await;
@@ -229,7 +222,7 @@ async fn a_store_with_records_of_its_own_is_not_overwritten() {
     let alone = Process::spawn(cell.scheduler_command(&cell.directory.path().join("b")));
     cell.status().await;
     alone.kill();
-    let _first = scheduler(&cell, "a");
+    let _first = Process::spawn(command(&cell, "a"));
     cell.status().await;
     let (code, said) = cell.run_to_end(command(&cell, "b")).await;
     assert_eq!(code, Some(1), "{said}");

@@ -3,7 +3,7 @@
 //! A page is read as the store is at its time. The rows of the journal from that of the first page
 //! on make the pages fit together: each replaces all of what it is about.
 
-use redb::{Database, ReadableDatabase};
+use redb::{Database, Durability, ReadableDatabase};
 use std::ops::Bound;
 
 use bistro_common::ids::{CellId, Epoch};
@@ -48,8 +48,10 @@ impl Store {
         Ok(())
     }
 
+    /// It is on the disk with the end of the copy: half of one is nothing.
     pub fn put_page(&mut self, page: &Page) -> Result<(), StoreError> {
-        let transaction = change(&self.state)?;
+        let mut transaction = self.state.begin_write()?;
+        transaction.set_durability(Durability::None)?;
         {
             let mut table = transaction.open_table(STATE)?;
             for (key, value) in &page.rows {
