@@ -198,11 +198,16 @@ impl Writer {
 
     /// Who gets no answer asks again.
     fn page(
-        &self,
+        &mut self,
         after: Option<&str>,
         reply: oneshot::Sender<Vec<u8>>,
     ) -> Result<(), CommitError> {
-        if let (Some(store), Some(stream)) = (&self.store, &self.stream) {
+        if let (Some(store), Some(stream)) = (&mut self.store, &mut self.stream) {
+            if after.is_none() {
+                // The stream may not have any more what is not folded.
+                store.fold(usize::MAX)?;
+                stream.forget(store.folded());
+            }
             let _ = reply.send(copy::page(store, stream, self.identity.cell, after)?);
         }
         Ok(())

@@ -25,6 +25,7 @@ use crate::driver::Options;
 use crate::store::{Opened, Store, StoreError};
 use copy::CopyError;
 use follow::Standby;
+pub use parts::EPOCH_MAX;
 use parts::PartError;
 use stream::{Deposed, StreamEnd};
 
@@ -33,10 +34,6 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Between two counts of those that stand by.
 const COUNT: Duration = Duration::from_secs(2);
-
-/// There is one to each start of a scheduler: what is above this is no epoch, and would leave no room
-/// for those to come.
-const EPOCH_MAX: Epoch = Epoch(1 << 22);
 
 /// How schedulers of one cell follow each other.
 #[derive(Clone, Debug)]
@@ -71,6 +68,13 @@ pub enum StandbyError {
     Copy(#[from] CopyError),
     #[error("the records of the cell do not follow from those of this one")]
     Gap,
+    #[error("a message of the stream did not come")]
+    Missed,
+    #[error(
+        "this data directory has {more} records that the scheduler which reigns has never heard of: \
+         the stream was lost with them; to do without them start with an empty data directory"
+    )]
+    Ahead { more: u64 },
     #[error(transparent)]
     Deposed(#[from] Deposed),
 }
@@ -78,7 +82,14 @@ pub enum StandbyError {
 impl StandbyError {
     /// It may be otherwise the next time.
     fn passes(&self) -> bool {
-        !matches!(self, Self::Store(_) | Self::Place(_) | Self::Thread(_) | Self::Alone { .. })
+        !matches!(
+            self,
+            Self::Store(_)
+                | Self::Place(_)
+                | Self::Thread(_)
+                | Self::Alone { .. }
+                | Self::Ahead { .. }
+        )
     }
 }
 

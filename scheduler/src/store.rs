@@ -329,13 +329,13 @@ impl Store {
             Some(cell) => cell,
             None => self.found_cell()?,
         };
-        let last = self.last.map_or(Epoch(0), |reign| reign.epoch);
-        let reign = Reign { cell, epoch: Epoch(last.max(above).0 + 1) };
+        let reign = Reign { cell, epoch: Epoch(self.epoch().max(above).0 + 1) };
         self.journal.follow(position)?;
         let transaction = change(&self.state)?;
         {
             let mut meta = transaction.open_table(META)?;
             meta.insert(REIGN, write_reign(&reign).as_slice())?;
+            meta.remove(COPYING)?;
             transaction.open_table(STATE)?;
         }
         transaction.commit()?;
@@ -343,8 +343,14 @@ impl Store {
         Ok(Opened { store: self, cell, epoch: reign.epoch })
     }
 
-    /// Gives a new store a cell. It has none to keep before its first reign.
+    /// Its records are in no stream any more that others follow.
+    pub fn follow_nothing(&mut self) -> Result<(), StoreError> {
+        self.journal.follow(None)
+    }
+
+    /// Gives a new store a cell, and nothing of what may be left of an attempt to copy another's.
     pub fn found_cell(&mut self) -> Result<CellId, StoreError> {
+        copy::discard(&self.state, &mut self.journal)?;
         let cell = CellId::generate();
         self.journal.begin_anew(cell, 0, None)?;
         Ok(cell)

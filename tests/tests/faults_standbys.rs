@@ -97,6 +97,10 @@ async fn a_scheduler_that_starts_again_on_its_disk_waits_for_nobody() {
         command.args(["--with-standbys", "--takeover-sec", "300"]);
         Process::spawn(command)
     };
+    // The cell begins with one that is not.
+    let first = Process::spawn(command(&cell, "a"));
+    cell.status().await;
+    first.kill();
     let first = patient();
     let epoch = cell.status().await.epoch;
     let _worker = cell.spawn_worker("w1", &log.0);
@@ -212,6 +216,32 @@ async fn an_election_that_goes_back_makes_no_worker_step_down() {
     assert_eq!(unknown.load(Ordering::Relaxed), 0, "all of it was known");
     wait_for_followers(&cell, 1).await;
     all_done_once(&cell, &log).await;
+    assert_eq!(log.starts().len(), 4, "each task was started once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_goes_on_with_the_records_of_one_that_has_gone_on_alone() {
+    let (cell, log, mut first, mut second) = pair().await;
+    for scheduler in [&mut second, &mut first] {
+        scheduler.signal(Signal::SIGTERM);
+        wait_until("it to end", || scheduler.ended().is_some()).await;
+    }
+    let alone = cell.scheduler_command(&cell.directory.path().join("a"));
+    let _alone = Process::spawn(alone);
+    let _worker = cell.spawn_worker("w1", &log.0);
+    wait_until("three starts", || log.starts().len() == 3).await;
+    let epoch = cell.status().await.epoch;
+    let said = cell.directory.path().join("said");
+    let mut late = command(&cell, "b");
+    late.stderr(std::fs::File::create(&said).expect("a file can be made"));
+    let _late = Process::spawn(late);
+    wait_until("it to say why not", || {
+        std::fs::read_to_string(&said).is_ok_and(|said| said.contains("that could be copied"))
+    })
+    .await;
+    all_done_once(&cell, &log).await;
+    let status = cell.status().await;
+    assert_eq!((status.epoch, status.standbys), (epoch, None));
     assert_eq!(log.starts().len(), 4, "each task was started once");
 }
 

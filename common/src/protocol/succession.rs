@@ -42,6 +42,8 @@ pub enum RecordsKind {
     Renewal,
     /// It does not any more.
     Resignation,
+    /// It goes on without the stream: what is in it is not the last of the cell.
+    Departure,
 }
 
 /// `sched.copy`: asks the scheduler that reigns for a page of its store.
@@ -61,6 +63,8 @@ pub struct CopyHeader {
     pub epoch: Epoch,
     /// Records up to this number are in the pages.
     pub folded: u64,
+    /// The number of the next record that there will be.
+    pub end: u64,
     /// Those from there on are in this stream of records, after this message.
     pub stream: String,
     pub after: u64,

@@ -178,6 +178,7 @@ mod tests {
         assert_eq!(next(Epoch(2), 10, reign(3, 9)), Next::Gap, "it has never heard of the tenth");
         assert_eq!(next(Epoch(2), 10, reign(3, 11)), Next::Gap);
         assert_eq!(next(Epoch(1), 10, reign(3, 10)), Next::Gap, "a reign was missed");
+        assert_eq!(next(Epoch(2), 10, rows(2, u64::MAX, 0)), Next::Gap, "it went on elsewhere");
         // After a copy, what is older comes again.
         assert_eq!(next(Epoch(3), 10, reign(3, 4)), Next::Take { skip: 0 });
     }

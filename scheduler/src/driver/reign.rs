@@ -16,11 +16,16 @@ use crate::committer::{CommitError, Committer};
 use crate::event_log::EventLog;
 use crate::grid_watch::GridWatch;
 use crate::standby::stream::StreamEnd;
-use crate::standby::{self, Reign, StandbyError, Standbys, copy};
+use crate::standby::{self, EPOCH_MAX, Reign, StandbyError, Standbys, copy};
 use crate::store::{Opened, Store};
 use crate::{audit_trail, bus, http, plan_watch};
 
+/// For one that needs the stream once.
+const TTL_MS: u64 = 10_000;
 const HOUR_MS: u64 = 3_600_000;
+
+/// Whoever ends a scheduler does not wait longer for NATS.
+const RESIGNATION: Duration = Duration::from_secs(2);
 
 /// Runs a scheduler until it is to stop or its store fails. What is on disk is enough to go on, so
 /// the future may be dropped, too; where others stand by, they wait then.
@@ -32,7 +37,10 @@ pub async fn run(
     let clock = Clock::start();
     tokio::pin!(stop);
     let Some(standbys) = &options.standbys else {
-        let opened = Store::open(&options.data_dir)?;
+        let opened = tokio::select! {
+            opened = open_alone(&options, &bus, clock) => opened?,
+            () = &mut stop => return Ok(()),
+        };
         return reign(&options, &bus, clock, opened, None, stop).await;
     };
     let mut above = Epoch(0);
@@ -46,13 +54,27 @@ pub async fn run(
         match reign(&options, &bus, clock, opened, Some(stream), &mut stop).await {
             Err(error) if is_over(&error) => {
                 if let SchedulerError::Deposed(Rival::Later { epoch }) = error {
-                    above = epoch;
+                    above = epoch.min(EPOCH_MAX);
                 }
                 tracing::warn!("{error}; this one stands by now");
             }
             ended => return ended,
         }
     }
+}
+
+/// A store that others have followed, and follow no more: they must not go on from where they are.
+async fn open_alone(options: &Options, bus: &Bus, clock: Clock) -> Result<Opened, SchedulerError> {
+    if Store::open_to_follow(&options.data_dir)?.position().is_none() {
+        return Ok(Store::open(&options.data_dir)?);
+    }
+    tracing::warn!("other schedulers have stood by: from now on none does");
+    let last = Standbys { ttl_ms: TTL_MS, host: options.instance.clone(), replicas: 1 };
+    let waiting = standby::wait_for_reign(options, &last, bus, clock, Epoch(0));
+    let Reign { mut opened, mut stream } = waiting.await?;
+    stream.depart().await.map_err(CommitError::from)?;
+    opened.store.follow_nothing()?;
+    Ok(opened)
 }
 
 /// Another reigns, or may; nothing is wrong with this one.
@@ -82,16 +104,19 @@ async fn load(
         let snapshot = store.snapshot();
         (store, snapshot)
     });
+    let mut renewed = Ok(());
     let (store, snapshot) = loop {
         tokio::select! {
             read = &mut reading => break read.map_err(StandbyError::from)?,
             () = tokio::time::sleep(renewal) => {
-                if let Some(stream) = &mut stream {
-                    stream.renew().await.map_err(CommitError::from)?;
+                if let (Some(stream), Ok(())) = (&mut stream, &renewed) {
+                    renewed = stream.renew().await;
                 }
             }
         }
     };
+    // Not before the store is closed: it is opened again.
+    renewed.map_err(CommitError::from)?;
     Ok((store, snapshot?, stream))
 }
 
@@ -206,7 +231,8 @@ async fn reign(
     if let Some(mut stream) = driver.committer.end().await
         && !ended.as_ref().is_err_and(is_over)
     {
-        stream.resign().await;
+        // If it is not heard, the others wait until the reign is over.
+        let _ = tokio::time::timeout(RESIGNATION, stream.resign()).await;
     }
     ended
 }

@@ -12,7 +12,7 @@ use bistro_common::protocol::{VERSION, decode, encode};
 use bistro_common::subject::Cell;
 use bistro_core::succession::Position;
 
-use super::parts::{PartError, join_header, push_row, rows, split_header};
+use super::parts::{PartError, check_epoch, join_header, push_row, rows, split_header};
 use super::stream::StreamEnd;
 use super::{OnDisk, StandbyError};
 use crate::committer::Work;
@@ -48,6 +48,7 @@ pub fn page(
         cell,
         epoch: position.epoch,
         folded: page.folded,
+        end: stream.next(),
         stream: position.stream,
         after: stream.before(page.folded),
     };
@@ -89,6 +90,10 @@ pub async fn fetch(bus: &Bus, cell: &Cell, disk: &mut OnDisk) -> Result<(), Stan
             if ours.is_some_and(|ours| ours != its.cell) {
                 return Err(StandbyError::Alone { stream: cell.records_stream() });
             }
+            let more = disk.store().end().saturating_sub(its.end);
+            if ours.is_some() && more > 0 {
+                return Err(StandbyError::Ahead { more });
+            }
             tracing::warn!("its records are copied from the scheduler that reigns");
             disk.change(|store| store.begin_copy()).await?;
         }
@@ -118,6 +123,7 @@ async fn ask(
 ) -> Result<(CopyHeader, Rows), CopyError> {
     let request = encode(&CopyRequest { v: VERSION, after });
     let answer = bus.request(cell.copies(), request, TIMEOUT).await.map_err(CopyError::Nobody)?;
-    let (header, bytes) = split_header(&answer)?;
+    let (header, bytes) = split_header::<CopyHeader>(&answer)?;
+    check_epoch(header.epoch)?;
     Ok((header, rows(bytes)?))
 }

@@ -14,7 +14,7 @@ use bistro_common::protocol::succession::{RecordsHeader, RecordsKind};
 use bistro_common::subject::Cell;
 use bistro_core::succession::{Next, Position, StreamState, Way, next, silence_ms, way};
 
-use super::parts::{Joined, split_header};
+use super::parts::{Joined, read_records};
 use super::stream::{Deposed, StreamEnd, Writer, appended, look};
 use super::{OnDisk, StandbyError, Standbys, copy};
 use crate::store::Store;
@@ -82,7 +82,10 @@ impl<'a> Standby<'a> {
         let looked = look(&self.context, self.cell, self.standbys.replicas).await;
         let (state, last) = looked.map_err(StandbyError::Stream)?;
         let store = self.disk.store();
+        // Its very first message may be all that it came to.
+        let begun = last.as_ref().filter(|last| store.is_new() && self.is_own_beginning(last));
         let after = match way(store.position(), store.is_new(), &state) {
+            _ if begun.is_some() => state.last,
             Way::Alone => {
                 return Err(StandbyError::Alone { stream: self.cell.records_stream() });
             }
@@ -97,11 +100,16 @@ impl<'a> Standby<'a> {
         let silence_ms = match &last {
             Some(last) if self.is_over(last) => 0,
             Some(last) => silence_ms(last.ttl_ms),
-            None if store.is_new() && state.last == 0 => 0,
-            // Somebody may reign who is about to make it again.
+            // Somebody may reign who is about to make it again. Who has records goes before who has
+            // none, and would found another cell.
+            None if store.is_new() => silence_ms(self.standbys.ttl_ms) * 3 / 2,
             None => silence_ms(self.standbys.ttl_ms),
         };
         let free_at = self.clock.now() + silence_ms;
+        if store.is_new() && begun.is_none() {
+            let sec = silence_ms.div_ceil(1_000);
+            tracing::warn!("a new cell begins in {sec} s, unless another scheduler has records");
+        }
         let (consumer, mut messages) = self.messages(after).await.map_err(StandbyError::Stream)?;
         let mut following = Following { state, seen: after, joined: Joined::default(), free_at };
         loop {
@@ -127,6 +135,11 @@ impl<'a> Standby<'a> {
     /// Whoever wrote this reigns no more: it says so, or it had the store that this process has.
     fn is_over(&self, last: &RecordsHeader) -> bool {
         last.kind == RecordsKind::Resignation || last.place == self.place
+    }
+
+    fn is_own_beginning(&self, last: &RecordsHeader) -> bool {
+        let begins = matches!(last.kind, RecordsKind::Reign { .. }) && last.from == 0;
+        begins && last.place == self.place && Some(last.cell) == self.disk.store().cell()
     }
 
     /// Those after a message, as many at a time as there are; and who delivers them.
@@ -172,9 +185,12 @@ impl<'a> Standby<'a> {
         let mut taken = Vec::new();
         for message in messages {
             let seq = message.info().map_err(StandbyError::Stream)?.stream_sequence;
-            let (header, bytes) = split_header::<RecordsHeader>(&message.payload)?;
-            // What the stream has thrown away meanwhile is missing.
-            if seq != following.seen + 1 || Some(header.cell) != store.cell() || store.is_new() {
+            let (header, bytes) = read_records(&message.payload)?;
+            // On a connection that was lost, or the stream has thrown it away meanwhile.
+            if seq != following.seen + 1 {
+                return Err(StandbyError::Missed);
+            }
+            if Some(header.cell) != store.cell() || store.is_new() {
                 return Err(StandbyError::Gap);
             }
             following.seen = seq;

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use bistro_common::Millis;
+use bistro_common::ids::Epoch;
 use bistro_common::protocol::succession::RecordsHeader;
 use bistro_common::protocol::{DecodeError, Versioned, decode, encode};
 use bistro_core::Record;
@@ -20,6 +22,30 @@ pub enum PartError {
     Count { expected: u64, found: usize },
     #[error("the page is cut off")]
     CutOff,
+    #[error("there is no epoch {0}: it is the number of starts of schedulers")]
+    Epoch(Epoch),
+    #[error("nobody reigns for {0} ms without a word")]
+    Ttl(Millis),
+}
+
+/// There is one to each start of a scheduler: what is above this is no epoch, and would leave no room
+/// for those to come.
+pub const EPOCH_MAX: Epoch = Epoch(1 << 22);
+
+const TTL_MS_MAX: Millis = 24 * 3_600_000;
+
+pub fn check_epoch(epoch: Epoch) -> Result<(), PartError> {
+    if epoch > EPOCH_MAX { Err(PartError::Epoch(epoch)) } else { Ok(()) }
+}
+
+/// A part of a message of the stream.
+pub fn read_records(message: &[u8]) -> Result<(RecordsHeader, &[u8]), PartError> {
+    let (header, bytes) = split_header::<RecordsHeader>(message)?;
+    check_epoch(header.epoch)?;
+    match header.ttl_ms {
+        ..=TTL_MS_MAX => Ok((header, bytes)),
+        ttl_ms => Err(PartError::Ttl(ttl_ms)),
+    }
 }
 
 pub fn join_header(header: &impl Serialize, bytes: &[u8]) -> Vec<u8> {
@@ -105,7 +131,7 @@ fn take<'a>(page: &mut &'a [u8]) -> Result<&'a [u8], PartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bistro_common::ids::{CellId, Epoch};
+    use bistro_common::ids::CellId;
     use bistro_common::protocol::VERSION;
     use bistro_common::protocol::succession::RecordsKind;
 
@@ -150,6 +176,17 @@ mod tests {
         let message = join_header(&header(0, 1, 0), b"a\nb");
         let (read, rest): (RecordsHeader, _) = split_header(&message).unwrap();
         assert_eq!((read, rest), (header(0, 1, 0), &b"a\nb"[..]));
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused() {
+        let read = |header| read_records(&join_header(&header, b"")).map(|_| ());
+        assert!(read(header(0, 1, 0)).is_ok());
+        let header = || header(0, 1, 0);
+        let error = read(RecordsHeader { epoch: Epoch(u64::MAX), ..header() });
+        assert!(matches!(error, Err(PartError::Epoch(_))));
+        let error = read(RecordsHeader { ttl_ms: u64::MAX, ..header() });
+        assert!(matches!(error, Err(PartError::Ttl(_))));
     }
 
     #[test]

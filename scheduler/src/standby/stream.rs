@@ -22,7 +22,7 @@ use bistro_common::subject::Cell;
 use bistro_core::Record;
 use bistro_core::succession::{Appended, Position, StreamState};
 
-use super::parts::{join_header, split_header};
+use super::parts::{join_header, read_records};
 
 /// As much as a message has of records; NATS takes a megabyte by default.
 const PART_BYTES: usize = 512 << 10;
@@ -64,7 +64,7 @@ pub async fn look(
         0 => None,
         _ => {
             let stream = context.get_stream_no_info(cell.records_stream()).await?;
-            Some(split_header(&stream.get_raw_message(last).await?.payload)?.0)
+            Some(read_records(&stream.get_raw_message(last).await?.payload)?.0)
         }
     };
     let state = StreamState {
@@ -82,7 +82,12 @@ pub fn appended(header: &RecordsHeader) -> Appended {
         RecordsKind::Reign { after } => Some(after),
         _ => None,
     };
-    Appended { epoch: header.epoch, begins_after, from: header.from, rows: header.records }
+    let from = match header.kind {
+        // Nobody has what it has from there on.
+        RecordsKind::Departure => u64::MAX,
+        _ => header.from,
+    };
+    Appended { epoch: header.epoch, begins_after, from, rows: header.records }
 }
 
 /// Who appends.
@@ -173,8 +178,19 @@ impl StreamEnd {
     }
 
     pub async fn resign(&mut self) {
-        // If it is not heard, the others wait until the reign is over.
-        let _ = self.append(RecordsKind::Resignation, &[]).await;
+        if let Err(error) = self.append(RecordsKind::Resignation, &[]).await {
+            tracing::debug!(%error, "the others are not told that this reign is over");
+        }
+    }
+
+    /// Goes on without the stream, which nobody may go on with.
+    pub async fn depart(&mut self) -> Result<(), Deposed> {
+        self.append(RecordsKind::Departure, &[]).await
+    }
+
+    /// The number of the next record.
+    pub fn next(&self) -> u64 {
+        self.next
     }
 
     /// Records before this one are folded.
@@ -187,6 +203,9 @@ impl StreamEnd {
     /// After which message the records are that come from this one on: it must not be before those
     /// that are forgotten.
     pub fn before(&self, record: u64) -> u64 {
+        if record >= self.next {
+            return self.seq;
+        }
         let whole = self.unfolded.iter().take_while(|&&(end, _)| end <= record);
         whole.last().map_or(0, |&(_, seq)| seq)
     }
