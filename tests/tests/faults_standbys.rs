@@ -202,12 +202,15 @@ async fn an_election_that_goes_back_makes_no_worker_step_down() {
     wait_until("three starts", || log.starts().len() == 3).await;
     cell.wait_for_count(TaskState::Running, 3).await;
     let unknown = cell.count_events("attempt.unknown").await;
+    // What only one of them has cannot outlive the end of the stream.
+    wait_for_followers(&cell, 1).await;
     cell.nats.kill();
     cell.nats.put_back(&copy);
     cell.nats.restart();
     let epoch = wait_for_reign_after(&cell, before).await;
     cell.wait_for_count(TaskState::Running, 3).await;
     // And once more, with nothing left of it.
+    wait_for_followers(&cell, 1).await;
     let context = jetstream::new(cell.connect("test").await.client().clone());
     context.delete_stream(cell.name().records_stream()).await.expect("there is a stream");
     wait_for_reign_after(&cell, epoch).await;

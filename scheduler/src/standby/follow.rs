@@ -39,6 +39,8 @@ pub struct Standby<'a> {
     heard: watch::Receiver<Epoch>,
     /// What is in the store does not fit what is in the stream.
     must_copy: bool,
+    /// Who delivers messages to it.
+    consumer: Option<String>,
 }
 
 /// How far one has come with a stream.
@@ -63,7 +65,18 @@ impl<'a> Standby<'a> {
         heard: watch::Receiver<Epoch>,
     ) -> Self {
         let context = jetstream::new(bus.client().clone());
-        Self { bus, cell, standbys, clock, context, place, disk, heard, must_copy: false }
+        Self {
+            bus,
+            cell,
+            standbys,
+            clock,
+            context,
+            place,
+            disk,
+            heard,
+            must_copy: false,
+            consumer: None,
+        }
     }
 
     pub fn into_disk(self) -> OnDisk {
@@ -73,12 +86,23 @@ impl<'a> Standby<'a> {
     /// Follows the stream until it is silent for so long that this scheduler begins to reign; `None`:
     /// to be begun again, as after an error that passes.
     pub async fn follow(&mut self) -> Result<Option<StreamEnd>, StandbyError> {
-        let followed = self.follow_once().await;
+        // What is asked for without a connection is answered late, or never.
+        let mut connections = self.bus.connections();
+        let _ = connections.wait_for(|_| self.bus.is_connected()).await;
+        self.stop_following().await;
+        let followed = self.follow_once(connections).await;
         self.must_copy |= matches!(followed, Err(StandbyError::Gap));
+        if matches!(followed, Ok(Some(_))) {
+            self.stop_following().await;
+        }
         followed
     }
 
-    async fn follow_once(&mut self) -> Result<Option<StreamEnd>, StandbyError> {
+    /// `connections`: it is over with this one.
+    async fn follow_once(
+        &mut self,
+        mut connections: watch::Receiver<u64>,
+    ) -> Result<Option<StreamEnd>, StandbyError> {
         let looked = look(&self.context, self.cell, self.standbys.replicas).await;
         let (state, last) = looked.map_err(StandbyError::Stream)?;
         let store = self.disk.store();
@@ -110,7 +134,7 @@ impl<'a> Standby<'a> {
             let sec = silence_ms.div_ceil(1_000);
             tracing::warn!("a new cell begins in {sec} s, unless another scheduler has records");
         }
-        let (consumer, mut messages) = self.messages(after).await.map_err(StandbyError::Stream)?;
+        let mut messages = self.messages(after).await.map_err(StandbyError::Stream)?;
         let mut following = Following { state, seen: after, joined: Joined::default(), free_at };
         loop {
             // All that was there when this began must be in the store first.
@@ -123,11 +147,9 @@ impl<'a> Standby<'a> {
                     let chunk = chunk.map_err(|error| StandbyError::Stream(error.into()))?;
                     self.take(&mut following, chunk).await?;
                 }
-                () = sleep_until(free) => {
-                    let begun = self.begin(&following).await;
-                    self.stop_following(&consumer).await;
-                    return begun;
-                }
+                () = sleep_until(free) => return self.begin(&following).await,
+                // A server that was started again knows of nobody who follows, and says nothing.
+                Ok(()) = connections.changed() => return Ok(None),
             }
         }
     }
@@ -142,12 +164,12 @@ impl<'a> Standby<'a> {
         begins && last.place == self.place && Some(last.cell) == self.disk.store().cell()
     }
 
-    /// Those after a message, as many at a time as there are; and who delivers them.
+    /// Those after a message, as many at a time as there are.
     async fn messages(
-        &self,
+        &mut self,
         after: u64,
     ) -> Result<
-        (String, impl Stream<Item = Vec<Result<jetstream::Message, MessagesError>>> + use<>),
+        impl Stream<Item = Vec<Result<jetstream::Message, MessagesError>>> + use<>,
         async_nats::Error,
     > {
         let stream = self.context.get_stream_no_info(self.cell.records_stream()).await?;
@@ -160,16 +182,18 @@ impl<'a> Standby<'a> {
             ..consumer::pull::Config::default()
         };
         let consumer = stream.create_consumer(config).await?;
+        self.consumer = Some(consumer.cached_info().name.clone());
         let messages = consumer.stream().max_messages_per_batch(4 * MESSAGES_MAX);
         let messages = messages.heartbeat(HEARTBEAT).messages().await?;
-        Ok((consumer.cached_info().name.clone(), messages.ready_chunks(MESSAGES_MAX)))
+        Ok(messages.ready_chunks(MESSAGES_MAX))
     }
 
     /// Whoever looks at the stream's consumers sees who stands by.
-    async fn stop_following(&self, consumer: &str) {
+    async fn stop_following(&mut self) {
+        let Some(consumer) = self.consumer.take() else { return };
         // One that is not used is forgotten by the server, too, after a while.
         if let Ok(stream) = self.context.get_stream_no_info(self.cell.records_stream()).await {
-            let _ = stream.delete_consumer(consumer).await;
+            let _ = stream.delete_consumer(&consumer).await;
         }
     }
 
