@@ -113,7 +113,8 @@ impl Cgroups {
     pub fn give(&mut self, attempt: AttemptId, limits: &Limits) -> std::io::Result<File> {
         let limited = !limits.is_empty();
         // One that cannot be opened is not tried again.
-        let number = match self.free.pop().filter(|_| !limited) {
+        let used_before = if limited { None } else { self.free.pop() };
+        let number = match used_before {
             Some(number) => number,
             None => self.make()?,
         };
@@ -388,7 +389,12 @@ mod tests {
         std::fs::write(directory.path().join("2/memory.events"), "oom 1\noom_kill 1\n").unwrap();
         assert!(cgroups.was_over_memory(limited));
         assert!(cgroups.ended(limited));
-        assert_eq!(free(&mut cgroups).unwrap(), 3, "limits stay with what they were set for");
+        let (unlimited, number) = give(&mut cgroups, &Limits::default());
+        assert_eq!(number.unwrap(), 3, "limits stay with what they were set for");
+        std::fs::write(directory.path().join("3/cgroup.events"), "populated 0\n").unwrap();
+        assert!(cgroups.ended(unlimited));
+        assert_eq!(give(&mut cgroups, &limits).1.unwrap(), 4);
+        assert_eq!(free(&mut cgroups).unwrap(), 3, "what is free stays so until it is used");
     }
 
     #[test]
