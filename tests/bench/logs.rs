@@ -113,7 +113,7 @@ fn fill(directory: &Path, store_bytes: u64) -> anyhow::Result<Filled> {
                 filled.attempts.push(attempt);
                 let task = TaskName::new(format!("job-{}", number % 4), format!("host-{number}"));
                 let source = Source { attempt, attempt_no: 1, task };
-                printers.push((logs.begin(source).await, Capture::default()));
+                printers.push((logs.printer(source), Capture::default()));
             }
             for chunk in 0..ATTEMPT_BYTES / CHUNK {
                 for (number, (printer, capture)) in printers.iter_mut().enumerate() {

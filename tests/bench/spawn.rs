@@ -1,5 +1,6 @@
 //! What it takes to start a process: by the guard, and by a bare loop of one thread.
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -78,7 +79,7 @@ async fn starts(guard: &Guard) -> anyhow::Result<()> {
     }
     for (mut reports, _readers) in running {
         loop {
-            match reports.recv().await {
+            match reports.next().await {
                 Some(Report::Exited { .. }) => break,
                 Some(Report::NotStarted { error, .. }) => anyhow::bail!("not started: {error}"),
                 Some(_) => {}

@@ -18,13 +18,12 @@ use bistro_common::nats::Bus;
 use bistro_common::protocol::assign::{Assign, AssignReply};
 use bistro_common::protocol::control::{ControlAnswer, ControlReply};
 use bistro_common::protocol::heartbeat::HeartbeatAnswer;
-use bistro_common::protocol::task::Kill;
 use bistro_common::protocol::{VERSION, decode, encode};
 use bistro_common::subject::Cell;
 use bistro_worker_core::{Effect, Input, LedgerRecord, WorkerCore, lost, records};
 
 use crate::capacity::Machine;
-use crate::exec::Surroundings;
+use crate::exec::{self, Surroundings};
 use crate::guard::{Guard, GuardCommand, GuardError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::logs::{self, Budget, Logs, LogsError};
@@ -103,7 +102,7 @@ struct Driver {
     held: Vec<Input>,
     next_token: u64,
     replies: HashMap<u64, String>,
-    running: HashMap<AttemptId, mpsc::Sender<Kill>>,
+    running: HashMap<AttemptId, exec::Killing>,
     stopping: Arc<AtomicBool>,
     heartbeat_at: Instant,
     /// What waits for room in the ledger.

@@ -2,13 +2,13 @@
 
 mod pipe;
 
+use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use bistro_common::clock::{Clock, sleep_until};
@@ -19,7 +19,7 @@ use bistro_common::protocol::task::{Kill, KillMethod, Outcome, Slots, TaskResult
 use bistro_common::status::{TaskStatus, bits};
 use bistro_common::subject::Token;
 
-use crate::guard::{EXITED_WELL, Guard, Report, STATUS_PATH, Start, TaskSignal};
+use crate::guard::{EXITED_WELL, Guard, Report, Reports, STATUS_PATH, Start, TaskSignal};
 use crate::journal::Journal;
 use crate::logs::{Capture, LineQuota, Lines, Logs, Source};
 use crate::processes::ATTEMPT_VARIABLE;
@@ -34,6 +34,21 @@ const STATUS_BYTES_MAX: usize = 64 << 10;
 /// Most tasks are over before anybody would look at what they print: until then nobody does. It is
 /// a tenth of what a person notices.
 const UNWATCHED: Duration = Duration::from_millis(10);
+
+/// Lines of one that is not watched may be so long together before they are printed.
+const PRINT_BYTES: usize = 16 << 10;
+
+/// Orders to end one attempt; more than these change nothing.
+const KILLS_MAX: usize = 16;
+
+/// To give one attempt orders to end. (One of tokio's channels takes kilobytes, and there is one for
+/// each attempt.)
+pub type Killing = futures_channel::mpsc::Sender<Kill>;
+pub type Kills = futures_channel::mpsc::Receiver<Kill>;
+
+pub fn killing() -> (Killing, Kills) {
+    futures_channel::mpsc::channel(KILLS_MAX)
+}
 
 /// What all attempts of a worker have in common.
 pub struct Surroundings {
@@ -55,7 +70,7 @@ pub struct Surroundings {
 pub async fn run(
     here: Arc<Surroundings>,
     assignment: Assignment,
-    mut kills: mpsc::Receiver<Kill>,
+    mut kills: Kills,
     interrupted: impl Fn() -> bool,
 ) -> TaskResult {
     let started_ms = here.clock.now();
@@ -69,7 +84,7 @@ pub async fn run(
         host: here.host.clone(),
         started_ms,
         source: source.clone(),
-        printer: here.logs.begin(source).await,
+        printer: here.logs.printer(source),
         raw_status: None,
         lines: Lines::default(),
     };
@@ -81,7 +96,7 @@ pub async fn run(
             Ended { how: How::Status(TaskStatus::new(bits::DONE)), exit: None, usage: None }
         }
         None => match start(&here, &assignment).await {
-            Ok(running) => running.watch(&mut kills, &mut journal).await,
+            Ok(mut running) => running.watch(&mut kills, &mut journal).await,
             Err(reason) => Ended::not_started(&reason),
         },
     };
@@ -141,12 +156,12 @@ impl Ended {
 }
 
 /// A task that the guard was told to start.
-struct Running {
+struct Running<'a> {
     guard: Guard,
     usages: Usages,
-    assignment: Assignment,
+    assignment: &'a Assignment,
     argv: Vec<String>,
-    reports: mpsc::UnboundedReceiver<Report>,
+    reports: Reports,
     stdout: Pipe,
     stderr: Pipe,
     status: Pipe,
@@ -161,10 +176,10 @@ struct Running {
     last: LastLine,
 }
 
-async fn start(
+async fn start<'a>(
     here: &Surroundings,
-    assignment: &Assignment,
-) -> Result<Running, Box<dyn std::error::Error + Send + Sync>> {
+    assignment: &'a Assignment,
+) -> Result<Running<'a>, Box<dyn std::error::Error + Send + Sync>> {
     let mut argv = command(&here.command, assignment)
         .ok_or("the job has no command, and the worker has no --worker-command")?;
     let directory = job_directory(&here.data_dir, &assignment.open.task.job);
@@ -205,7 +220,7 @@ async fn start(
     Ok(Running {
         guard: here.guard.clone(),
         usages: here.usages.clone(),
-        assignment: assignment.clone(),
+        assignment,
         argv,
         reports: here.guard.start_task(order, pipes).await?,
         stdout,
@@ -270,15 +285,18 @@ impl<'a> Argument<'a> {
     }
 }
 
-impl Running {
-    async fn watch(mut self, kills: &mut mpsc::Receiver<Kill>, journal: &mut Journal) -> Ended {
+impl Running<'_> {
+    async fn watch(&mut self, kills: &mut Kills, journal: &mut Journal) -> Ended {
         let (mut exit, mut reporting) = (None, true);
         let (mut watched, mut usage) = (None, None);
         while reporting || self.pipes_are_open() {
-            journal.print().await;
+            // A task that is soon over has all its lines printed at once.
+            if self.is_watched() {
+                journal.print().await;
+            }
             let open = self.quota.is_open(self.started.elapsed());
             tokio::select! {
-                report = self.reports.recv(), if reporting => match report {
+                report = self.reports.next(), if reporting => match report {
                     Some(Report::NotStarted { error, .. }) => return Ended::not_started(&error),
                     Some(Report::Started { pid, .. }) => {
                         watched = Some(self.usages.watch(pid));
@@ -314,14 +332,14 @@ impl Running {
                 () = self.status.readable(), if open => drop(self.read_status(journal)),
                 () = self.canary.readable(), if open => drop(self.canary.read(|_| ())),
                 () = tokio::time::sleep(LineQuota::PERIOD), if !open => {}
-                Some(kill) = kills.recv() => self.kill(kill).await,
+                Some(kill) = kills.next() => self.kill(kill).await,
                 () = sleep_until(self.kill_at) => {
                     self.kill_at = None;
                     self.guard.signal(self.assignment.open.attempt, TaskSignal::Kill).await;
                 }
             }
         }
-        self.capture.finish(&mut journal.lines);
+        std::mem::take(&mut self.capture).finish(&mut journal.lines);
         journal.event("task_pipes_closed", &[]);
         let how = match self.last.line() {
             Some(line) => How::Status(TaskStatus::of_attempt(Some(&line), self.signalled)),
@@ -363,16 +381,26 @@ impl Running {
         self.watch_pipes();
     }
 
+    fn is_watched(&self) -> bool {
+        self.watch_at.is_none()
+    }
+
     /// Returns whether there may be more right now; so does the next.
     async fn read_lines(&mut self, stream: Stream, journal: &mut Journal) -> bool {
-        let room = journal.printer.room().await;
+        let prints = self.is_watched() || journal.lines.bytes() >= PRINT_BYTES;
+        let room = match prints {
+            true => Some(journal.printer.room().await),
+            false => None,
+        };
         let pipe = match stream {
             Stream::Stderr => &mut self.stderr,
             Stream::Stdout | Stream::Statuses => &mut self.stdout,
         };
         let lines = &mut journal.lines;
         let more = pipe.read(|bytes| self.quota.take(self.capture.push(stream, bytes, lines)));
-        room.print(journal.clock.now(), std::mem::take(lines));
+        if let Some(room) = room {
+            room.print(journal.clock.now(), std::mem::take(lines));
+        }
         more
     }
 

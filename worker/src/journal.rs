@@ -26,7 +26,7 @@ impl Journal {
         let mut text = Vec::with_capacity(256);
         self.write_event(event, more, &mut serde_json::Serializer::new(&mut text))
             .expect("all keys are strings, and a vector takes every write");
-        self.lines.push(Stream::Statuses, &text, false, 0);
+        self.lines.push(Stream::Statuses, &text, false);
     }
 
     fn write_event<S: Serializer>(

@@ -10,7 +10,6 @@ use async_nats::{Message, Request, RequestError};
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use bistro_common::clock::sleep_until;
@@ -18,12 +17,12 @@ use bistro_common::nats::Bus;
 use bistro_common::protocol::assign::{Assignment, Responder};
 use bistro_common::protocol::log::Stream;
 use bistro_common::protocol::run::RunRequest;
-use bistro_common::protocol::task::{Kill, KillMethod};
+use bistro_common::protocol::task::KillMethod;
 use bistro_common::protocol::{MESSAGE_BYTES_MAX, VERSION, encode};
 use bistro_common::status::{TaskStatus, bits};
 use bistro_common::subject::Cell;
 
-use crate::exec::{Argument, Ended, How, LastLine, Surroundings};
+use crate::exec::{Argument, Ended, How, Kills, LastLine, Surroundings};
 use crate::journal::Journal;
 use crate::logs::Capture;
 
@@ -44,7 +43,7 @@ pub async fn ask(
     here: &Surroundings,
     assignment: &Assignment,
     responder: &Responder,
-    kills: &mut mpsc::Receiver<Kill>,
+    kills: &mut Kills,
     journal: &mut Journal,
 ) -> Ended {
     let Voice { bus, cell } = &here.voice;
@@ -83,7 +82,7 @@ pub async fn ask(
                 silent_at = Instant::now() + silence;
                 print(&mut capture, &message, journal).await;
             }
-            Some(kill) = kills.recv() => {
+            Some(kill) = kills.next() => {
                 signalled = true;
                 // One that is cut off hears nothing, and is given up all the same.
                 let _ = bus.publish(cancel.clone(), Vec::new()).await;

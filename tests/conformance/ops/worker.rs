@@ -86,10 +86,10 @@ fn read_page(given: &Value, stored: Vec<(u64, String)>) -> Answer {
     let runtime = runtime.map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let source = Source { attempt: AttemptId::generate(), attempt_no: 1, task: task("n") };
-        let printer = logs.begin(source).await;
+        let printer = logs.printer(source);
         for (id, text) in &stored {
             let mut lines = Lines::default();
-            lines.push(Stream::Stdout, text.as_bytes(), false, 0);
+            lines.push(Stream::Stdout, text.as_bytes(), false);
             printer.print(id * 1_000, lines).await;
         }
         printer.end(0, Lines::default()).await;

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use bistro_common::clock::boot_ms;
@@ -15,9 +14,6 @@ use bistro_worker_core::{Effect, Facts, Input};
 use super::{Driver, News, WorkerError};
 use crate::{bus, exec};
 
-/// Orders to end one attempt; more than these change nothing.
-const KILLS_MAX: usize = 16;
-
 impl Driver {
     pub(super) async fn perform(&mut self, effect: Effect) -> Result<(), WorkerError> {
         match effect {
@@ -29,7 +25,7 @@ impl Driver {
             Effect::AssignReply { token, reply } => self.reply(token, encode(&reply)).await,
             Effect::ControlReply { token, reply } => self.reply(token, encode(&reply)).await,
             Effect::Spawn(assignment) => {
-                let (kills, orders) = mpsc::channel(KILLS_MAX);
+                let (kills, orders) = exec::killing();
                 self.running.insert(assignment.open.attempt, kills);
                 let (here, news) = (self.here.clone(), self.news.clone());
                 let stopping = self.stopping.clone();
@@ -40,7 +36,7 @@ impl Driver {
                 });
             }
             Effect::Kill { attempt, kill } => {
-                if let Some(kills) = self.running.get(&attempt) {
+                if let Some(kills) = self.running.get_mut(&attempt) {
                     // A full queue has enough orders to end it already.
                     let _ = kills.try_send(kill);
                 }

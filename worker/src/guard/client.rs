@@ -68,14 +68,19 @@ pub enum GuardError {
     Gone,
 }
 
+/// What is reported of one attempt. (One of tokio's channels takes kilobytes, and there is one for
+/// each attempt.)
+pub type Reports = futures_channel::mpsc::UnboundedReceiver<Report>;
+type Reporting = futures_channel::mpsc::UnboundedSender<Report>;
+
 /// One order as it is sent, its descriptors, and who waits for reports about which attempt.
 struct Sent {
     order: Vec<u8>,
     pipes: Vec<OwnedFd>,
-    reports: Option<(AttemptId, mpsc::UnboundedSender<Report>)>,
+    reports: Option<(AttemptId, Reporting)>,
 }
 
-type Waiting = HashMap<AttemptId, mpsc::UnboundedSender<Report>>;
+type Waiting = HashMap<AttemptId, Reporting>;
 
 /// A handle to the guard. When the last one is dropped, the guard kills every task and ends.
 #[derive(Clone)]
@@ -102,14 +107,14 @@ impl Guard {
         &self,
         start: Start,
         pipes: Vec<OwnedFd>,
-    ) -> Result<mpsc::UnboundedReceiver<Report>, GuardError> {
+    ) -> Result<Reports, GuardError> {
         let attempt = start.attempt;
         let order = encode(&Order::Start(start));
         if order.len() > PACKET_BYTES_MAX {
             return Err(GuardError::TooLarge);
         }
         // Never more than three reports per attempt.
-        let (sender, reports) = mpsc::unbounded_channel();
+        let (sender, reports) = futures_channel::mpsc::unbounded();
         let sent = Sent { order, pipes, reports: Some((attempt, sender)) };
         self.orders.send(sent).await.map_err(|_| GuardError::Gone)?;
         Ok(reports)
@@ -247,7 +252,7 @@ fn deliver(report: Report, waiting: &mut Waiting) {
     let more = matches!(report, Report::Started { .. } | Report::Exited { left: true, .. });
     if let Some(sender) = waiting.get(&attempt) {
         // An attempt that waits no more has ended another way.
-        let _ = sender.send(report);
+        let _ = sender.unbounded_send(report);
     }
     if !more {
         waiting.remove(&attempt);

@@ -26,7 +26,7 @@ use bistro_common::protocol::assign::{Confinement, Limits};
 use bistro_common::protocol::heartbeat::{Isolation, Limited};
 
 pub use cgroup::end_leftovers as end_cgroups;
-pub use client::{Guard, GuardCommand, GuardError};
+pub use client::{Guard, GuardCommand, GuardError, Reports};
 pub use confine::run as run_confined;
 pub use process::run;
 

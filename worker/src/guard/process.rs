@@ -92,6 +92,8 @@ fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
     // It was started by a path that says nothing, and is looked for in lists of processes.
     rustix::thread::set_name(c"bistro-guard")?;
     set_child_subreaper(Some(getpid()))?;
+    // A worker does without large pages. Tasks have them.
+    let _ = nix::sys::prctl::set_thp_disable(false);
     close_what_is_not_ours();
     let signals = watch_signals()?;
     let mut spawner = Spawner::new()?;

@@ -11,7 +11,7 @@ use super::Lines;
 const LINE_BYTES_MAX: usize = 65_000;
 /// Of an attempt that prints more than the first, the first and the last so many bytes are kept.
 const HEAD_BYTES_MAX: usize = 8 << 20;
-const TAIL_BYTES_MAX: usize = 16 << 10;
+const TAIL_BYTES_MAX: usize = 8 << 10;
 
 /// The output of one attempt.
 #[derive(Default)]
@@ -19,8 +19,7 @@ pub struct Capture {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     printed: usize,
-    tail: VecDeque<(Stream, bool, Vec<u8>)>,
-    tail_bytes: usize,
+    tail: Tail,
     dropped: u64,
 }
 
@@ -66,11 +65,9 @@ impl Capture {
         }
         if self.dropped > 0 {
             let text = format!("{} lines were dropped: the attempt printed too much", self.dropped);
-            out.push(Stream::Statuses, text.as_bytes(), false, self.dropped);
+            out.push_gap(&text, self.dropped);
         }
-        for (stream, partial, text) in self.tail {
-            out.push(stream, &text, partial, 0);
-        }
+        self.tail.for_each(|stream, partial, text| out.push(stream, text, partial));
     }
 
     fn partial(&mut self, stream: Stream) -> &mut Vec<u8> {
@@ -83,15 +80,53 @@ impl Capture {
     fn keep(&mut self, stream: Stream, text: &[u8], partial: bool, out: &mut Lines) {
         if self.printed <= HEAD_BYTES_MAX {
             self.printed += text.len() + 1;
-            out.push(stream, text, partial, 0);
+            out.push(stream, text, partial);
             return;
         }
-        self.tail.push_back((stream, partial, text.to_vec()));
-        self.tail_bytes += text.len() + 1;
-        while self.tail_bytes > TAIL_BYTES_MAX {
-            let Some((_, _, text)) = self.tail.pop_front() else { break };
-            self.tail_bytes -= text.len() + 1;
-            self.dropped += 1;
+        self.dropped += self.tail.push(stream, partial, text);
+    }
+}
+
+/// The last lines, back to back in little memory: a thousand tasks may have some.
+#[derive(Default)]
+struct Tail(VecDeque<u8>);
+
+impl Tail {
+    /// A line's stream, whether it is cut off, and the length of its text.
+    const HEAD_BYTES: usize = 1 + 1 + 4;
+
+    /// Returns how many lines had no place any more.
+    fn push(&mut self, stream: Stream, partial: bool, text: &[u8]) -> u64 {
+        let bytes = Self::HEAD_BYTES + text.len();
+        self.0.reserve_exact(TAIL_BYTES_MAX - self.0.len());
+        let mut dropped = 0;
+        while self.0.len() + bytes > TAIL_BYTES_MAX {
+            let Some((_, _, length)) = self.pop_head() else { return dropped + 1 };
+            self.0.drain(..length);
+            dropped += 1;
+        }
+        let stream = Stream::ALL.iter().position(|&of| of == stream).expect("it is one of all");
+        self.0.extend([stream as u8, u8::from(partial)]);
+        self.0.extend((text.len() as u32).to_le_bytes());
+        self.0.extend(text);
+        dropped
+    }
+
+    fn pop_head(&mut self) -> Option<(Stream, bool, usize)> {
+        let (stream, partial) = (self.0.pop_front()?, self.0.pop_front()?);
+        let mut length = [0; 4];
+        for byte in &mut length {
+            *byte = self.0.pop_front()?;
+        }
+        let stream = Stream::ALL[usize::from(stream)];
+        Some((stream, partial != 0, u32::from_le_bytes(length) as usize))
+    }
+
+    /// From the oldest on.
+    fn for_each(mut self, mut take: impl FnMut(Stream, bool, &[u8])) {
+        while let Some((stream, partial, length)) = self.pop_head() {
+            let text: Vec<u8> = self.0.drain(..length).collect();
+            take(stream, partial, &text);
         }
     }
 }
@@ -134,7 +169,7 @@ mod tests {
 
     fn texts(lines: &Lines) -> Vec<(Stream, String, bool)> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        lines.iter().map(|(line, bytes)| (line.stream, text(bytes), line.partial)).collect()
+        lines.iter().map(|(line, bytes, _)| (line.stream, text(bytes), line.partial)).collect()
     }
 
     #[test]
@@ -175,11 +210,11 @@ mod tests {
             capture.push(Stream::Stdout, line.as_bytes(), &mut out);
         }
         capture.finish(&mut out);
-        let dropped: u64 = out.iter().map(|(line, _)| line.dropped).sum();
-        let kept = out.iter().filter(|(line, _)| line.stream == Stream::Stdout).count() as u64;
+        let dropped: u64 = out.iter().map(|(_, _, dropped)| dropped).sum();
+        let kept = out.iter().filter(|(line, ..)| line.stream == Stream::Stdout).count() as u64;
         assert!(dropped > 0);
         assert_eq!(kept + dropped, total);
-        let bytes: usize = out.iter().map(|(_, text)| text.len()).sum();
+        let bytes: usize = out.iter().map(|(_, text, _)| text.len()).sum();
         assert!(bytes < HEAD_BYTES_MAX + TAIL_BYTES_MAX + 1_000, "{bytes}");
         let last = texts(&out).pop().unwrap().1;
         assert_eq!(last, format!("{:0>99}", total - 1));

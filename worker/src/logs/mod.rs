@@ -15,7 +15,6 @@ mod serve;
 mod write;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -58,63 +57,72 @@ pub struct Source {
     pub task: TaskName,
 }
 
-/// Lines of one source, back to back.
+/// Lines of one source, back to back. Of short ones a task prints thousands at a time, so what is
+/// known of each is kept small.
 #[derive(Debug, Default, PartialEq)]
 pub struct Lines {
     bytes: Vec<u8>,
     lines: Vec<Line>,
+    /// Of those that stand for others: which, and for how many.
+    gaps: Vec<(usize, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Line {
+    /// Of its text, which is cut long before it has so many.
+    bytes: u32,
     stream: Stream,
-    /// Where its text ends in `bytes`.
-    end: usize,
     partial: bool,
-    dropped: u64,
 }
 
 impl Lines {
-    pub fn push(&mut self, stream: Stream, text: &[u8], partial: bool, dropped: u64) {
+    pub fn push(&mut self, stream: Stream, text: &[u8], partial: bool) {
+        let bytes = u32::try_from(text.len()).expect("a line is cut long before");
         self.bytes.extend_from_slice(text);
-        self.lines.push(Line { stream, end: self.bytes.len(), partial, dropped });
+        self.lines.push(Line { bytes, stream, partial });
+    }
+
+    /// Says that so many lines are missing here.
+    pub fn push_gap(&mut self, text: &str, dropped: u64) {
+        self.gaps.push((self.lines.len(), dropped));
+        self.push(Stream::Statuses, text.as_bytes(), false);
     }
 
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 
-    fn iter(&self) -> impl Iterator<Item = (Line, &[u8])> {
-        let mut start = 0;
-        self.lines.iter().map(move |line| {
-            let text = &self.bytes[start..line.end];
-            start = line.end;
-            (*line, text)
+    /// Of all texts.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Each with its text, and for how many others it stands.
+    fn iter(&self) -> impl Iterator<Item = (Line, &[u8], u64)> {
+        let (mut rest, mut gaps) = (&*self.bytes, self.gaps.iter().peekable());
+        self.lines.iter().enumerate().map(move |(number, line)| {
+            let text;
+            (text, rest) = rest.split_at(line.bytes as usize);
+            let gap = gaps.next_if(|(at, _)| *at == number);
+            (*line, text, gap.map_or(0, |(_, dropped)| *dropped))
         })
     }
 }
 
 enum Message {
-    Lines {
-        source: u64,
-        time_ms: Millis,
-        lines: Lines,
-    },
-    Begin {
-        source: u64,
-        about: Arc<Source>,
-    },
-    /// The last lines; answered when everything up to these can be read.
-    End {
-        source: u64,
-        time_ms: Millis,
-        lines: Lines,
-        visible: oneshot::Sender<()>,
-    },
+    Print(Print),
     /// It is this late: what is too old goes.
     Tidy {
         now: Millis,
     },
+}
+
+struct Print {
+    source: Arc<Source>,
+    time_ms: Millis,
+    lines: Lines,
+    /// With the last lines; answered when everything up to these can be read.
+    visible: Option<oneshot::Sender<()>>,
 }
 
 /// What readers may see. A file goes only after it has left this.
@@ -145,7 +153,6 @@ impl Shared {
 pub struct Logs {
     messages: mpsc::Sender<Message>,
     shared: Shared,
-    next_source: Arc<AtomicU64>,
 }
 
 impl Logs {
@@ -158,14 +165,12 @@ impl Logs {
         let (messages, incoming) = mpsc::channel(BATCHES_MAX);
         let writer = write::Writer::new(directory, budget, shared.clone());
         std::thread::spawn(move || writer.run(incoming));
-        Ok(Self { messages, shared, next_source: Arc::new(AtomicU64::new(0)) })
+        Ok(Self { messages, shared })
     }
 
-    /// A new source of lines: one attempt.
-    pub async fn begin(&self, about: Source) -> Printer {
-        let source = self.next_source.fetch_add(1, Ordering::Relaxed);
-        self.send(Message::Begin { source, about: Arc::new(about) }).await;
-        Printer { logs: self.clone(), source }
+    /// For the lines of one attempt.
+    pub fn printer(&self, source: Source) -> Printer {
+        Printer { logs: self.clone(), source: Arc::new(source) }
     }
 
     /// To be called now and then.
@@ -181,13 +186,14 @@ impl Logs {
 /// For some lines of one attempt.
 pub struct Room<'a> {
     permit: mpsc::Permit<'a, Message>,
-    source: u64,
+    source: &'a Arc<Source>,
 }
 
 impl Room<'_> {
     pub fn print(self, time_ms: Millis, lines: Lines) {
         if !lines.is_empty() {
-            self.permit.send(Message::Lines { source: self.source, time_ms, lines });
+            let source = self.source.clone();
+            self.permit.send(Message::Print(Print { source, time_ms, lines, visible: None }));
         }
     }
 }
@@ -195,7 +201,7 @@ impl Room<'_> {
 /// Where one attempt's lines go.
 pub struct Printer {
     logs: Logs,
-    source: u64,
+    source: Arc<Source>,
 }
 
 impl Printer {
@@ -203,7 +209,7 @@ impl Printer {
     /// keeps nothing in memory.
     pub async fn room(&self) -> Room<'_> {
         let permit = self.logs.messages.reserve().await;
-        Room { permit: permit.expect(THREAD_LIVES), source: self.source }
+        Room { permit: permit.expect(THREAD_LIVES), source: &self.source }
     }
 
     pub async fn print(&self, time_ms: Millis, lines: Lines) {
@@ -213,7 +219,8 @@ impl Printer {
     /// Prints the last lines; returns when everything printed can be read.
     pub async fn end(self, time_ms: Millis, lines: Lines) {
         let (visible, done) = oneshot::channel();
-        self.logs.send(Message::End { source: self.source, time_ms, lines, visible }).await;
+        let last = Print { source: self.source, time_ms, lines, visible: Some(visible) };
+        self.logs.send(Message::Print(last)).await;
         done.await.expect("the log thread answers");
     }
 }

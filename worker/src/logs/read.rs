@@ -312,7 +312,7 @@ mod tests {
 
     async fn print(printer: &Printer, time_ms: u64, stream: Stream, texts: &[&str]) {
         let mut lines = Lines::default();
-        texts.iter().for_each(|text| lines.push(stream, text.as_bytes(), false, 0));
+        texts.iter().for_each(|text| lines.push(stream, text.as_bytes(), false));
         printer.print(time_ms, lines).await;
     }
 
@@ -323,7 +323,7 @@ mod tests {
 
     async fn filled(directory: &std::path::Path) -> Logs {
         let logs = Logs::open(directory.to_owned(), BUDGET).unwrap();
-        let (a, b) = (logs.begin(source("a", "n")).await, logs.begin(source("b", "n")).await);
+        let (a, b) = (logs.printer(source("a", "n")), logs.printer(source("b", "n")));
         print(&a, 1_000, Stream::Stdout, &["a1", "a2"]).await;
         print(&b, 1_000, Stream::Stderr, &["b1"]).await;
         print(&a, 2_000, Stream::Stderr, &["a3"]).await;
@@ -374,7 +374,7 @@ mod tests {
         bytes.extend([7; 11]);
         std::fs::write(&path, bytes).unwrap();
         let logs = Logs::open(directory.path().to_owned(), BUDGET).unwrap();
-        let printer = logs.begin(source("c", "n")).await;
+        let printer = logs.printer(source("c", "n"));
         print(&printer, 500, Stream::Stdout, &["c1"]).await;
         printer.end(1_000, Lines::default()).await;
         let all = logs.read(&LogRead::page(LineId::MIN, Direction::Ascending, 10));
@@ -386,7 +386,7 @@ mod tests {
     async fn a_page_of_control_characters_fits_into_a_message_too() {
         let directory = tempfile::tempdir().unwrap();
         let logs = Logs::open(directory.path().to_owned(), BUDGET).unwrap();
-        let printer = logs.begin(source("a", "n")).await;
+        let printer = logs.printer(source("a", "n"));
         let zeros = "\0".repeat(65_000);
         print(&printer, 1_000, Stream::Stdout, &[&zeros, &zeros, &zeros, &zeros]).await;
         printer.end(1_000, Lines::default()).await;
@@ -404,7 +404,7 @@ mod tests {
     async fn the_budget_holds_and_what_was_removed_is_said() {
         let directory = tempfile::tempdir().unwrap();
         let logs = Logs::open(directory.path().to_owned(), Budget { bytes: 0, ..BUDGET }).unwrap();
-        let printer = logs.begin(source("a", "n")).await;
+        let printer = logs.printer(source("a", "n"));
         // Hardly smaller when it is packed.
         let mut number = 1u64;
         for _ in 0..1_000 {

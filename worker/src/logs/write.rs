@@ -5,17 +5,21 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 use bistro_common::Millis;
-use bistro_common::protocol::log::{LineId, Stream};
+use bistro_common::ids::AttemptId;
+use bistro_common::protocol::log::LineId;
 
 use super::block::{Builder, Line};
 use super::segment::{BlockAt, SEGMENT_BYTES, Segment};
-use super::{Budget, Lines, Message, Shared, Source, Visible};
+use super::{Budget, Lines, Message, Print, Shared, Source, Visible};
 
 /// One write takes what has come together, up to about so much.
 const WRITE_BYTES: usize = 1 << 20;
+/// What comes within so long after a write waits for the next one.
+const GATHER: Duration = Duration::from_millis(2);
 /// A file of this name says that segments have been removed.
 const REMOVED: &str = "removed";
 
@@ -82,20 +86,15 @@ pub struct Writer {
     directory: PathBuf,
     budget: Budget,
     shared: Shared,
-    sources: HashMap<u64, Printing>,
+    /// Lines that could not be written, to be owned up to with the next ones of their attempt.
+    lost: HashMap<AttemptId, u64>,
     last: LineId,
     /// The segment that grows; always the last of the visible ones.
     file: Option<File>,
     block: Builder,
-    /// Lines per source in the block.
-    in_block: HashMap<u64, u64>,
+    /// Lines per source in the block, by the block's numbers.
+    in_block: Vec<(AttemptId, u64)>,
     out: Vec<u8>,
-}
-
-struct Printing {
-    about: Arc<Source>,
-    /// Lines that could not be written, to be owned up to with the next that can.
-    lost: u64,
 }
 
 impl Writer {
@@ -105,32 +104,28 @@ impl Writer {
             directory,
             budget,
             shared,
-            sources: HashMap::new(),
+            lost: HashMap::new(),
             last,
             file: None,
             block: Builder::default(),
-            in_block: HashMap::new(),
+            in_block: Vec::new(),
             out: Vec::new(),
         }
     }
 
     pub fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         while let Some(message) = messages.blocking_recv() {
-            let (mut ended, mut now) = (Vec::new(), None);
+            let (mut ended, mut now, mut full) = (Vec::new(), None, false);
             let mut next = Some(message);
             while let Some(message) = next {
                 match message {
-                    Message::Begin { source, about } => {
-                        self.sources.insert(source, Printing { about, lost: 0 });
-                    }
-                    Message::Lines { source, time_ms, lines } => self.add(source, time_ms, &lines),
-                    Message::End { source, time_ms, lines, visible } => {
-                        self.add(source, time_ms, &lines);
-                        ended.push((source, visible));
+                    Message::Print(Print { source, time_ms, lines, visible }) => {
+                        self.add(&source, time_ms, &lines);
+                        ended.extend(visible.map(|visible| (source, visible)));
                     }
                     Message::Tidy { now: late } => now = Some(late),
                 }
-                let full = self.block.bytes() >= WRITE_BYTES;
+                full = self.block.bytes() >= WRITE_BYTES;
                 next = if full { None } else { messages.try_recv().ok() };
             }
             self.write();
@@ -138,44 +133,46 @@ impl Writer {
                 self.tidy(now);
             }
             for (source, visible) in ended {
-                self.end(source);
+                self.end(&source);
                 // Nobody waits for an attempt whose task was dropped.
                 let _ = visible.send(());
+            }
+            if !full {
+                std::thread::sleep(GATHER);
             }
         }
     }
 
-    fn end(&mut self, source: u64) {
-        if let Some(Printing { about, lost: lost @ 1.. }) = self.sources.remove(&source) {
-            tracing::error!(task = %about.task, lost, "the last lines of a task's log are lost");
+    fn end(&mut self, source: &Source) {
+        if let Some(lost) = self.lost.remove(&source.attempt) {
+            tracing::error!(task = %source.task, lost, "the last lines of a task's log are lost");
         }
     }
 
-    fn add(&mut self, source: u64, time_ms: Millis, lines: &Lines) {
-        let Some(printing) = self.sources.get_mut(&source) else {
-            return;
-        };
-        if lines.is_empty() && printing.lost == 0 {
+    fn add(&mut self, source: &Arc<Source>, time_ms: Millis, lines: &Lines) {
+        let lost = self.lost.remove(&source.attempt).unwrap_or(0);
+        if lines.is_empty() && lost == 0 {
             return;
         }
-        let number = self.block.source(&printing.about);
+        let number = self.block.source(source);
         let (mut id, mut count) = (self.last, 0);
-        let mut push = |line: super::Line, text: &[u8]| {
+        let mut push = |line: super::Line, text: &[u8], dropped: u64| {
             id = id.next().max(LineId::at(time_ms));
-            count += line.dropped.max(1);
-            let super::Line { stream, partial, dropped, .. } = line;
+            count += dropped.max(1);
+            let super::Line { stream, partial, .. } = line;
             self.block.push(number, &Line { id, time_ms, stream, partial, dropped }, text);
         };
-        let lost = std::mem::take(&mut printing.lost);
         if lost > 0 {
-            let text = format!("{lost} lines are lost: the log could not be written");
-            let gap =
-                super::Line { stream: Stream::Statuses, end: 0, partial: false, dropped: lost };
-            push(gap, text.as_bytes());
+            let mut gap = Lines::default();
+            gap.push_gap(&format!("{lost} lines are lost: the log could not be written"), lost);
+            gap.iter().for_each(|(line, text, dropped)| push(line, text, dropped));
         }
-        lines.iter().for_each(|(line, text)| push(line, text));
+        lines.iter().for_each(|(line, text, dropped)| push(line, text, dropped));
         self.last = id;
-        *self.in_block.entry(source).or_default() += count;
+        match self.in_block.get_mut(number as usize) {
+            Some((_, lines)) => *lines += count,
+            None => self.in_block.push((source.attempt, count)),
+        }
     }
 
     fn write(&mut self) {
@@ -188,10 +185,8 @@ impl Writer {
         if let Err(error) = self.try_write(first, last) {
             tracing::error!(%error, "task logs cannot be written; lines are lost");
             self.undo();
-            for (source, lines) in &self.in_block {
-                if let Some(printing) = self.sources.get_mut(source) {
-                    printing.lost += lines;
-                }
+            for (attempt, lines) in &self.in_block {
+                *self.lost.entry(*attempt).or_default() += lines;
             }
         }
         self.in_block.clear();
@@ -307,9 +302,8 @@ impl Writer {
 mod tests {
     use super::*;
     use crate::logs::Logs;
-    use bistro_common::ids::{AttemptId, TaskName};
-    use bistro_common::protocol::log::{Direction, LogRead};
-    use std::time::Duration;
+    use bistro_common::ids::TaskName;
+    use bistro_common::protocol::log::{Direction, LogRead, Stream};
 
     const BUDGET: Budget = Budget { bytes: 1 << 30, age: Duration::from_secs(1_000) };
     /// More than a segment.
@@ -327,19 +321,19 @@ mod tests {
     /// Prints all lines, a thousand a second, and then one of another task.
     async fn fill(directory: &Path) -> Logs {
         let logs = Logs::open(directory.to_owned(), BUDGET).unwrap();
-        let printer = logs.begin(source("a")).await;
+        let printer = logs.printer(source("a"));
         for thousand in 0..LINES / 1_000 {
             let mut lines = Lines::default();
             for number in 0..1_000 {
                 let text = text(thousand * 1_000 + number);
-                lines.push(Stream::Stdout, text.as_bytes(), false, 0);
+                lines.push(Stream::Stdout, text.as_bytes(), false);
             }
             printer.print(thousand as u64 * 1_000, lines).await;
         }
         printer.end(LINES as u64, Lines::default()).await;
-        let other = logs.begin(source("b")).await;
+        let other = logs.printer(source("b"));
         let mut lines = Lines::default();
-        lines.push(Stream::Stdout, b"of b", false, 0);
+        lines.push(Stream::Stdout, b"of b", false);
         other.print(LINES as u64, lines).await;
         other.end(1_000, Lines::default()).await;
         logs
@@ -446,14 +440,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let logs = fill(directory.path()).await;
         logs.tidy(LINES as u64 + 1_000_000).await;
-        let after = logs.begin(source("c")).await;
+        let after = logs.printer(source("c"));
         after.end(1_000, Lines::default()).await;
         // The growing segment was closed first, having grown old too; its last line is in time.
         let page = logs.read(&LogRead::page(LineId::MIN, Direction::Ascending, 1));
         assert!(page.lines[0].text > text(0));
         assert_eq!(page.removed_before, Some(page.lines[0].id));
         logs.tidy(LINES as u64 + 2_000_000).await;
-        logs.begin(source("c")).await.end(1_000, Lines::default()).await;
+        logs.printer(source("c")).end(1_000, Lines::default()).await;
         assert!(all(&logs, Direction::Ascending).is_empty());
         assert!(
             files(directory.path(), "seg").is_empty() && files(directory.path(), "open").is_empty()
