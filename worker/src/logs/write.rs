@@ -18,7 +18,8 @@ use super::{Budget, Lines, Message, Print, Shared, Source, Visible};
 
 /// One write takes what has come together, up to about so much.
 const WRITE_BYTES: usize = 1 << 20;
-/// What comes within so long after a write waits for the next one.
+/// After a write of less than so much, what comes within so long waits for the next one.
+const GATHER_BYTES: usize = 64 << 10;
 const GATHER: Duration = Duration::from_millis(2);
 /// A file of this name says that segments have been removed.
 const REMOVED: &str = "removed";
@@ -115,7 +116,7 @@ impl Writer {
 
     pub fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         while let Some(message) = messages.blocking_recv() {
-            let (mut ended, mut now, mut full) = (Vec::new(), None, false);
+            let (mut ended, mut now) = (Vec::new(), None);
             let mut next = Some(message);
             while let Some(message) = next {
                 match message {
@@ -125,9 +126,10 @@ impl Writer {
                     }
                     Message::Tidy { now: late } => now = Some(late),
                 }
-                full = self.block.bytes() >= WRITE_BYTES;
+                let full = self.block.bytes() >= WRITE_BYTES;
                 next = if full { None } else { messages.try_recv().ok() };
             }
+            let little = self.block.bytes() < GATHER_BYTES;
             self.write();
             if let Some(now) = now {
                 self.tidy(now);
@@ -137,7 +139,7 @@ impl Writer {
                 // Nobody waits for an attempt whose task was dropped.
                 let _ = visible.send(());
             }
-            if !full {
+            if little {
                 std::thread::sleep(GATHER);
             }
         }
