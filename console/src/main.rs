@@ -228,9 +228,6 @@ async fn run_scheduler(cell: Cell, bus: Bus, args: SchedulerArgs) -> anyhow::Res
 
 async fn run_worker(url: Option<&str>, cell: Cell, args: WorkerHere) -> anyhow::Result<ExitCode> {
     large_pages::keep_nothing();
-    // What a thousand tasks need is small and scattered, and in large pages takes twice the memory.
-    // Where it may not say so, it takes that.
-    let _ = nix::sys::prctl::set_thp_disable(true);
     // Its environment has the password of NATS, and tasks may be of the same user.
     nix::sys::prctl::set_dumpable(false).context("this process cannot be closed to others")?;
     let name = match args.name {

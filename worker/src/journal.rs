@@ -17,7 +17,7 @@ pub struct Journal {
     pub printer: Printer,
     /// The last status line so far.
     pub raw_status: Option<String>,
-    /// To be printed before anything is waited for.
+    /// Not printed yet. Of a task that is watched they are, before anything is waited for.
     pub lines: Lines,
 }
 

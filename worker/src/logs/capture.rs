@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bistro_common::protocol::log::Stream;
 
-use super::Lines;
+use super::{Line, Lines};
 
 /// Longer lines are cut into pieces (the original's limit).
 const LINE_BYTES_MAX: usize = 65_000;
@@ -67,7 +67,8 @@ impl Capture {
             let text = format!("{} lines were dropped: the attempt printed too much", self.dropped);
             out.push_gap(&text, self.dropped);
         }
-        self.tail.for_each(|stream, partial, text| out.push(stream, text, partial));
+        out.bytes.extend(self.tail.bytes);
+        out.lines.extend(self.tail.lines);
     }
 
     fn partial(&mut self, stream: Stream) -> &mut Vec<u8> {
@@ -87,47 +88,29 @@ impl Capture {
     }
 }
 
-/// The last lines, back to back in little memory: a thousand tasks may have some.
+/// The last lines, as [`Lines`] has them: a thousand tasks may have some.
 #[derive(Default)]
-struct Tail(VecDeque<u8>);
+struct Tail {
+    bytes: VecDeque<u8>,
+    lines: VecDeque<Line>,
+}
 
 impl Tail {
-    /// A line's stream, whether it is cut off, and the length of its text.
-    const HEAD_BYTES: usize = 1 + 1 + 4;
-
     /// Returns how many lines had no place any more.
     fn push(&mut self, stream: Stream, partial: bool, text: &[u8]) -> u64 {
-        let bytes = Self::HEAD_BYTES + text.len();
-        self.0.reserve_exact(TAIL_BYTES_MAX - self.0.len());
         let mut dropped = 0;
-        while self.0.len() + bytes > TAIL_BYTES_MAX {
-            let Some((_, _, length)) = self.pop_head() else { return dropped + 1 };
-            self.0.drain(..length);
+        while self.bytes_with(text) > TAIL_BYTES_MAX {
+            let Some(first) = self.lines.pop_front() else { return dropped + 1 };
+            self.bytes.drain(..first.bytes as usize);
             dropped += 1;
         }
-        let stream = Stream::ALL.iter().position(|&of| of == stream).expect("it is one of all");
-        self.0.extend([stream as u8, u8::from(partial)]);
-        self.0.extend((text.len() as u32).to_le_bytes());
-        self.0.extend(text);
+        self.bytes.extend(text);
+        self.lines.push_back(Line::new(stream, text, partial));
         dropped
     }
 
-    fn pop_head(&mut self) -> Option<(Stream, bool, usize)> {
-        let (stream, partial) = (self.0.pop_front()?, self.0.pop_front()?);
-        let mut length = [0; 4];
-        for byte in &mut length {
-            *byte = self.0.pop_front()?;
-        }
-        let stream = Stream::ALL[usize::from(stream)];
-        Some((stream, partial != 0, u32::from_le_bytes(length) as usize))
-    }
-
-    /// From the oldest on.
-    fn for_each(mut self, mut take: impl FnMut(Stream, bool, &[u8])) {
-        while let Some((stream, partial, length)) = self.pop_head() {
-            let text: Vec<u8> = self.0.drain(..length).collect();
-            take(stream, partial, &text);
-        }
+    fn bytes_with(&self, text: &[u8]) -> usize {
+        self.bytes.len() + text.len() + (self.lines.len() + 1) * size_of::<Line>()
     }
 }
 

@@ -75,11 +75,17 @@ struct Line {
     partial: bool,
 }
 
+impl Line {
+    fn new(stream: Stream, text: &[u8], partial: bool) -> Self {
+        let bytes = u32::try_from(text.len()).expect("a line is cut long before");
+        Self { bytes, stream, partial }
+    }
+}
+
 impl Lines {
     pub fn push(&mut self, stream: Stream, text: &[u8], partial: bool) {
-        let bytes = u32::try_from(text.len()).expect("a line is cut long before");
         self.bytes.extend_from_slice(text);
-        self.lines.push(Line { bytes, stream, partial });
+        self.lines.push(Line::new(stream, text, partial));
     }
 
     /// Says that so many lines are missing here.
