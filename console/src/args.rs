@@ -1,5 +1,6 @@
 //! The command line.
 
+pub mod hints;
 mod jobs;
 pub mod names;
 mod read;

@@ -41,7 +41,7 @@ static ALLOCATOR: LargePages = LargePages;
 fn main() -> ExitCode {
     // For a shell that wants to know how a command goes on.
     CompleteEnv::with_factory(Args::command).complete();
-    let args = Args::parse();
+    let args = Args::try_parse().unwrap_or_else(|error| args::hints::add(error).exit());
     // Before any thread exists.
     match &args.command {
         Command::Guard { allow_setuid } => return bistro_worker::guard::run(*allow_setuid),

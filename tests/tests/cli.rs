@@ -233,6 +233,11 @@ async fn who_may_only_look_is_held_to_it_by_the_server() {
             assert!(Instant::now() < deadline, "{args:?}: {text}");
         }
     }
+    for misspelled in [&["logs", "crawl", "n9"][..], &["logs", "crowl"]] {
+        let (code, text) = look(misspelled).await;
+        let name = misspelled[misspelled.len() - 1];
+        assert!(code == Some(4) && text.contains(name), "{misspelled:?}: {code:?} {text}");
+    }
     for change in [&["job", "disable", "crawl"][..], &["kill", "crawl", "n1"]] {
         let (code, text) = look(change).await;
         assert!(code == Some(5) && text.contains("does not let this user"), "{code:?} {text}");

@@ -1,13 +1,15 @@
 //! `bistro logs`: lines of tasks, from all workers.
 
 use anyhow::Context;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tokio::sync::mpsc;
 
 use bistro_common::Millis;
 use bistro_common::clock::Clock;
+use bistro_common::protocol::api::{ExplainRequest, verb};
+use bistro_common::protocol::job::JobGetRequest;
 use bistro_common::protocol::log::Stream;
 
 use super::print::{Rows, print_document, print_line};
@@ -34,29 +36,26 @@ pub async fn run(client: Client, args: LogsArgs) -> anyhow::Result<ExitCode> {
         worker: args.worker,
         since_ms: since(args.since.as_deref())?,
     };
+    anyhow::ensure!(
+        !(args.follow && args.output == Output::Json),
+        "-o json is one document; with --follow use -o ndjson"
+    );
     let tail = client.tail_logs(&query, args.lines).await?;
-    if args.output == Output::Json {
-        anyhow::ensure!(!args.follow, "-o json is one document; with --follow use -o ndjson");
-        print_document(&json!({"items": tail.lines}))?;
-        return Ok(ExitCode::SUCCESS);
-    }
     let mut print = Print {
         table: args.output == Output::Table,
         rows: Rows::new(args.output, COLUMNS),
         sanitize: std::io::stdout().is_terminal(),
     };
-    print.lines(&tail.lines)?;
+    match args.output {
+        Output::Json => print_document(&json!({"items": tail.lines}))?,
+        _ => print.lines(&tail.lines)?,
+    }
     for problem in &tail.problems {
-        eprintln!("warning: {problem}");
+        eprintln!("warning: {}", safe(problem));
     }
     if !args.follow {
-        if tail.lines.is_empty() && !tail.problems.is_empty() {
-            return Err(Unreachable("no worker's log could be read".to_owned()).into());
-        }
         if tail.lines.is_empty() {
-            eprintln!(
-                "no lines; `bistro tasks` says what has run, and --stream statuses how it went"
-            );
+            say_why_empty(&client, &query, &tail.problems).await?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -66,6 +65,21 @@ pub async fn run(client: Client, args: LogsArgs) -> anyhow::Result<ExitCode> {
         print.lines(&lines)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn say_why_empty(client: &Client, query: &Query, problems: &[String]) -> anyhow::Result<()> {
+    if !problems.is_empty() {
+        return Err(Unreachable("no worker's log could be read".to_owned()).into());
+    }
+    // A name may be misspelled; but logs outlive jobs and nodes, so it is asked only now.
+    if let Some(job) = query.job.clone() {
+        let _: Value = match query.node.clone() {
+            Some(node) => client.ask(verb::EXPLAIN, &ExplainRequest { job, node }).await?,
+            None => client.ask(verb::JOB_GET, &JobGetRequest { job }).await?,
+        };
+    }
+    eprintln!("no lines; `bistro tasks` says what has run, and --stream statuses how it went");
+    Ok(())
 }
 
 struct Print {
