@@ -269,7 +269,8 @@ impl Core {
     pub(crate) fn carry_over(&mut self, at: AttemptIx, former: &Plan) {
         let open = self.attempts.at(at).open(former);
         let noted = self.plan.note(open);
-        self.attempts.at_mut(at).held = Held::Noted(noted);
+        let attempt = self.attempts.at_mut(at);
+        (attempt.held, attempt.record) = (Held::Noted(noted), None);
         self.attach(at);
     }
 
@@ -277,13 +278,13 @@ impl Core {
     fn attach(&mut self, at: AttemptIx) {
         let attempt = self.attempts.at(at);
         let (task, stage, worker) = (attempt.task(), attempt.stage, attempt.worker);
-        let attempt_no = attempt.attempt_no;
+        let (attempt_no, known) = (attempt.attempt_no, attempt.record);
         charge(&mut self.plan, &attempt.held, Sign::Take);
         let of_worker = attempt.worker_charges(&self.plan);
         if self.workers[worker.index()].change_slots(of_worker, Sign::Take) {
             self.refresh_room(worker);
         }
-        let known = task.map(|task| self.known(task));
+        let known = known.or_else(|| task.map(|task| self.known(task)));
         self.attempts.at_mut(at).record = known;
         if let (Some(task), Some(known)) = (task, known) {
             let known = self.records.at_mut(known);

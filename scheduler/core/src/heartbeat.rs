@@ -300,10 +300,10 @@ impl Core {
             match probed.fate {
                 Fate::Running => {
                     self.set_stage(probed.attempt, Stage::Running);
-                    self.tell_start(probed.attempt, None, out);
+                    self.tell_start(probed.attempt, out);
                 }
                 Fate::Finished { result } if result.attempt == probed.attempt => {
-                    self.tell_start(probed.attempt, None, out);
+                    self.tell_start(probed.attempt, out);
                     self.apply_result(result, out);
                 }
                 // A result of another attempt answers nothing: it stays unsure, and is asked again.

@@ -57,7 +57,7 @@ use bistro_common::ids::{AttemptId, Incarnation, WorkerName};
 use bistro_common::lease::LeaseTerms;
 use bistro_common::protocol::assign::Assignment;
 use bistro_common::protocol::heartbeat::Heartbeat;
-use bistro_common::protocol::task::{Kill, KillMethod, Outcome};
+use bistro_common::protocol::task::{Kill, KillMethod};
 use bistro_common::status::Backoff;
 
 pub use audit::{AuditId, UNTOLD_MAX};
@@ -258,11 +258,7 @@ impl Core {
             Input::AuditsTold(ids) => self.on_audits_told(&ids, out),
             Input::Done { token, done } => {
                 for result in done.results {
-                    self.prefetch(result.attempt);
-                    if !matches!(result.outcome, Outcome::NeverStarted { .. }) {
-                        self.tell_start(result.attempt, Some(&result.task), out);
-                    }
-                    self.apply_result(result, out);
+                    self.apply_reported(result, out);
                 }
                 out.push(Effect::AckDone { token });
             }

@@ -1,9 +1,11 @@
 //! What is known of tasks beyond their cells: by task, and by a number that each keeps.
 
-use rustc_hash::FxHashMap;
+mod index;
 
 use crate::prefetch::prefetch;
 use crate::tasks::{Known, TaskIx};
+
+use index::Index;
 
 /// Number of a task of which something is known. Valid for as long as the plan is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +16,7 @@ const CHUNK: usize = 1 << 16;
 
 #[derive(Debug, Default)]
 pub struct Records {
-    by_task: FxHashMap<TaskIx, RecordIx>,
+    by_task: Index,
     /// All but the last one are full.
     chunks: Vec<Vec<(TaskIx, Known)>>,
 }
@@ -30,7 +32,7 @@ impl Records {
     }
 
     pub fn find(&self, task: TaskIx) -> Option<RecordIx> {
-        self.by_task.get(&task).copied()
+        self.by_task.find(task, |record| self.task(record) == task)
     }
 
     pub fn get(&self, task: TaskIx) -> Option<&Known> {
@@ -41,9 +43,13 @@ impl Records {
         (record.0 as usize / CHUNK, record.0 as usize % CHUNK)
     }
 
-    pub fn at(&self, record: RecordIx) -> &Known {
+    fn of(chunks: &[Vec<(TaskIx, Known)>], record: RecordIx) -> &(TaskIx, Known) {
         let (chunk, at) = Self::place(record);
-        &self.chunks[chunk][at].1
+        &chunks[chunk][at]
+    }
+
+    pub fn at(&self, record: RecordIx) -> &Known {
+        &Self::of(&self.chunks, record).1
     }
 
     pub fn at_mut(&mut self, record: RecordIx) -> &mut Known {
@@ -52,14 +58,15 @@ impl Records {
     }
 
     pub fn task(&self, record: RecordIx) -> TaskIx {
-        let (chunk, at) = Self::place(record);
-        self.chunks[chunk][at].0
+        Self::of(&self.chunks, record).0
     }
 
     /// The record of a task, made now if nothing is known of it yet.
     pub fn find_or_add(&mut self, task: TaskIx, known: impl FnOnce() -> Known) -> RecordIx {
         let next = RecordIx(self.by_task.len() as u32);
-        let record = *self.by_task.entry(task).or_insert(next);
+        let chunks = &self.chunks;
+        let is_of = |record| Self::of(chunks, record).0 == task;
+        let record = self.by_task.find_or_insert(task, next, is_of);
         if record == next {
             self.push(task, known());
         }
@@ -76,6 +83,11 @@ impl Records {
         chunk.push((task, known));
         // The next one will be there by the time it is needed.
         chunk.spare_capacity_mut().iter().take(2).for_each(prefetch);
+    }
+
+    /// Asks for where the record of a task is looked up.
+    pub fn prefetch_of(&self, task: TaskIx) {
+        self.by_task.prefetch(task);
     }
 
     /// Asks for a record.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bistro_common::Millis;
 use bistro_common::ids::{AttemptId, TaskName};
 use bistro_common::protocol::VERSION;
 use bistro_common::protocol::event::Event;
@@ -20,16 +21,37 @@ impl Core {
     /// Applies a result if its attempt is open, or was given up and not replaced. Anything else
     /// has been applied before.
     pub(crate) fn apply_result(&mut self, result: TaskResult, out: &mut Vec<Effect>) {
-        match self.close_attempt(result.attempt) {
-            Some(attempt) => self.close_with(attempt, result, out),
-            None => self.apply_late(result, out),
-        }
+        let Some(attempt) = self.close_attempt(result.attempt) else {
+            return self.apply_late(result, out);
+        };
+        let name = attempt.name_as(&result.task, &self.plan);
+        self.close_with(attempt, name, result, out);
     }
 
-    fn close_with(&mut self, attempt: Attempt, result: TaskResult, out: &mut Vec<Effect>) {
-        out.push(Effect::Persist(Record::AttemptClosed { attempt: result.attempt }));
-        // A worker that names another task must not have that one's record changed.
+    /// The same for a worker's report, which also says that the attempt was started.
+    pub(crate) fn apply_reported(&mut self, result: TaskResult, out: &mut Vec<Effect>) {
+        self.prefetch(result.attempt);
+        // Its slots come first: the name takes longest to be at hand.
+        let Some(attempt) = self.close_attempt(result.attempt) else {
+            return self.apply_late(result, out);
+        };
         let name = attempt.name_as(&result.task, &self.plan);
+        if !attempt.start_told && !matches!(result.outcome, Outcome::NeverStarted { .. }) {
+            out.push(self.attempt_event("task.started", &attempt, &name, String::new()));
+        }
+        self.close_with(attempt, name, result, out);
+    }
+
+    /// `name`: the attempt's own. A worker that names another task must not have that one's record
+    /// changed.
+    fn close_with(
+        &mut self,
+        attempt: Attempt,
+        name: TaskName,
+        result: TaskResult,
+        out: &mut Vec<Effect>,
+    ) {
+        out.push(Effect::Persist(Record::AttemptClosed { attempt: result.attempt }));
         let mut record = match attempt.record {
             Some(known) => self.records.at(known).record.clone(),
             None => self.record_of(None, &name).map(Cow::into_owned).unwrap_or_default(),
@@ -223,7 +245,7 @@ impl Core {
     }
 }
 
-fn describe(result: &TaskResult, record: &TaskRecord, now: u64) -> String {
+fn describe(result: &TaskResult, record: &TaskRecord, now: Millis) -> String {
     let mut text = match &result.outcome {
         Outcome::Reported { status } => {
             let exception = status.exception().map(|e| format!(": {e}"));

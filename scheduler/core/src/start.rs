@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use bistro_common::ids::{AttemptId, Incarnation, Seq, TaskName, WorkerName};
+use bistro_common::ids::{AttemptId, Incarnation, Seq, WorkerName};
 use bistro_common::protocol::assign::{
     Assign, AssignAnswer, AssignReply, Assignment, BATCH_MAX, RejectedReason,
 };
@@ -52,13 +52,15 @@ impl Core {
         let job = self.plan.next_job(&mut self.rng)?;
         let mut path = std::mem::take(&mut self.path);
         self.plan.pick_path(job, &mut self.rng, &mut path);
-        self.plan.prefetch(&path);
         let node = *path.last().expect("a path has the instance node at least");
+        let task = TaskIx { job, node };
+        self.records.prefetch_of(task);
+        self.plan.prefetch(&path);
         let worker = self
             .choose_worker(job, &path)
             .expect("a job that can start on a node has a worker with room for it");
         self.path = path;
-        Some(Choice { task: TaskIx { job, node }, worker })
+        Some(Choice { task, worker })
     }
 
     /// Chooses all that can start now and takes its slots, but starts nothing. It is for those who
@@ -91,7 +93,7 @@ impl Core {
             started_ms: self.now,
             worker,
             place: 0,
-            record: None,
+            record: Some(known),
             incarnation: self.worker(worker).incarnation,
             seq,
             stage: Stage::Assigned,
@@ -187,27 +189,18 @@ impl Core {
 
     fn accepted(&mut self, id: AttemptId, out: &mut Vec<Effect>) {
         self.set_stage(id, Stage::Running);
-        self.tell_start(id, None, out);
+        self.tell_start(id, out);
     }
 
     /// That an attempt was started, once: by the answer to its assignment, to a probe, or by its
-    /// result, whichever is the first to say so.
-    /// `given`: of which task it is said to be.
-    pub(crate) fn tell_start(
-        &mut self,
-        id: AttemptId,
-        given: Option<&TaskName>,
-        out: &mut Vec<Effect>,
-    ) {
+    /// result ([`Core::apply_reported`]), whichever is the first to say so.
+    pub(crate) fn tell_start(&mut self, id: AttemptId, out: &mut Vec<Effect>) {
         let Some(attempt) = self.attempts.get_mut(id).filter(|attempt| !attempt.start_told) else {
             return;
         };
         attempt.start_told = true;
         let attempt = self.attempts.get(id).expect("it was just looked at");
-        let name = match given {
-            Some(given) => attempt.name_as(given, &self.plan),
-            None => attempt.name(&self.plan),
-        };
+        let name = attempt.name(&self.plan);
         out.push(self.attempt_event("task.started", attempt, &name, String::new()));
     }
 
