@@ -53,6 +53,38 @@ async fn a_worker_that_is_told_twice_ends_its_tasks_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_was_killed_takes_none_with_it_that_come_after() {
+    let cell = Cell::new().await;
+    cell.write_config(
+        r#"{"bistro_settings": {"enabled": true, "resources": {},
+          "nodes": {"levels": [], "node_sources": [{"source": "empty"}]}}}"#,
+    );
+    let _scheduler = cell.spawn_scheduler();
+    let log = Log(cell.script("task", ""));
+    let _worker = cell.spawn_worker("w1", &log.0);
+    // One that does not end when it is asked to, so that all of it is killed.
+    let stubborn = format!("trap '' TERM; echo $$ > {}.log; while :; do sleep 600; done", log.0);
+    cell.wait_for("the worker", |status| status.workers_healthy == 1).await;
+    for signal in ["kill", "term-wait-kill"] {
+        let name = format!("stubborn-{signal}");
+        let submit = ["submit", "--name", &name, "--", "/bin/sh", "-c", &stubborn];
+        cell.cli(&submit).await.expect("there is room");
+        wait_until("it to be deaf", || !log.lines().is_empty()).await;
+        let kill =
+            ["kill", "--filter", &format!("job={name}"), "--yes", "--signal", signal, "--grace"];
+        cell.cli(&[&kill[..], &["0"]].concat()).await.expect("it is ordered");
+        cell.cli(&["wait", &name, "--until", "idle"]).await.expect("it ends");
+        cell.cli(&["job", "delete", &name]).await.expect("it is not to run again");
+        for n in 0..3 {
+            let next = format!("next-{signal}-{n}");
+            let submit = ["submit", "--wait", "--name", &next, "--", "/bin/true"];
+            cell.cli(&submit).await.unwrap_or_else(|said| panic!("{next}: {said:?}"));
+        }
+        std::fs::remove_file(format!("{}.log", log.0)).expect("it was written");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_has_closed_everything_is_its_tasks_where_there_are_cgroups() {
     let cell = Cell::new().await;
     cell.write_config(CONFIG);

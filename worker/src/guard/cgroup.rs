@@ -47,8 +47,18 @@ pub struct Cgroups {
 
 struct OfTask {
     number: u32,
-    /// It is the only task that this one will ever have.
+    /// It has limits, which stay.
     limited: bool,
+    /// What was in it was killed at once. Kernels (6.14 and later) then kill all that is ever born in
+    /// it from outside.
+    killed: bool,
+}
+
+impl OfTask {
+    /// It can be another task's, later.
+    fn is_as_new(&self) -> bool {
+        !self.limited && !self.killed
+    }
 }
 
 impl Cgroups {
@@ -57,6 +67,8 @@ impl Cgroups {
     pub fn open(ledger: LedgerId, worker: Option<i32>) -> Option<Self> {
         let origin = origin(ledger)?;
         let home = origin.join(directory(ledger));
+        // That of a guard before this may have been killed at once, too.
+        let _ = std::fs::remove_dir(home.join(GUARD));
         make(&home).and_then(|()| make(&home.join(GUARD))).ok()?;
         let mut cgroups = Self::at(home, origin);
         if !cgroups.home.join("cgroup.kill").exists() || join(&cgroups.home.join(GUARD)).is_err() {
@@ -99,13 +111,15 @@ impl Cgroups {
         &self.limits
     }
 
-    /// The guard's own, in which a child may be tried.
-    pub fn guards(&self) -> std::io::Result<File> {
-        File::open(self.home.join(GUARD))
+    /// One in which a child may be tried; it is a task's once the child has ended.
+    pub fn on_trial(&mut self) -> std::io::Result<File> {
+        let number = self.make()?;
+        self.free.push(number);
+        File::open(self.path(number))
     }
 
     fn path(&self, number: u32) -> PathBuf {
-        self.home.join(number.to_string())
+        path(&self.home, number)
     }
 
     /// A cgroup that is the attempt's alone, for it to be born in, with the limits that this host
@@ -121,7 +135,7 @@ impl Cgroups {
         let path = self.path(number);
         self.limit(&path, limits)?;
         let cgroup = File::open(path)?;
-        self.of.insert(attempt, OfTask { number, limited });
+        self.of.insert(attempt, OfTask { number, limited, killed: false });
         Ok(cgroup)
     }
 
@@ -160,14 +174,18 @@ impl Cgroups {
     }
 
     /// Kills everything in an attempt's cgroup.
-    pub fn kill(&self, attempt: AttemptId) {
-        if let Some(of_task) = self.of.get(&attempt) {
-            kill(&self.path(of_task.number));
+    pub fn kill(&mut self, attempt: AttemptId) {
+        if let Some(of_task) = self.of.get_mut(&attempt) {
+            of_task.killed = true;
+            kill(&path(&self.home, of_task.number));
         }
     }
 
-    pub fn kill_all(&self) {
-        self.of.values().for_each(|of_task| kill(&self.path(of_task.number)));
+    pub fn kill_all(&mut self) {
+        for of_task in self.of.values_mut() {
+            of_task.killed = true;
+            kill(&path(&self.home, of_task.number));
+        }
     }
 
     /// Nothing of the attempt is left; also if it has no cgroup.
@@ -210,8 +228,8 @@ impl Cgroups {
 
     fn take_back(&mut self, attempt: AttemptId) {
         match self.of.remove(&attempt) {
-            Some(OfTask { number, limited: true }) => remove(&self.path(number)),
-            Some(OfTask { number, limited: false }) => self.free.push(number),
+            Some(of_task) if of_task.is_as_new() => self.free.push(of_task.number),
+            Some(of_task) => remove(&self.path(of_task.number)),
             None => {}
         }
     }
@@ -235,6 +253,10 @@ pub fn end_leftovers(ledger: LedgerId) -> bool {
     tasks().for_each(|child| kill(&child));
     remove(&home);
     !tasks().any(|child| is_populated(&child))
+}
+
+fn path(home: &Path, number: u32) -> PathBuf {
+    home.join(number.to_string())
 }
 
 fn number(cgroup: &Path) -> Option<u32> {
@@ -367,6 +389,27 @@ mod tests {
         std::fs::remove_dir_all(directory.path().join("1")).unwrap();
         assert!(free(&mut cgroups).is_err());
         assert_eq!(free(&mut cgroups).unwrap(), 2);
+    }
+
+    #[test]
+    fn one_that_was_killed_is_not_used_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let events = |number: u32| directory.path().join(format!("{number}/cgroup.events"));
+        let mut cgroups = in_directory(directory.path());
+        for killed in 1..4 {
+            let (attempt, number) = give(&mut cgroups, &Limits::default());
+            assert_eq!(number.unwrap(), killed);
+            match killed {
+                1 => cgroups.kill_all(),
+                _ => cgroups.kill(attempt),
+            }
+            std::fs::write(events(killed), "populated 0\n").unwrap();
+            assert!(cgroups.ended(attempt));
+        }
+        let (spared, number) = give(&mut cgroups, &Limits::default());
+        std::fs::write(events(4), "populated 0\n").unwrap();
+        assert!(cgroups.ended(spared));
+        assert_eq!((number.unwrap(), free(&mut cgroups).unwrap()), (4, 4));
     }
 
     #[test]

@@ -99,9 +99,9 @@ fn serve(socket: BorrowedFd<'_>) -> std::io::Result<()> {
     let mut spawner = Spawner::new()?;
     let worker = worker(socket)?;
     let cgroups = ledger().and_then(|ledger| Cgroups::open(ledger, worker));
-    let cgroups = cgroups.and_then(|cgroups| {
-        let guards = cgroups.guards().is_ok_and(|guards| spawner.works_in(guards.as_fd()));
-        if !guards {
+    let cgroups = cgroups.and_then(|mut cgroups| {
+        let works = cgroups.on_trial().is_ok_and(|cgroup| spawner.works_in(cgroup.as_fd()));
+        if !works {
             cgroups.close();
             return None;
         }
@@ -355,7 +355,7 @@ impl Guard<'_> {
         let tree = Tree::read();
         let us = getpid().as_raw_nonzero().get();
         if self.sweep_all {
-            self.cgroups.iter().for_each(Cgroups::kill_all);
+            self.cgroups.iter_mut().for_each(Cgroups::kill_all);
             let left = tree.with_descendants(us).split_off(1);
             left.iter().for_each(|&pid| signal(pid, process::Signal::KILL));
             self.sweep_all = !left.is_empty();
@@ -366,7 +366,7 @@ impl Guard<'_> {
             left.iter().for_each(|&pid| signal(pid, process::Signal::KILL));
             let empty = self.cgroups.as_ref().is_none_or(|cgroups| cgroups.is_empty(attempt));
             if !left.is_empty() || !empty {
-                self.cgroups.iter().for_each(|cgroups| cgroups.kill(attempt));
+                self.cgroups.iter_mut().for_each(|cgroups| cgroups.kill(attempt));
                 self.sweep.insert(attempt);
             }
         }
