@@ -67,8 +67,13 @@ impl Core {
             BulkAction::Kill => tasks.retain(|&task| self.attempt_of(task).is_some()),
             BulkAction::Forgive => tasks.retain(|&task| self.can_forgive(task)),
         }
-        if tasks.len() > TASKS_MAX {
-            let message = format!("{} tasks are more than a plan may have", tasks.len());
+        let homeless = match request.action {
+            BulkAction::Kill => self.homeless_that_pass(&query),
+            BulkAction::Forgive => Vec::new(),
+        };
+        if tasks.len() + homeless.len() > TASKS_MAX {
+            let message =
+                format!("{} tasks are more than a plan may have", tasks.len() + homeless.len());
             return Err(ApiError::new(ErrorCode::BadRequest, message)
                 .hint(format!("narrow the filter to {TASKS_MAX} of them")));
         }
@@ -77,13 +82,15 @@ impl Core {
             let job = &self.plan.jobs[task.job.index()];
             *counts.entry(job.state_of(self.plan.cell(task))).or_default() += 1;
         }
-        let sample = tasks.iter().take(SAMPLE).map(|&task| self.task_row(task)).collect();
-        let total = tasks.len() as u64;
+        homeless.iter().for_each(|(_, row)| *counts.entry(row.state).or_default() += 1);
+        let rows = tasks.iter().map(|&task| self.task_row(task));
+        let sample = rows.chain(homeless.iter().map(|(_, row)| row.clone())).take(SAMPLE).collect();
+        let total = (tasks.len() + homeless.len()) as u64;
         tasks.reverse();
         let targets = match request.action {
             BulkAction::Kill => {
                 let ids = tasks.iter().filter_map(|&task| Some(self.attempt_of(task)?.id));
-                Targets::Attempts(ids.collect())
+                Targets::Attempts(homeless.into_iter().map(|(id, _)| id).chain(ids).collect())
             }
             BulkAction::Forgive => {
                 let tasks = tasks.into_iter().map(|task| (task, self.attempt_no(task)));

@@ -8,6 +8,7 @@ use bistro_common::protocol::api::{
 use bistro_common::protocol::task::{PathNode, Slots};
 
 use crate::Core;
+use crate::attempts::Attempt;
 use crate::forest::NodeIx;
 use crate::tasks::{Gate, JobIx, Phase, TaskIx};
 
@@ -16,10 +17,12 @@ const HOLDERS_MAX: usize = 10;
 
 impl Core {
     pub fn explain(&self, job: &str, node: &str) -> Result<Explanation, ApiError> {
-        if self.plan.job(job).is_none() {
-            return Err(self.no_such_job(job));
-        }
-        let task = self.plan.find_task(job, node).ok_or_else(|| self.no_such_node(job, node))?;
+        let Some(task) = self.plan.find_task(job, node) else {
+            return self.explain_homeless(job, node).ok_or_else(|| match self.plan.job(job) {
+                Some(_) => self.no_such_node(job, node),
+                None => self.no_such_job(job),
+            });
+        };
         let mut path: Vec<String> = self
             .plan
             .forest
@@ -28,12 +31,12 @@ impl Core {
             .collect();
         path.reverse();
         let (row, reasons) = (self.task_row(task), self.reasons(task));
-        Ok(Explanation { task: row, path, holds: self.holds(task), reasons })
+        let holds = self.attempt_of(task).map(|attempt| self.holds(attempt)).unwrap_or_default();
+        Ok(Explanation { task: row, path, holds, reasons })
     }
 
-    /// What the open attempt of a task holds, of nodes and of its worker.
-    fn holds(&self, task: TaskIx) -> Vec<PathNode> {
-        let Some(attempt) = self.attempt_of(task) else { return Vec::new() };
+    /// What an open attempt holds, of nodes and of its worker.
+    pub(crate) fn holds(&self, attempt: &Attempt) -> Vec<PathNode> {
         let open = attempt.open(&self.plan);
         let node = self.worker(attempt.worker).name.shared();
         let of_worker = PathNode { node, slots: open.worker_slots.clone() };

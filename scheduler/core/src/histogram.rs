@@ -2,7 +2,7 @@
 //! condition (reference, section 6.11).
 
 use bistro_common::config::Settings;
-use bistro_common::ids::{AttemptId, TaskName};
+use bistro_common::ids::TaskName;
 use bistro_common::status::bits;
 
 use crate::Core;
@@ -92,11 +92,6 @@ impl Core {
 
     pub fn running_count(&self) -> u64 {
         self.attempts.len() as u64
-    }
-
-    /// The open attempt of a task.
-    pub fn attempt_on(&self, job: &str, node: &str) -> Option<AttemptId> {
-        Some(self.attempt_of(self.plan.find_task(job, node)?)?.id)
     }
 
     pub fn settings(&self) -> &Settings {

@@ -295,3 +295,63 @@ fn a_plan_is_forgotten_after_a_while_and_when_the_config_changes() {
     assert_eq!(apply(&mut cell, &forgive), Err(ErrorCode::Gone));
     assert_eq!(apply(&mut cell, "1-99"), Err(ErrorCode::Gone));
 }
+
+#[test]
+fn what_runs_without_a_place_in_the_config_is_seen_and_ended() {
+    let mut cell = busy();
+    let before = tasks(&cell, &asked("state=running", "", 0, 0)).items;
+    let of_job = |rows: &[TaskRow], job: &str| rows.iter().filter(|row| row.job == job).count();
+    assert!(of_job(&before, "a") > 0 && before.len() > of_job(&before, "a"), "{before:?}");
+    // One job is gone, and all nodes of the others.
+    cell.plan = (two_levels(LIMITS, r#""bistro_job->ab": {"owner": "o"}"#), forest(0, 0));
+    cell.replan();
+    let counts = cell.core.counts();
+    assert_eq!(counts, Counts::from([(TaskState::Running, before.len() as u64)]));
+    let mut all = tasks(&cell, &TasksRequest::default()).items;
+    assert_eq!(all.len(), before.len());
+    for (at, row) in all.iter().enumerate() {
+        let page = tasks(&cell, &asked("", "age", at as u32, 1));
+        assert_eq!((page.total, &page.items[..]), (all.len() as u64, std::slice::from_ref(row)));
+        let explained = cell.core.explain(&row.job, &row.node).unwrap();
+        assert_eq!((&explained.task, explained.path.len()), (row, 3));
+        let missing = if row.job == "ab" { "its node" } else { "its job" };
+        assert!(explained.reasons[0].text.contains(missing), "{:?}", explained.reasons);
+        let attempt = row.running.as_ref().unwrap().attempt;
+        assert_eq!(cell.core.attempt_on(&row.job, &row.node), Some(attempt));
+    }
+    for filter in
+        ["job=a", "!job=a", "a", "node~h0", "under=h0", "worker=w1", "!worker=w1", "age>4"]
+    {
+        let found = tasks(&cell, &asked(filter, "", 0, 0)).items;
+        let wanted = |row: &&TaskRow| match filter {
+            "under=h0" => row.node.starts_with("h0"),
+            _ => passes(filter, row, cell.now),
+        };
+        let expected: Vec<_> = all.iter().filter(wanted).cloned().collect();
+        assert_eq!(found, expected, "{filter}");
+    }
+    assert_eq!(cell.core.explain("a", "h9").unwrap_err().code, ErrorCode::NotFound);
+
+    let (kill, total) = plan(&mut cell, BulkAction::Kill, "job=a");
+    assert_eq!(total, of_job(&all, "a") as u64);
+    assert_eq!(apply(&mut cell, &kill).unwrap(), ApplyReply { applied: total, gone: 0, left: 0 });
+    assert_eq!(plan(&mut cell, BulkAction::Forgive, "").1, 0);
+    all.retain(|row| row.job != "a");
+    for row in tasks(&cell, &asked("job=a", "", 0, 0)).items {
+        let attempt = row.running.unwrap().attempt;
+        let task = TaskName { job: row.job.into(), node: row.node.into() };
+        cell.done(vec![TaskResult {
+            attempt,
+            task,
+            attempt_no: row.attempt_no,
+            outcome: Outcome::Reported {
+                status: TaskStatus::new(bistro_common::status::bits::DONE),
+            },
+            started_ms: cell.now,
+            ended_ms: cell.now,
+            exit: None,
+            usage: None,
+        }]);
+    }
+    assert_eq!(tasks(&cell, &TasksRequest::default()).items, all);
+}

@@ -1,6 +1,7 @@
 //! What people see: rows of jobs, nodes, tasks and workers, and the grid. Reads only.
 
 mod grid;
+mod homeless;
 mod lists;
 mod stats;
 pub(crate) mod tasks;
@@ -12,13 +13,17 @@ use crate::forest::NodeIx;
 use crate::tasks::JobIx;
 
 impl Core {
+    /// Of all tasks, and of attempts that have lost theirs.
     pub fn counts(&self) -> Counts {
         let mut counts = [0; TaskState::ALL.len()];
         for job in (0..self.plan.jobs.len() as u32).map(JobIx) {
             let of_job = self.plan.shown_counts(job);
             counts.iter_mut().zip(of_job).for_each(|(all, count)| *all += count);
         }
-        TaskState::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect()
+        let mut counts: Counts =
+            TaskState::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect();
+        self.count_homeless(&mut counts);
+        counts
     }
 
     pub fn sizes(&self) -> (u64, u64) {

@@ -62,13 +62,17 @@ impl Core {
         request: &TasksRequest,
     ) -> Result<Listing<TaskRow>, ApiError> {
         let mut query = Query::new(now, request)?;
-        let range = request.list.page.range(usize::MAX);
+        let page = request.list.page.range(usize::MAX);
         let found = match query.sort.take() {
-            Some(sort) => self.sorted(&mut query, &sort, range)?,
-            None => self.found(&mut query, range),
+            Some(sort) => self.sorted(&mut query, &sort, page.clone())?,
+            None => self.found(&mut query, page.clone()),
         };
-        let items = found.page.into_iter().map(|task| self.task_row(task)).collect();
-        Ok(Listing { total: found.total as u64, items })
+        // Whatever the order, these come last.
+        let homeless = self.homeless_that_pass(&query);
+        let of_page = (found.total..).zip(&homeless).filter(|(at, _)| page.contains(at));
+        let rows = found.page.into_iter().map(|task| self.task_row(task));
+        let items = rows.chain(of_page.map(|(_, (_, row))| row.clone())).collect();
+        Ok(Listing { total: (found.total + homeless.len()) as u64, items })
     }
 
     /// All tasks that pass, in the order of the config, if they are not too many to hold.
@@ -267,6 +271,26 @@ impl<'a> Query<'a> {
         });
         let (masks, held) = (FxHashMap::default(), FxHashMap::default());
         Ok(Self { request, filter, sort, states, masks, held, now })
+    }
+
+    /// Is this row asked for? `path`: the names of the nodes down to its own.
+    pub(crate) fn passes_row(&self, row: &TaskRow, path: &[&str]) -> bool {
+        let worker = row.running.as_ref().map(|running| running.worker.as_str());
+        let age = row.running.as_ref().map(|r| self.now.saturating_sub(r.started_ms) as f64 / 1e3);
+        let TasksRequest { job, node, worker: on, .. } = self.request;
+        let wanted = |wanted: &Option<String>, name: &str| {
+            wanted.as_ref().is_none_or(|wanted| wanted == name)
+        };
+        self.states[row.state as usize]
+            && wanted(job, &row.job)
+            && wanted(node, &row.node)
+            && on.as_deref().is_none_or(|on| worker == Some(on))
+            && self.filter.named(&[&row.job, &row.node])
+            && self.filter.of("job").all(|term| term.holds_for(&row.job))
+            && self.filter.of("node").all(|term| term.holds_for(&row.node))
+            && self.filter.of("under").all(|term| term.holds_for_any(path))
+            && self.filter.of("worker").all(|term| term.holds_for_any(worker.as_slice()))
+            && self.filter.of("age").all(|term| term.holds_for_number(age))
     }
 
     /// Leaves out tasks in other states.
