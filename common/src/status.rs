@@ -70,6 +70,25 @@ impl TaskStatus {
         self.data.as_ref()?.get("exception")?.as_str()
     }
 
+    /// The same with no more data than so many bytes of JSON: all of it, or else as much of the
+    /// exception as fits, and a word about the rest.
+    pub fn in_brief(self, bytes_max: usize) -> Self {
+        let bytes = |data: &Map<String, Value>| serde_json::to_string(data).map_or(0, |s| s.len());
+        let all = self.data.as_deref().map_or(0, bytes);
+        if all <= bytes_max {
+            return self;
+        }
+        let note = format!("... ({all} bytes of data in all)");
+        let room = bytes_max.saturating_sub(r#"{"exception":""}"#.len() + note.len());
+        let mut used = 0;
+        let fits = |char: &char| {
+            used += json_bytes(*char);
+            used <= room
+        };
+        let said: String = self.exception().unwrap_or_default().chars().take_while(fits).collect();
+        Self::with_exception(self.result_bits, said + &note)
+    }
+
     /// The word for people: `done`, `failed`, `incomplete`, `error_backoff`, ...
     pub fn label(&self) -> &'static str {
         match self.result_bits {
@@ -104,6 +123,15 @@ impl TaskStatus {
                 format!("Cannot parse status: {line}, {reason}"),
             )
         })
+    }
+}
+
+/// At most so many, within a string.
+fn json_bytes(char: char) -> usize {
+    match char {
+        '"' | '\\' => 2,
+        '\0'..' ' => 6,
+        char => char.len_utf8(),
     }
 }
 
@@ -176,6 +204,24 @@ fn check_reported_bits(value: &Value) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_too_long_is_cut_and_said_to_be() {
+        let short = TaskStatus::with_exception(bits::FAILED, "no");
+        assert_eq!(short.clone().in_brief(100), short);
+        assert_eq!(TaskStatus::new(bits::DONE).in_brief(0), TaskStatus::new(bits::DONE));
+        for unit in ["x", "\u{1}", "\"", "\u{1f600}", "\u{7f}"] {
+            let long = TaskStatus::with_exception(bits::FAILED, unit.repeat(1_000)).in_brief(100);
+            let json = serde_json::to_string(&long.data).unwrap();
+            assert!((90..=100).contains(&json.len()), "{json}");
+            let said = long.exception().unwrap();
+            assert!(said.starts_with(unit) && said.ends_with("bytes of data in all)"), "{said}");
+            assert_eq!(long.result_bits, bits::FAILED);
+        }
+        let data =
+            TaskStatus::parse(&format!(r#"{{"result":"failed","data":{{"a":"{:99}"}}}}"#, 1));
+        assert_eq!(data.in_brief(100).exception(), Some("... (107 bytes of data in all)"));
+    }
 
     #[test]
     fn labels_are_exact_words() {

@@ -246,7 +246,8 @@ pub struct SchedulerArgs {
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
     /// How long a worker may go on without its scheduler
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub lease_sec: u64,
     /// Offer the API over HTTP too: its verbs under /api/VERB, and the queries of the original's
     /// HTTP API everywhere else. A loopback address: HTTP knows no identities, so whoever can run a program

@@ -24,7 +24,7 @@ pub struct LogsArgs {
     #[arg(long, value_delimiter = ',', value_parser = parse_stream)]
     pub stream: Vec<Stream>,
     /// Only lines in which this regular expression is found
-    #[arg(long, value_name = "REGEX")]
+    #[arg(long, value_name = "REGEX", value_parser = parse_regex)]
     pub grep: Option<String>,
     /// The first of these lines from this time on: -10m, 14:05, 2024-05-01T14:05
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
@@ -37,6 +37,10 @@ pub struct LogsArgs {
     pub worker: Option<WorkerName>,
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
+}
+
+fn parse_regex(text: &str) -> Result<String, regex::Error> {
+    regex::bytes::Regex::new(text).map(|_| text.to_owned())
 }
 
 fn parse_stream(text: &str) -> Result<Stream, String> {

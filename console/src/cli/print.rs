@@ -35,6 +35,10 @@ fn table(columns: &[&str], items: &[Value]) -> String {
     table.load_style(presets::NOTHING);
     // Cells are folded to fit a terminal, and left alone in a pipe.
     table.set_content_arrangement(ContentArrangement::Dynamic);
+    // Some terminals do not know how wide they are.
+    if table.width() == Some(0) {
+        table.set_width(120);
+    }
     let title = |column: &&str| column.rsplit('.').next().unwrap_or(column).to_uppercase();
     table.set_header(columns.iter().map(title));
     for item in items {

@@ -25,7 +25,9 @@ const SAY_EVERY: Duration = Duration::from_secs(2);
 /// Prints the view once, as text.
 pub async fn once(client: Client, settings: Settings) -> anyhow::Result<ExitCode> {
     let mut state = settings.into_state(client.cell.name());
-    state.size = crossterm::terminal::size().unwrap_or((120, 40));
+    // Some terminals do not know how large they are.
+    let size = crossterm::terminal::size().ok().filter(|&(width, height)| width > 0 && height > 0);
+    state.size = size.unwrap_or((120, 40));
     let clock = Clock::start();
     let mut feeding = Feeding::start(&client, &state);
     let deadline = tokio::time::Instant::now() + PATIENCE;

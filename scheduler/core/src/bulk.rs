@@ -16,7 +16,7 @@ use bistro_common::protocol::event::Event;
 use crate::Core;
 use crate::io::Effect;
 use crate::tasks::TaskIx;
-use crate::view::tasks::Query;
+use crate::view::tasks::{Query, in_brief};
 
 /// Plans that are remembered, and for how long.
 const PLANS_MAX: usize = 8;
@@ -83,7 +83,7 @@ impl Core {
             *counts.entry(job.state_of(self.plan.cell(task))).or_default() += 1;
         }
         homeless.iter().for_each(|(_, row)| *counts.entry(row.state).or_default() += 1);
-        let rows = tasks.iter().map(|&task| self.task_row(task));
+        let rows = tasks.iter().map(|&task| in_brief(self.task_row(task)));
         let sample = rows.chain(homeless.iter().map(|(_, row)| row.clone())).take(SAMPLE).collect();
         let total = (tasks.len() + homeless.len()) as u64;
         tasks.reverse();

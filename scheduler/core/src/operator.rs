@@ -155,6 +155,6 @@ impl Core {
             ErrorCode::NotFound,
             format!("the job {job:?} runs on level {level:?}, which has no node {node:?}"),
         )
-        .hint(format!("`bistro nodes --level {level}` lists them"))
+        .hint(format!("`bistro nodes --filter level={level}` lists them"))
     }
 }

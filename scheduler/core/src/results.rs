@@ -17,6 +17,9 @@ use crate::records::RecordIx;
 use crate::task_row;
 use crate::tasks::{Phase, TaskIx, TaskRecord};
 
+/// Of what a task said of itself, its event has so much.
+const EXCEPTION_BYTES_MAX: usize = 2_000;
+
 impl Core {
     /// Applies a result if its attempt is open, or was given up and not replaced. Anything else
     /// has been applied before.
@@ -248,6 +251,7 @@ impl Core {
 fn describe(result: &TaskResult, record: &TaskRecord, now: Millis) -> String {
     let mut text = match &result.outcome {
         Outcome::Reported { status } => {
+            let status = status.clone().in_brief(EXCEPTION_BYTES_MAX);
             let exception = status.exception().map(|e| format!(": {e}"));
             let exit = result.exit.as_ref().map(|e| format!(", {e}"));
             [exception, exit].into_iter().flatten().fold(status.label().to_owned(), |a, b| a + &b)

@@ -23,6 +23,10 @@ const STARTS_PER_STEP_MAX: usize = 512;
 /// After a refusal a worker gets no work for so long: what it refused may have passed by then.
 const PAUSE_MS: u64 = 1_000;
 
+/// Of what a task said when it last ran, the next attempt is told so much: all that it may say in one
+/// line, unless that is mostly what JSON writes in six bytes. It is part of a command line.
+const PREV_STATUS_BYTES_MAX: usize = 66_000;
+
 /// When to ask about an assignment that got no answer.
 const FIRST_PROBE_MS: u64 = 200;
 
@@ -241,7 +245,7 @@ impl Core {
 
 /// The previous status as tasks are told it (reference, section 5.4).
 fn status_json(record: &TaskRecord) -> Option<Value> {
-    let status = record.status.as_ref()?;
+    let status = record.status.clone()?.in_brief(PREV_STATUS_BYTES_MAX);
     let mut json = json!({"result_bits": status.result_bits, "time": record.status_ms / 1_000});
     if let Some(data) = &status.data {
         json["data"] = Value::Object((**data).clone());

@@ -297,6 +297,35 @@ fn a_plan_is_forgotten_after_a_while_and_when_the_config_changes() {
 }
 
 #[test]
+fn what_a_task_said_at_length_is_told_in_full_to_who_asks_for_that_task() {
+    let mut cell =
+        Cell::new(two_levels(LIMITS, r#""bistro_job->a": {"owner": "o"}"#), forest(1, 1));
+    cell.heartbeat("w1", 1);
+    let started = cell.assigned();
+    let said = "\u{1b}".repeat(60_000);
+    let line = serde_json::json!({"result": "incomplete", "data": {"exception": said}});
+    cell.done(vec![result(&started[0], Some(&line.to_string()))]);
+    let bytes = |status: &TaskStatus| serde_json::to_string(status).unwrap().len();
+    // The next attempt is told in its command line, which has an end.
+    // The next attempt is told in its command line, which has an end.
+    let effects = cell.effects();
+    let next = effects.iter().find_map(|effect| match effect {
+        Effect::Assign { assign, .. } => assign.attempts[0].prev_status.as_ref(),
+        _ => None,
+    });
+    assert!((65_000..67_000).contains(&next.unwrap().to_string().len()));
+    let event = effects.iter().find_map(|effect| match effect {
+        Effect::Publish(event) if event.text.starts_with("incomplete") => Some(event.text.len()),
+        _ => None,
+    });
+    assert!(event.unwrap() < 2_100, "{event:?}");
+    let listed = tasks(&cell, &TasksRequest::default()).items.remove(0);
+    assert!(bytes(&listed.last.unwrap()) < 500);
+    let explained = cell.core.explain("a", "h0d0").unwrap();
+    assert_eq!(explained.task.last.unwrap().exception(), Some(&*said));
+}
+
+#[test]
 fn what_runs_without_a_place_in_the_config_is_seen_and_ended() {
     let mut cell = busy();
     let before = tasks(&cell, &asked("state=running", "", 0, 0)).items;

@@ -24,6 +24,9 @@ const TASKS_MAX: usize = 2_000_000;
 /// So many are held at least before the greater half of them is dropped.
 const LEAST_ROOM: usize = if cfg!(test) { 4 } else { 1_024 };
 
+/// Of what a task said of itself, a row of a list has so much.
+const STATUS_BYTES_MAX: usize = 400;
+
 /// Masks that are kept; jobs of many different names may need one each.
 const MASKS_MAX: usize = 16;
 
@@ -70,7 +73,7 @@ impl Core {
         // Whatever the order, these come last.
         let homeless = self.homeless_that_pass(&query);
         let of_page = (found.total..).zip(&homeless).filter(|(at, _)| page.contains(at));
-        let rows = found.page.into_iter().map(|task| self.task_row(task));
+        let rows = found.page.into_iter().map(|task| in_brief(self.task_row(task)));
         let items = rows.chain(of_page.map(|(_, (_, row))| row.clone())).collect();
         Ok(Listing { total: (found.total + homeless.len()) as u64, items })
     }
@@ -238,6 +241,11 @@ impl Core {
     pub fn task_record(&self, job: &str, node: &str) -> Option<TaskRecord> {
         self.record(self.plan.find_task(job, node)?).map(Cow::into_owned)
     }
+}
+
+/// For one row of many: [`Core::explain`] has all of a status.
+pub(crate) fn in_brief(row: TaskRow) -> TaskRow {
+    TaskRow { last: row.last.map(|status| status.in_brief(STATUS_BYTES_MAX)), ..row }
 }
 
 /// The `count` least of them, in order. Holds few more than that at a time: of a million, a page is
